@@ -1,0 +1,216 @@
+// Package modules is the contract between the engine and the detection modules.
+//
+// A module finds; it does not decide, act, wait or write. It is called for one
+// record at a time, by one goroutine at a time for any one state, and all it
+// may remember lies in that state.
+package modules
+
+import (
+	"encoding/gob"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// Scope says what one value of a module's state belongs to.
+type Scope uint8
+
+// The scopes.
+const (
+	PerWindow  Scope = iota // one S per profile and time window, dropped when the window closes
+	PerProfile              // one S per profile, dropped when the profile is evicted
+	Network                 // one S; the module sees every record, on the network lane
+)
+
+// String returns the name of the scope for docs/modules.md.
+func (s Scope) String() string { return [...]string{"window", "profile", "network", ""}[s&3] }
+
+// Meta describes a module. It has no side effects.
+type Meta struct {
+	Name  string          // folder, config key, log and metric label
+	Doc   string          // one line
+	Scope Scope           // what a state belongs to
+	Kinds flow.KindSet    // records delivered to Handle
+	Emits []evidence.Spec // closed list; emitting another type is a bug
+}
+
+// Env is what a module may hold on to.
+type Env struct {
+	Log   *slog.Logger
+	Width time.Duration // of a time window
+}
+
+// Rule is the code of one module. It must not change after New: all that
+// changes lives in S, so one Rule serves every lane without a lock.
+//
+// S and what it holds have exported fields only and no interfaces, channels
+// or functions: the engine saves it with encoding/gob for a restart. A map or
+// slice that was empty comes back nil, so check before writing to a map.
+type Rule[S any] interface {
+	// Handle looks at one record. f, and all it points to, is valid only
+	// until Handle returns: clone the strings you keep.
+	Handle(cx *Context, st *S, f *flow.Flow)
+}
+
+// WindowCloser is a Rule of scope PerWindow that also wants the end of a window.
+type WindowCloser[S any] interface {
+	CloseWindow(cx *Context, st *S, w profile.Window)
+}
+
+// TimerFirer is a Rule that sets timers with Context.After.
+type TimerFirer[S any] interface {
+	Fire(cx *Context, st *S, key uint64)
+}
+
+// Spec is a module with its types erased. Only Define makes one.
+type Spec struct {
+	Meta
+	Defaults func() any // a pointer to a fresh config holding the defaults
+	New      func(cfg any, env Env) (Runner, error)
+}
+
+// Runner is a module as the engine sees it.
+type Runner interface {
+	NewState() any
+	Handle(cx *Context, st any, f *flow.Flow)
+	CloseWindow(cx *Context, st any, w profile.Window)
+	Fire(cx *Context, st any, key uint64)
+	Save(enc *gob.Encoder, st any) error
+	Load(dec *gob.Decoder) (any, error)
+}
+
+// Define makes a Spec from typed parts, so no module writes a type assertion.
+// C is a struct of exported fields with yaml tags.
+func Define[C, S any](m Meta, defaults C, build func(C, Env) (Rule[S], error)) Spec {
+	return Spec{
+		Meta:     m,
+		Defaults: func() any { c := defaults; return &c },
+		New: func(cfg any, env Env) (Runner, error) {
+			c, ok := cfg.(*C)
+			if !ok {
+				return nil, fmt.Errorf("module %s: config is %T, want *%T", m.Name, cfg, *new(C))
+			}
+			r, err := build(*c, env)
+			if err != nil {
+				return nil, fmt.Errorf("module %s: %w", m.Name, err)
+			}
+			run := runner[S]{rule: r}
+			run.closer, _ = r.(WindowCloser[S])
+			run.firer, _ = r.(TimerFirer[S])
+			return run, nil
+		},
+	}
+}
+
+type runner[S any] struct {
+	rule   Rule[S]
+	closer WindowCloser[S]
+	firer  TimerFirer[S]
+}
+
+func (r runner[S]) NewState() any { return new(S) }
+
+func (r runner[S]) Handle(cx *Context, st any, f *flow.Flow) { r.rule.Handle(cx, st.(*S), f) }
+
+func (r runner[S]) CloseWindow(cx *Context, st any, w profile.Window) {
+	if r.closer != nil {
+		r.closer.CloseWindow(cx, st.(*S), w)
+	}
+}
+
+func (r runner[S]) Fire(cx *Context, st any, key uint64) {
+	if r.firer != nil {
+		r.firer.Fire(cx, st.(*S), key)
+	}
+}
+
+func (r runner[S]) Save(enc *gob.Encoder, st any) error { return enc.Encode(box[S]{V: st.(*S)}) }
+
+func (r runner[S]) Load(dec *gob.Decoder) (any, error) {
+	var b box[S]
+	if err := dec.Decode(&b); err != nil {
+		return nil, err
+	}
+	if b.V == nil { // gob leaves out a state that is all zero
+		b.V = new(S)
+	}
+	return b.V, nil
+}
+
+// box wraps a state because gob refuses a struct without fields at the top.
+type box[S any] struct {
+	V     *S
+	Dummy bool
+}
+
+// Host is the engine's side of a Context.
+type Host struct {
+	Now     int64
+	Record  int64 // start time of the record at hand, unix ns
+	Profile profile.ID
+	Window  profile.Window
+	Role    profile.Role
+	Net     *profile.Network
+	At      func(t int64) profile.Window
+	Emit    func(evidence.Evidence)
+	After   func(d time.Duration, key uint64)
+}
+
+// Context is what a module may do during one call. It must not be kept.
+type Context struct{ h *Host }
+
+// NewContext is for the engine; a module is handed its Context.
+func NewContext(h *Host) *Context { return &Context{h} }
+
+// Now returns the time in the stream, in unix nanoseconds: the latest start
+// time seen in the record's source, or the time a timer was set for. It never
+// goes back for records of one kind.
+func (c *Context) Now() int64 { return c.h.Now }
+
+// Profile returns the profile the record belongs to. In scope Network it is
+// the originator.
+func (c *Context) Profile() profile.ID { return c.h.Profile }
+
+// Role says which side of the flow the profile is.
+func (c *Context) Role() profile.Role { return c.h.Role }
+
+// Window returns the time window of the record's start time.
+func (c *Context) Window() profile.Window { return c.h.Window }
+
+// WindowAt returns the window that time t, unix ns, lies in.
+func (c *Context) WindowAt(t int64) profile.Window { return c.h.At(t) }
+
+// Network returns what is known about the monitored network.
+func (c *Context) Network() *profile.Network { return c.h.Net }
+
+// Emit reports e. An e without a profile is about the profile at hand, one
+// without a time about the record at hand; its time decides its window. When
+// no record is at hand (Fire, CloseWindow) Time must be set.
+func (c *Context) Emit(e evidence.Evidence) {
+	if !e.Profile.IsValid() {
+		e.Profile = c.h.Profile
+	}
+	if e.Time == 0 {
+		e.Time = c.h.Record
+	}
+	c.h.Emit(e)
+}
+
+// After asks for Fire(key) once the stream has advanced by d, for the state
+// at hand. A timer of a closed window or an evicted profile is void.
+func (c *Context) After(d time.Duration, key uint64) { c.h.After(d, key) }
+
+// Step places n on a log scale that starts at first and doubles: 0 below
+// first, 1 from first on, 2 from 2*first, 3 from 4*first … A module reports a
+// subject when its step grows, and puts the step into Evidence.Step.
+func Step(n, first int64) int {
+	if n < first || first <= 0 {
+		return 0
+	}
+	return bits.Len64(uint64(n / first))
+}
