@@ -166,3 +166,18 @@ func (b *Batch) Next() *Flow {
 
 // Drop takes the last record away, keeping its memory for the next one.
 func (b *Batch) Drop() { b.Flows = b.Flows[:len(b.Flows)-1] }
+
+// Input is one source of records: a log with its rotations, a file, a stream.
+type Input struct {
+	Name string // unique, the same after a restart; it decides between records of equal time
+	// C carries the source's batches in order. The reader closes it behind the
+	// batch marked Ended, or after its context ends.
+	C <-chan *Batch
+}
+
+// Position says how far a source was read: where to go on after a restart.
+type Position struct {
+	Segment Segment  // the file last read from
+	Offset  int64    // bytes of it, uncompressed, that need not be read again
+	Done    []string // fingerprints of the files before it
+}
