@@ -535,10 +535,17 @@ type Parts struct {
 	Alert    *AlertPart
 }
 
+// maxScratch bounds the text a Flow keeps room for, so that one enormous line
+// does not stay in memory once for each record of a batch.
+const maxScratch = 64 << 10
+
 // Reset makes f an empty record of kind k with the part of that kind in
 // place, reusing what f owns. It does not allocate once f has held the kind.
 func (f *Flow) Reset(k Kind) {
 	s, scratch := f.Parts, f.scratch[:0]
+	if cap(scratch) > maxScratch {
+		scratch = nil
+	}
 	if s == nil && k != Conn {
 		s = new(Parts)
 	}

@@ -1,0 +1,356 @@
+package profiler
+
+import (
+	"bytes"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// Checkpoint is a state of the engine between two records. It can be encoded
+// with gob. docs/decisions/0003 says how it is used.
+type Checkpoint struct {
+	Clean    bool // all inputs had ended: what comes behind it is the end of input, not news
+	Modules  []string
+	Seq      uint64
+	Now, Low int64
+	Origin   int64
+	First    int64
+	Width    int64
+	Inputs   map[string]savedInput
+	Profiles []netip.Addr // the one idle longest first
+	Network  profile.Network
+	HostList []Host
+	GateMAC  string
+	Counters savedCounters
+	Lanes    [][]byte // one for each lane, the network's last
+	Flows    []byte   // from Flows.Barrier
+}
+
+// Positions returns where each input goes on.
+func (c *Checkpoint) Positions() map[string]flow.Position {
+	p := make(map[string]flow.Position, len(c.Inputs))
+	for n, in := range c.Inputs {
+		p[n] = in.Pos
+	}
+	return p
+}
+
+type savedInput struct {
+	Clock int64
+	Kinds flow.KindSet
+	Pos   flow.Position
+}
+
+type savedCounters struct {
+	Late, Evicted, Seen, Cut int64
+	Sources                  []SourceStats
+	Modules                  []ModuleStats
+}
+
+// checkpoint returns the sequencer's part. The lanes add theirs on the way.
+func (s *sequencer) checkpoint() *Checkpoint {
+	s.e.stats.sequenced(s.seq, s.now, s.first, s.began, true)
+	x := s.e.stats.Snapshot()
+	c := &Checkpoint{
+		Clean: s.ended, Seq: s.seq, Now: s.now, Low: s.low, Origin: s.origin.Load(), First: s.first,
+		Width: int64(s.e.cfg.Width), Inputs: make(map[string]savedInput), Network: *s.hosts.net, GateMAC: s.hosts.gwMAC,
+		Counters: savedCounters{Late: x.Late, Evicted: x.Evicted, Seen: x.ProfilesSeen, Cut: x.WindowsCut, Sources: x.Sources, Modules: x.Modules},
+	}
+	for _, m := range s.e.mods {
+		c.Modules = append(c.Modules, m.Spec.Name)
+	}
+	for n, r := range s.restored { // inputs that have not come back yet
+		c.Inputs[n] = r
+	}
+	for _, in := range s.ins {
+		p := in.pos
+		p.Done = slices.Clone(p.Done)
+		c.Inputs[in.Name] = savedInput{Clock: in.clock, Kinds: in.kinds, Pos: p}
+	}
+	for p := s.profs[0].prev; p != 0; p = s.profs[p].prev {
+		c.Profiles = append(c.Profiles, s.profs[p].addr)
+	}
+	for _, h := range s.hosts.byIP {
+		c.HostList = append(c.HostList, *h)
+	}
+	slices.SortFunc(c.HostList, func(a, b Host) int { return a.IP.Compare(b.IP) })
+	if s.e.cfg.Flows != nil {
+		c.Flows = s.e.cfg.Flows.Barrier()
+	}
+	return c
+}
+
+// What a lane writes, one after the other: savedLane, then for each owner a
+// savedOwner followed by its states, then the states of the Network modules.
+type savedLane struct {
+	Owners int
+	Dues   []savedDue
+	Net    []int // modules that have a Network state
+}
+
+type savedOwner struct {
+	ID     netip.Addr
+	Mods   []int // modules with a PerProfile state
+	Panics []uint8
+	Wins   []savedWindow
+}
+
+type savedWindow struct {
+	W    profile.Window
+	Open uint64
+	Mods []int
+}
+
+type savedDue struct {
+	Key    evidence.Key
+	K      uint64
+	Domain int
+	Owner  netip.Addr // invalid on the network lane
+	Win    int64      // number of the window when InWin
+	InWin  bool
+}
+
+func present(st []any) []int {
+	var m []int
+	for j, s := range st {
+		if s != nil {
+			m = append(m, j)
+		}
+	}
+	return m
+}
+
+// save encodes all that the lane knows.
+func (l *lane) save() ([]byte, error) {
+	var b bytes.Buffer
+	enc := gob.NewEncoder(&b)
+	var h savedLane
+	for _, o := range l.owners {
+		if o != nil {
+			h.Owners++
+		}
+	}
+	for d := range l.dues {
+		for _, x := range l.dues[d] {
+			if x.own != nil && x.own.gone {
+				continue
+			}
+			y := savedDue{Key: x.Key, K: x.key, Domain: d}
+			if x.own != nil {
+				y.Owner = x.own.id
+			}
+			if x.slot != nil {
+				if x.slot.open&(1<<d) == 0 {
+					continue
+				}
+				y.Win, y.InWin = x.slot.w.N, true
+			}
+			h.Dues = append(h.Dues, y)
+		}
+	}
+	h.Net = present(l.netst)
+	err := enc.Encode(h)
+	states := func(mods []int, st []any) {
+		for _, j := range mods {
+			if err == nil {
+				if err = l.e.mods[j].Run.Save(enc, st[j]); err != nil {
+					err = fmt.Errorf("module %s: %w", l.e.mods[j].Spec.Name, err)
+				}
+			}
+		}
+	}
+	for _, o := range l.owners {
+		if o == nil || err != nil {
+			continue
+		}
+		so := savedOwner{ID: o.id, Mods: present(o.st), Panics: o.panics}
+		for _, w := range o.wins {
+			so.Wins = append(so.Wins, savedWindow{W: w.w, Open: w.open, Mods: present(w.st)})
+		}
+		if err = enc.Encode(so); err != nil {
+			break
+		}
+		states(so.Mods, o.st)
+		for i, w := range o.wins {
+			states(so.Wins[i].Mods, w.st)
+		}
+	}
+	states(h.Net, l.netst)
+	if err != nil {
+		return nil, fmt.Errorf("cannot save the state of lane %d: %w", l.n, err)
+	}
+	return b.Bytes(), nil
+}
+
+// restore brings the engine to the state of c. The number of lanes may differ.
+func (e *Engine) restore(c *Checkpoint) error {
+	var names []string
+	for _, m := range e.mods {
+		names = append(names, m.Spec.Name)
+	}
+	if !slices.Equal(names, c.Modules) {
+		return fmt.Errorf("it was made with the modules %s, not %s", strings.Join(c.Modules, " "), strings.Join(names, " "))
+	}
+	if c.Width != int64(e.cfg.Width) {
+		return errors.New("it was made with another width of the time window")
+	}
+	if len(c.Profiles) > e.cfg.MaxProfiles {
+		return errors.New("it holds more profiles than max_profiles allows")
+	}
+	s := e.seq
+	s.seq, s.now, s.low, s.first, s.began = c.Seq, c.Now, c.Low, c.First, c.Seq > 0
+	s.origin.Store(c.Origin)
+	s.restored = make(map[string]savedInput)
+	for n, in := range c.Inputs {
+		s.restored[n] = in
+	}
+	for _, a := range c.Profiles {
+		s.profile(a, nil)
+	}
+	s.last = -1
+	e.stats.restore(c)
+	net := c.Network
+	s.hosts.net, s.hosts.gwMAC = &net, c.GateMAC
+	for _, h := range c.HostList {
+		x := h
+		s.hosts.byIP[h.IP] = &x
+		if h.MAC == "" {
+			continue
+		}
+		m := s.hosts.byMAC[h.MAC]
+		if m == nil {
+			m = &macIPs{}
+			s.hosts.byMAC[h.MAC] = m
+		}
+		if h.IP.Is4() {
+			m.V4 = h.IP
+		} else {
+			m.V6 = h.IP
+		}
+	}
+	for i, b := range c.Lanes {
+		if err := e.restoreLane(b, i == len(c.Lanes)-1); err != nil {
+			return err
+		}
+	}
+	for _, l := range e.lanes {
+		l.host.Net = s.hosts.net
+	}
+	return nil
+}
+
+func (e *Engine) restoreLane(b []byte, network bool) error {
+	dec := gob.NewDecoder(bytes.NewReader(b))
+	var h savedLane
+	if err := dec.Decode(&h); err != nil {
+		return err
+	}
+	load := func(mods []int, st []any) error {
+		for _, j := range mods {
+			if j >= len(e.mods) {
+				return errors.New("damaged: no such module")
+			}
+			v, err := e.mods[j].Run.Load(dec)
+			if err != nil {
+				return fmt.Errorf("module %s: %w", e.mods[j].Spec.Name, err)
+			}
+			st[j] = v
+		}
+		return nil
+	}
+	owners := make(map[netip.Addr]*owner, h.Owners)
+	for range h.Owners {
+		var so savedOwner
+		if err := dec.Decode(&so); err != nil {
+			return err
+		}
+		p, ok := e.seq.index[so.ID]
+		if !ok {
+			return errors.New("damaged: a profile is not in the table")
+		}
+		l := e.lanes[int(p)%e.cfg.Lanes]
+		o := l.owner(p, &flow.Flow{Src: so.ID}, profile.Client)
+		o.panics = so.Panics
+		if len(so.Mods) > 0 {
+			o.st = make([]any, len(e.mods))
+			if err := load(so.Mods, o.st); err != nil {
+				return err
+			}
+		}
+		for _, sw := range so.Wins {
+			w := &slot{own: o, w: sw.W, open: sw.Open, st: make([]any, len(e.mods))}
+			if err := load(sw.Mods, w.st); err != nil {
+				return err
+			}
+			o.wins = append(o.wins, w)
+		}
+		owners[so.ID] = o
+	}
+	nl := e.lanes[len(e.lanes)-1]
+	if network {
+		if err := load(h.Net, nl.netst); err != nil {
+			return err
+		}
+	}
+	for _, y := range h.Dues {
+		d := due{Key: y.Key, key: y.K}
+		l := nl
+		if y.Owner.IsValid() {
+			o := owners[y.Owner]
+			if o == nil {
+				return errors.New("damaged: a timer without a profile")
+			}
+			d.own = o
+			l = e.lanes[int(e.seq.index[y.Owner])%e.cfg.Lanes]
+			if y.InWin {
+				i := slices.IndexFunc(o.wins, func(s *slot) bool { return s.w.N == y.Win })
+				if i < 0 {
+					return errors.New("damaged: a timer without a window")
+				}
+				d.slot = o.wins[i]
+			}
+		}
+		if y.Domain > int(join) {
+			return errors.New("damaged: no such clock")
+		}
+		l.push(y.Domain, d)
+	}
+	return nil
+}
+
+// restore takes the counters of c for the start.
+func (s *Stats) restore(c *Checkpoint) {
+	s.records.Store(int64(c.Seq))
+	s.now.Store(c.Now)
+	s.first.Store(c.First)
+	s.late.Store(c.Counters.Late)
+	s.evicted.Store(c.Counters.Evicted)
+	s.profilesSeen.Store(c.Counters.Seen)
+	s.windowsCut.Store(c.Counters.Cut)
+	s.copies = c.Counters.Sources
+	for _, x := range c.Counters.Sources {
+		cnt := s.source(x.Name)
+		cnt.ignored = x.Ignored
+		for k := range flow.NumKinds {
+			cnt.kinds[k] = x.Kinds[k.String()]
+		}
+		for r, n := range x.Rejected {
+			cnt.reject[r] = n
+		}
+	}
+	for j := range s.names {
+		for _, m := range c.Counters.Modules {
+			if m.Name == s.names[j] {
+				s.base[j] = counter{calls: m.Calls, timers: m.Timers, evidence: m.Evidence, panics: m.Panics, sampled: m.Calls, nanos: m.Nanos}
+			}
+		}
+	}
+}

@@ -1,0 +1,562 @@
+package profiler
+
+import (
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// owner is a profile as its lane sees it.
+type owner struct {
+	id     profile.ID
+	wins   []*slot // open windows, by number
+	last   *slot   // the one used last
+	st     []any   // states of the PerProfile modules, by module; nil until one is needed
+	panics []uint8 // by module; nil until one panics
+	gone   bool    // evicted: its timers are void
+}
+
+// slot holds the states of the PerWindow modules for one window of a profile.
+type slot struct {
+	own  *owner
+	w    profile.Window
+	st   []any
+	open uint64 // domains that have not closed yet
+}
+
+// lane owns some profiles, or the network. One goroutine runs it.
+type lane struct {
+	e         *Engine
+	n         int
+	in        chan msg
+	out       []evidence.Evidence
+	byKind    [flow.NumKinds][]int // modules to run on a record, in order
+	perWindow flow.KindSet         // kinds that a PerWindow module reads
+	domain    []int                // of each module
+	owners    []*owner             // by index of the profile / lanes
+	netst     []any                // states of the Network modules
+	dues      [flow.NumKinds + 1]dues
+	clock     clocks
+	next      int64 // no due of any domain lies before it
+
+	host modules.Host
+	cx   *modules.Context
+
+	freeItems chan []item
+	freeFlows chan []*flow.Flow
+	nets      []*profile.Network
+
+	// What is at hand, for keys and for the report of a panic.
+	pos    int  // in the message
+	at     int  // next module of the record at hand; -1: the record has not begun
+	ending bool // all input has been seen: timers set now are void
+	f      *flow.Flow
+	own    *owner
+	slot   *slot
+	class  uint8
+	seq    uint64
+	mod    int
+	ord    int
+	cnt    []counter
+}
+
+func newLane(e *Engine, n int, network bool) *lane {
+	l := &lane{e: e, n: n, in: make(chan msg, 4), next: endOfTime, cnt: make([]counter, len(e.mods)),
+		freeItems: make(chan []item, 8), freeFlows: make(chan []*flow.Flow, 8)}
+	for j, m := range e.mods {
+		l.domain = append(l.domain, domainOf(m.Spec))
+		if (m.Spec.Scope == modules.Network) != network {
+			continue
+		}
+		for k := range flow.NumKinds {
+			if m.Spec.Kinds.Has(k) {
+				l.byKind[k] = append(l.byKind[k], j)
+				if m.Spec.Scope == modules.PerWindow {
+					l.perWindow |= flow.Of(k)
+				}
+			}
+		}
+	}
+	if network {
+		l.netst = make([]any, len(e.mods))
+	}
+	l.cx = modules.NewContext(&l.host)
+	l.host.Net = &profile.Network{}
+	l.host.Emit, l.host.After, l.host.At = l.emit, l.after, func(t int64) profile.Window { return e.seq.window(t) }
+	return l
+}
+
+// found is what a lane has to say about one round.
+type found struct {
+	lane  int
+	round *round
+	upTo  int64 // all evidence with a key before it is in
+	ev    []evidence.Evidence
+	state []byte // of a checkpoint
+	err   error
+}
+
+func (l *lane) run(res chan<- found) {
+	for m := range l.in {
+		l.nets = m.nets
+		for l.pos, l.at = 0, -1; l.pos < len(m.flows); {
+			l.guard(func() { l.network(m.flows) })
+		}
+		for l.pos, l.at = 0, -1; l.pos < len(m.items); {
+			l.guard(func() { l.records(m.items) })
+		}
+		if m.end {
+			l.ending = true
+			for i := range m.clock {
+				m.clock[i] = endOfTime
+			}
+		}
+		for d, t := range m.clock {
+			l.advance(d, t)
+		}
+		r := found{lane: l.n, round: m.round, upTo: slices.Min(m.clock[:]), ev: l.out}
+		l.out = nil
+		if m.save {
+			r.state, r.err = l.save()
+		}
+		l.e.stats.addLane(l.n, l.cnt)
+		m.round.done()
+		l.recycle(m)
+		res <- r
+	}
+}
+
+// spare returns an empty list of items, used before if there is one.
+func (l *lane) spare() []item {
+	select {
+	case s := <-l.freeItems:
+		return s[:0]
+	default:
+		return make([]item, 0, l.e.cfg.Round+8)
+	}
+}
+
+func (l *lane) spareFlows() []*flow.Flow {
+	select {
+	case s := <-l.freeFlows:
+		return s[:0]
+	default:
+		return make([]*flow.Flow, 0, l.e.cfg.Round+8)
+	}
+}
+
+// recycle gives the lists of m back to the sequencer.
+func (l *lane) recycle(m msg) {
+	if m.items != nil {
+		select {
+		case l.freeItems <- m.items:
+		default:
+		}
+	}
+	if m.flows != nil {
+		select {
+		case l.freeFlows <- m.flows:
+		default:
+		}
+	}
+}
+
+// records runs the modules over the items from l.pos on. When a module
+// panics, l.pos and l.at already lie behind the call that failed, so calling
+// it again goes on with what is left.
+func (l *lane) records(items []item) {
+	for ; l.pos < len(items); l.pos, l.at = l.pos+1, -1 {
+		it := &items[l.pos]
+		f := it.f
+		if l.at < 0 {
+			l.at = 0
+			if !l.begin(it) {
+				continue
+			}
+		}
+		l.modules(f)
+	}
+}
+
+// begin makes the item's record what is at hand. It returns false when there
+// is nothing to run on it.
+func (l *lane) begin(it *item) bool {
+	f := it.f
+	if it.op == opNetwork {
+		l.host.Net = it.net
+		return false
+	}
+	l.time(f)
+	if it.op == opEvict {
+		l.evict(it.prof, f)
+		return false
+	}
+	if len(l.byKind[f.Kind]) == 0 {
+		return false
+	}
+	o := l.owner(it.prof, f, it.role)
+	var s *slot
+	if !l.perWindow.Has(f.Kind) {
+		l.host.Window = l.e.seq.numbered(it.win)
+	} else {
+		if s = o.last; s == nil || s.w.N != it.win {
+			s = l.window(o, it.win, f)
+		}
+		l.host.Window = s.w
+	}
+	l.f, l.own, l.slot, l.class, l.seq = f, o, s, classRecord, f.Seq
+	l.host.Now, l.host.Record, l.host.Profile, l.host.Role = f.At, f.Time, o.id, it.role
+	return true
+}
+
+// time runs the timers that come before record f.
+func (l *lane) time(f *flow.Flow) {
+	if !l.e.cfg.Follow {
+		if f.At >= l.next {
+			l.advanceAll(f.At)
+		}
+		return
+	}
+	if d := &l.dues[f.Kind]; len(*d) > 0 && (*d)[0].At <= f.At {
+		l.advance(int(f.Kind), f.At)
+	}
+	if d := &l.dues[join]; len(*d) > 0 && (*d)[0].At <= f.Low {
+		l.advance(int(join), f.Low)
+	}
+}
+
+// modules runs the modules from l.at on over the record at hand.
+func (l *lane) modules(f *flow.Flow) {
+	mods := l.byKind[f.Kind]
+	sample := f.Seq&63 == 0
+	for l.at < len(mods) {
+		j := mods[l.at]
+		l.at++
+		l.call(j, f, sample)
+	}
+}
+
+// call runs one module on the record at hand.
+func (l *lane) call(j int, f *flow.Flow, sample bool) {
+	m := &l.e.mods[j]
+	st := l.state(j, m)
+	l.mod, l.ord = j, 0
+	if l.own != nil && l.own.panics != nil && int(l.own.panics[j]) >= l.e.cfg.PanicLimit {
+		return
+	}
+	c := &l.cnt[j]
+	c.calls++
+	if sample {
+		t := l.e.cfg.Now()
+		m.Run.Handle(l.cx, st, f)
+		c.sampled++
+		c.nanos += int64(l.e.cfg.Now().Sub(t))
+		return
+	}
+	m.Run.Handle(l.cx, st, f)
+}
+
+// state returns module j's state for what is at hand, making it first.
+func (l *lane) state(j int, m *Loaded) any {
+	switch m.Spec.Scope {
+	case modules.PerWindow:
+		s := l.slot
+		if s.st[j] == nil {
+			s.st[j] = m.Run.NewState()
+			l.keepOpen(s, l.domain[j], l.f.At)
+		}
+		return s.st[j]
+	case modules.PerProfile:
+		o := l.own
+		if o.st == nil {
+			o.st = make([]any, len(l.e.mods))
+		}
+		if o.st[j] == nil {
+			o.st[j] = m.Run.NewState()
+		}
+		return o.st[j]
+	}
+	if l.netst[j] == nil {
+		l.netst[j] = m.Run.NewState()
+	}
+	return l.netst[j]
+}
+
+// network is records for the network lane.
+func (l *lane) network(flows []*flow.Flow) {
+	for ; l.pos < len(flows); l.pos, l.at = l.pos+1, -1 {
+		f := flows[l.pos]
+		if l.at < 0 {
+			l.at = 0
+			if f == nil {
+				l.host.Net, l.nets = l.nets[0], l.nets[1:]
+				continue
+			}
+			l.time(f)
+			l.f, l.own, l.slot, l.class, l.seq = f, nil, nil, classRecord, f.Seq
+			l.host.Now, l.host.Record, l.host.Profile, l.host.Role = f.At, f.Time, f.Src, profile.Client
+			l.host.Window = l.e.seq.window(f.Time)
+		}
+		l.modules(f)
+	}
+}
+
+// guard runs fn. When a module panics there, the panic is reported and
+// counted, and the work goes on behind the call that failed.
+func (l *lane) guard(fn func()) {
+	if l.e.cfg.Strict {
+		fn()
+		return
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			l.panicked(r)
+		}
+	}()
+	fn()
+}
+
+func (l *lane) panicked(r any) {
+	name, uid := l.e.mods[l.mod].Spec.Name, ""
+	l.cnt[l.mod].panics++
+	if l.f != nil {
+		uid = l.f.UID
+	}
+	var off bool
+	if o := l.own; o != nil {
+		if o.panics == nil {
+			o.panics = make([]uint8, len(l.e.mods))
+		}
+		o.panics[l.mod]++
+		off = int(o.panics[l.mod]) >= l.e.cfg.PanicLimit
+	}
+	l.e.cfg.Log.Error("a module panicked", "module", name, "profile", l.host.Profile, "seq", l.seq, "uid", uid,
+		"panic", fmt.Sprint(r), "off_for_profile", off, "stack", string(debug.Stack()))
+}
+
+func (l *lane) owner(prof int32, f *flow.Flow, role profile.Role) *owner {
+	i := int(prof) / l.e.cfg.Lanes
+	for i >= len(l.owners) {
+		l.owners = append(l.owners, nil)
+	}
+	o := l.owners[i]
+	if o == nil {
+		o = &owner{id: f.Src}
+		if role == profile.Server {
+			o.id = f.Dst
+		}
+		l.owners[i] = o
+	}
+	return o
+}
+
+// window returns the slot of window n of o, opening it first.
+func (l *lane) window(o *owner, n int64, f *flow.Flow) *slot {
+	i, ok := slices.BinarySearchFunc(o.wins, n, func(s *slot, n int64) int { return int(min(max(s.w.N-n, -1), 1)) })
+	if !ok {
+		s := &slot{own: o, w: l.e.seq.numbered(n), st: make([]any, len(l.e.mods))}
+		o.wins = slices.Insert(o.wins, i, s)
+		if len(o.wins) > l.e.cfg.MaxWindows {
+			old := o.wins[0]
+			if old == s {
+				old = o.wins[1]
+			}
+			l.e.stats.windowsCut.Add(1)
+			for d := range l.clock {
+				l.closeSlot(old, d, f.At, f.Seq)
+			}
+		}
+		i, _ = slices.BinarySearchFunc(o.wins, n, func(s *slot, n int64) int { return int(min(max(s.w.N-n, -1), 1)) })
+	}
+	o.last = o.wins[i]
+	return o.last
+}
+
+// keepOpen sees to it that s is closed for a domain in due time. A window
+// that a late record opened again stays open for one width.
+func (l *lane) keepOpen(s *slot, domain int, now int64) {
+	if s.open&(1<<domain) != 0 {
+		return
+	}
+	s.open |= 1 << domain
+	at := add(s.w.End, l.e.cfg.Grace)
+	if at <= now {
+		at = add(now, l.e.cfg.Width)
+	}
+	l.push(domain, due{Key: evidence.Key{At: at, Class: classWindow, Owner: s.own.id, Seq: uint64(s.w.Start)}, own: s.own, slot: s})
+}
+
+func (l *lane) push(domain int, d due) {
+	l.dues[domain].put(d)
+	l.next = min(l.next, d.At)
+}
+
+// advanceAll runs every domain to time t: a replay has one clock.
+func (l *lane) advanceAll(t int64) {
+	next := int64(endOfTime)
+	for d := range l.dues {
+		if len(l.dues[d]) > 0 && l.dues[d][0].At <= t {
+			l.advance(d, t)
+		}
+		if len(l.dues[d]) > 0 {
+			next = min(next, l.dues[d][0].At)
+		}
+	}
+	l.next = next
+}
+
+// advance does all that is due in a domain by time t, oldest first.
+func (l *lane) advance(domain int, t int64) {
+	h := &l.dues[domain]
+	for len(*h) > 0 && (*h)[0].At <= t {
+		d := h.take()
+		l.guard(func() { l.fire(domain, d) })
+	}
+	l.clock[domain] = max(l.clock[domain], t)
+}
+
+func (l *lane) fire(domain int, d due) {
+	if d.own != nil && d.own.gone {
+		return
+	}
+	if d.Class == classWindow {
+		l.closeSlot(d.slot, domain, d.At, d.Seq)
+		return
+	}
+	m := &l.e.mods[d.Module]
+	var st any
+	switch m.Spec.Scope {
+	case modules.PerWindow:
+		if d.slot.open&(1<<domain) == 0 {
+			return
+		}
+		st = d.slot.st[d.Module]
+	case modules.PerProfile:
+		st = d.own.st[d.Module]
+	case modules.Network:
+		st = l.netst[d.Module]
+	}
+	l.enter(d.Key, d.own, d.slot)
+	l.mod, l.ord = d.Module, d.Ord<<16 // keys of two timers set by one call stay apart
+	l.cnt[d.Module].timers++
+	m.Run.Fire(l.cx, st, d.key)
+}
+
+// closeSlot ends a window for the modules of a domain.
+func (l *lane) closeSlot(s *slot, domain int, at int64, seq uint64) {
+	if s.open&(1<<domain) == 0 {
+		return
+	}
+	s.open &^= 1 << domain
+	defer func() {
+		if s.open == 0 {
+			o := s.own
+			o.wins = slices.DeleteFunc(o.wins, func(x *slot) bool { return x == s })
+			if o.last == s {
+				o.last = nil
+			}
+		}
+	}()
+	for j := range l.e.mods {
+		if l.domain[j] != domain || s.st[j] == nil {
+			continue
+		}
+		l.enter(evidence.Key{At: at, Class: classWindow, Seq: seq}, s.own, s)
+		l.mod, l.ord = j, 0
+		l.guard(func() { l.e.mods[j].Run.CloseWindow(l.cx, s.st[j], s.w) })
+		s.st[j] = nil
+	}
+}
+
+// evict forgets a profile to make room: its windows close first.
+func (l *lane) evict(prof int32, f *flow.Flow) {
+	i := int(prof) / l.e.cfg.Lanes
+	if i >= len(l.owners) || l.owners[i] == nil {
+		return
+	}
+	o := l.owners[i]
+	for _, s := range slices.Clone(o.wins) {
+		for d := range l.clock {
+			l.closeSlot(s, d, f.At, f.Seq)
+		}
+	}
+	o.gone = true
+	l.owners[i] = nil
+}
+
+// enter makes a timer or a window end what is at hand.
+func (l *lane) enter(k evidence.Key, o *owner, s *slot) {
+	l.f, l.own, l.slot, l.class, l.seq = nil, o, s, k.Class, k.Seq
+	l.host.Now, l.host.Record, l.host.Profile, l.host.Role = k.At, k.At, profile.ID{}, profile.Client
+	l.host.Window = profile.Window{}
+	if o != nil {
+		l.host.Profile = o.id
+	}
+	if s != nil {
+		l.host.Window = s.w
+	} else if k.At < endOfTime {
+		l.host.Window = l.e.seq.window(k.At)
+	}
+}
+
+func (l *lane) key() evidence.Key {
+	return evidence.Key{
+		At: l.host.Now, Class: l.class, Seq: l.seq, Owner: l.host.Profile, Role: uint8(l.host.Role),
+		Module: l.mod, Ord: l.ord,
+	}
+}
+
+// emit is Context.Emit.
+func (l *lane) emit(e evidence.Evidence) {
+	m := &l.e.mods[l.mod]
+	i := slices.IndexFunc(m.Spec.Emits, func(s evidence.Spec) bool { return s.Type == e.Type })
+	if i < 0 {
+		panic(fmt.Sprintf("BUG: module %s emits %s, which is not in its Emits", m.Spec.Name, e.Type))
+	}
+	sp := &m.Spec.Emits[i]
+	if !e.Profile.IsValid() {
+		panic(fmt.Sprintf("BUG: module %s emits %s without a profile", m.Spec.Name, e.Type))
+	}
+	e.Key = l.key()
+	l.ord++
+	w := l.e.seq.window(e.Time)
+	e.Window, e.WindowStart, e.WindowEnd = w.N, w.Start, w.End
+	e.Module, e.Method = m.Spec.Name, sp.Method
+	if e.Method == "" {
+		e.Method = "Heuristic"
+	}
+	if e.MITRE == nil {
+		e.MITRE = sp.MITRE
+	}
+	e.Confidence = min(max(e.Confidence, 0), 1)
+	if len(e.UIDs) > evidence.MaxUIDs {
+		e.UIDs = e.UIDs[:evidence.MaxUIDs]
+	}
+	if e.Count == 0 {
+		e.Count = int64(len(e.UIDs))
+	}
+	e.Derive()
+	l.cnt[l.mod].evidence++
+	l.out = append(l.out, e)
+}
+
+// after is Context.After.
+func (l *lane) after(d time.Duration, key uint64) {
+	if l.ending {
+		return
+	}
+	k := l.key()
+	k.At, k.Class = add(k.At, max(d, 1)), classTimer
+	l.ord++
+	x := due{Key: k, key: key, own: l.own}
+	if l.e.mods[l.mod].Spec.Scope == modules.PerWindow {
+		x.slot = l.slot
+	}
+	l.push(l.domain[l.mod], x)
+}

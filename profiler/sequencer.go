@@ -1,0 +1,562 @@
+package profiler
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// round is a run of records on its way through the lanes. It keeps the
+// batches alive that the records lie in.
+type round struct {
+	n       uint64
+	batches []*flow.Batch
+	hosts   []hostEvent
+	nets    []*profile.Network // snapshots for the network lane, one for each nil among its records
+	pending atomic.Int32       // lanes that are not done
+	save    *Checkpoint        // the sequencer's part of a checkpoint
+	sent    int64              // stream time of the last record, for the collector
+}
+
+// done is called by each lane when it will not look at the round's records again.
+func (r *round) done() {
+	if r.pending.Add(-1) == 0 {
+		for _, b := range r.batches {
+			b.Release()
+		}
+		r.batches = nil
+	}
+}
+
+// input is one source as the sequencer sees it.
+type input struct {
+	flow.Input
+	clock int64 // latest start time seen, unix ns
+	batch *flow.Batch
+	i     int // next record of batch
+	rej   int // next reject of batch
+	head  int64
+	mark  flow.Mark // of what was received last: Idle means caught up
+	since time.Time // when it became idle
+	gone  bool      // ended, or its channel was closed
+	kinds flow.KindSet
+	cnt   *sourceCount
+	pos   flow.Position
+}
+
+// prof is an entry in the table of profiles: a node of the list that puts
+// them in the order of their last use.
+type prof struct {
+	addr       netip.Addr
+	prev, next int32
+}
+
+// sequencer merges the inputs and decides where each record goes. One
+// goroutine runs it.
+type sequencer struct {
+	e      *Engine
+	ins    []*input
+	seq    uint64
+	now    int64 // greatest At so far
+	low    int64 // what all inputs have reached; never goes back
+	origin atomic.Int64
+	began  bool
+	first  int64
+
+	index map[netip.Addr]int32
+	profs []prof // 0 is the head of the list: next is the youngest, prev the oldest
+	last  int32  // profile of the last record
+
+	hosts   *hosts
+	netWant flow.KindSet // kinds that Network modules read
+
+	items    [][]item
+	flows    []*flow.Flow
+	rnd      *round
+	count    int
+	rounds   uint64
+	saved    time.Time
+	wall     time.Time // the last reading of the wall clock, when following
+	ended    bool      // all inputs have ended
+	restored map[string]savedInput
+}
+
+func newSequencer(e *Engine) *sequencer {
+	s := &sequencer{
+		e: e, index: make(map[netip.Addr]int32), profs: make([]prof, 1), hosts: newHosts(e.cfg.Home, 2*e.cfg.MaxProfiles),
+		items: make([][]item, e.cfg.Lanes), low: minTime, now: minTime, last: -1,
+	}
+	for _, m := range e.mods {
+		if m.Spec.Scope == modules.Network {
+			s.netWant |= m.Spec.Kinds
+		}
+	}
+	return s
+}
+
+// minTime is a stream time before all records.
+const minTime = int64(-1) << 62
+
+// window returns the window of time t.
+func (s *sequencer) window(t int64) profile.Window {
+	return profile.WindowOf(t, s.origin.Load(), int64(s.e.cfg.Width))
+}
+
+// numbered returns window n.
+func (s *sequencer) numbered(n int64) profile.Window {
+	w := int64(s.e.cfg.Width)
+	at := s.origin.Load() + (n-1)*w
+	return profile.Window{N: n, Start: at, End: at + w}
+}
+
+// run merges until all inputs have ended.
+func (s *sequencer) run(ctx context.Context, in Inputs) error {
+	for _, i := range in.Initial {
+		s.addInput(i)
+	}
+	later := in.Later
+	defer s.abandon()
+	s.saved = s.e.cfg.Now()
+	for {
+		blocked, ready, open := s.fill()
+		if blocked == nil && ready {
+			s.merge()
+			continue
+		}
+		if !open && later == nil {
+			break
+		}
+		// Nothing can be decided now: what there is goes to the lanes.
+		s.idle()
+		if err := s.wait(ctx, blocked, &later, in); err != nil {
+			return err
+		}
+	}
+	s.flush(false, false)
+	if s.e.cfg.Follow && s.e.cfg.Checkpoint > 0 && s.began {
+		s.ended = true
+		s.flush(true, false)
+	}
+	s.flush(false, true)
+	return nil
+}
+
+func (s *sequencer) addInput(i flow.Input) {
+	in := &input{Input: i, clock: minTime, cnt: s.e.stats.source(i.Name)}
+	if r, ok := s.restored[i.Name]; ok {
+		in.clock, in.kinds, in.pos = r.Clock, r.Kinds, r.Pos
+		delete(s.restored, i.Name)
+	}
+	s.ins = append(s.ins, in)
+	slices.SortFunc(s.ins, func(a, b *input) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// fill takes a batch for each input that has none. It returns an input that
+// must be waited for, if there is one, whether a record is at hand, and
+// whether any input is still open.
+func (s *sequencer) fill() (blocked *input, ready, open bool) {
+	for _, in := range s.ins {
+		for in.batch == nil && !in.gone {
+			select {
+			case b, ok := <-in.C:
+				s.receive(in, b, ok)
+				continue
+			default:
+			}
+			if in.mark != flow.Idle {
+				blocked = in
+			}
+			break
+		}
+		ready = ready || in.batch != nil
+		open = open || !in.gone
+	}
+	return blocked, ready, open
+}
+
+// receive makes b the input's batch. Its empty ones are done with at once.
+func (s *sequencer) receive(in *input, b *flow.Batch, ok bool) {
+	if !ok {
+		in.gone, in.since = true, s.e.cfg.Now()
+		return
+	}
+	if in.mark = b.Mark; in.mark == flow.Idle {
+		in.since = s.e.cfg.Now()
+	}
+	if b.Segment.Print != in.pos.Segment.Print && in.pos.Segment.Print != "" {
+		in.pos.Done = append(in.pos.Done, in.pos.Segment.Print)
+		if n := len(in.pos.Done); n > maxDone {
+			in.pos.Done = slices.Delete(in.pos.Done, 0, n-maxDone)
+		}
+		in.pos.Offset = 0
+	}
+	if b.Segment.Print != "" {
+		in.pos.Segment = b.Segment
+	}
+	in.batch, in.i, in.rej = b, 0, 0
+	s.settle(in)
+}
+
+// maxDone bounds the files of a source that a checkpoint remembers as read:
+// 13 months of hourly rotation.
+const maxDone = 10_000
+
+// settle counts the rejects in front of the next record, and gives the batch
+// back when no record is left.
+func (s *sequencer) settle(in *input) {
+	b := in.batch
+	for ; in.rej < len(b.Rejects) && b.Rejects[in.rej].Before <= in.i; in.rej++ {
+		s.e.stats.reject(in.cnt, b.Rejects[in.rej])
+	}
+	if in.i < len(b.Flows) {
+		in.head = max(in.clock, b.Flows[in.i].Time)
+		return
+	}
+	if b.Mark == flow.Ended {
+		in.gone, in.since = true, s.e.cfg.Now()
+	}
+	in.batch = nil
+	b.Release()
+}
+
+// merge passes records on in the order of their inputs' clocks until an input
+// has none at hand.
+func (s *sequencer) merge() {
+	for {
+		var first, second *input
+		for _, in := range s.ins {
+			switch {
+			case in.batch == nil:
+			case first == nil || in.head < first.head:
+				first, second = in, first
+			case second == nil || in.head < second.head:
+				second = in
+			}
+		}
+		limit, tie := int64(endOfTime), true
+		if second != nil {
+			limit, tie = second.head, first.Name < second.Name
+		}
+		for first.batch != nil && (first.head < limit || (first.head == limit && tie)) {
+			s.pass(first)
+			if s.count >= s.e.cfg.Round {
+				s.flush(false, false)
+				if s.e.cfg.Follow {
+					s.maybeCheckpoint()
+				}
+			}
+		}
+		if first.batch == nil {
+			return
+		}
+	}
+}
+
+// pass sends the next record of in on its way.
+func (s *sequencer) pass(in *input) {
+	b := in.batch
+	f := &b.Flows[in.i]
+	if !s.began {
+		s.began = true
+		o := f.Time
+		s.first = o
+		if s.e.cfg.Width == OneWindow {
+			o -= int64(OneWindow / 2)
+		}
+		s.origin.Store(o)
+	}
+	in.clock = in.head
+	s.now = max(s.now, in.head)
+	s.seq++
+	f.Seq, f.At = s.seq, in.head
+	if s.e.cfg.Follow {
+		s.lower()
+		f.Low = s.low
+	} else {
+		f.Low = in.head
+	}
+	if s.rnd == nil {
+		s.rnd = &round{}
+	}
+	if n := len(s.rnd.batches); n == 0 || s.rnd.batches[n-1] != b {
+		b.Hold()
+		s.rnd.batches = append(s.rnd.batches, b)
+	}
+	in.kinds |= flow.Of(f.Kind)
+	in.pos.Offset = f.End
+	in.cnt.kinds[f.Kind]++
+	s.dispatch(f)
+	s.count++
+	in.i++
+	s.settle(in)
+}
+
+// lower raises s.low to what all inputs have reached that are not silent. One
+// that has ended counts as one that is idle: when following, an input ends
+// because the program stops, and goes on after the next start.
+func (s *sequencer) lower() {
+	low := int64(endOfTime)
+	for _, in := range s.ins {
+		if in.batch == nil && (in.gone || in.mark == flow.Idle) && s.silent(in) {
+			continue
+		}
+		low = min(low, in.clock)
+	}
+	if low == endOfTime {
+		low = s.now
+	}
+	s.low = max(s.low, low)
+}
+
+// silent reports whether an idle input has been so long enough not to hold
+// up the others.
+func (s *sequencer) silent(in *input) bool {
+	return s.wall.Sub(in.since) >= s.e.cfg.IdleAfter
+}
+
+// dispatch gives the record to the lanes of its profiles and to the network lane.
+func (s *sequencer) dispatch(f *flow.Flow) {
+	w := s.window(f.Time)
+	if add(w.End, s.e.cfg.Grace) <= f.At {
+		s.e.stats.late.Add(1)
+	}
+	if net, ev := s.hosts.observe(f); net != nil || ev != nil {
+		s.learn(f, net, ev)
+	}
+	if s.e.cfg.Flows != nil {
+		s.e.cfg.Flows.Flow(f, w)
+	}
+	if s.netWant.Has(f.Kind) {
+		s.flows = append(s.flows, f)
+	}
+	if f.Src.IsValid() {
+		s.send(f, f.Src, w.N, profile.Client)
+	}
+	if s.e.cfg.Both && f.Kind == flow.Conn && f.Dst.IsValid() && f.Dst != f.Src {
+		s.send(f, f.Dst, w.N, profile.Server)
+	}
+}
+
+func (s *sequencer) send(f *flow.Flow, a netip.Addr, win int64, role profile.Role) {
+	p := s.profile(a, f)
+	l := int(p) % s.e.cfg.Lanes
+	s.items[l] = append(s.items[l], item{f: f, win: win, prof: p, role: role})
+}
+
+// learn tells every lane of a new network snapshot, and the collector of what
+// became known about a host.
+func (s *sequencer) learn(f *flow.Flow, net *profile.Network, ev []Host) {
+	if net != nil {
+		for l := range s.items {
+			s.items[l] = append(s.items[l], item{op: opNetwork, net: net})
+		}
+		s.flows = append(s.flows, nil)
+		s.rnd.nets = append(s.rnd.nets, net)
+	}
+	for _, h := range ev {
+		s.rnd.hosts = append(s.rnd.hosts, hostEvent{at: f.At, seq: f.Seq, host: h})
+	}
+}
+
+// profile returns the index of a's profile, which becomes the youngest. It
+// makes room first when there is none.
+func (s *sequencer) profile(a netip.Addr, f *flow.Flow) int32 {
+	if s.last > 0 && s.profs[s.last].addr == a {
+		return s.last
+	}
+	p, ok := s.index[a]
+	if ok {
+		if s.profs[0].next != p {
+			s.unlink(p)
+			s.front(p)
+		}
+		s.last = p
+		return p
+	}
+	if len(s.profs) <= s.e.cfg.MaxProfiles {
+		p = int32(len(s.profs))
+		s.profs = append(s.profs, prof{})
+	} else {
+		p = s.profs[0].prev
+		s.unlink(p)
+		l := int(p) % s.e.cfg.Lanes
+		s.items[l] = append(s.items[l], item{f: f, op: opEvict, prof: p})
+		s.hosts.forget(s.profs[p].addr)
+		delete(s.index, s.profs[p].addr)
+		s.e.stats.evicted.Add(1)
+		s.e.stats.profiles.Add(-1)
+	}
+	s.profs[p].addr = a
+	s.index[a] = p
+	s.front(p)
+	s.last = p
+	s.e.stats.profiles.Add(1)
+	s.e.stats.profilesSeen.Add(1)
+	return p
+}
+
+func (s *sequencer) unlink(p int32) {
+	x := &s.profs[p]
+	s.profs[x.prev].next = x.next
+	s.profs[x.next].prev = x.prev
+}
+
+func (s *sequencer) front(p int32) {
+	x := &s.profs[p]
+	x.prev, x.next = 0, s.profs[0].next
+	s.profs[x.next].prev = p
+	s.profs[0].next = p
+}
+
+// flush sends the round to the lanes, with the time.
+func (s *sequencer) flush(save, end bool) {
+	if s.count == 0 && !save && !end && !s.e.cfg.Follow {
+		return
+	}
+	r := s.rnd
+	if r == nil {
+		r = &round{}
+	}
+	s.rounds++
+	r.n, r.sent = s.rounds, s.now
+	if s.e.cfg.Follow {
+		s.wall = s.e.cfg.Now()
+	}
+	r.pending.Store(int32(len(s.e.lanes)))
+	if save {
+		r.save = s.checkpoint()
+	}
+	var c clocks
+	if s.e.cfg.Follow {
+		c = s.clocks()
+	} else {
+		for i := range c {
+			c[i] = s.now
+		}
+	}
+	for i, l := range s.e.lanes {
+		m := msg{round: r, clock: c, save: save, end: end}
+		if i < len(s.items) {
+			m.items = s.items[i]
+			s.items[i] = l.spare()
+		} else {
+			m.flows, m.nets = s.flows, r.nets
+			s.flows = l.spareFlows()
+		}
+		l.in <- m
+	}
+	s.e.stats.sequenced(s.seq, s.now, s.first, s.began, save || end || s.rounds%64 == 0)
+	s.rnd, s.count = nil, 0
+}
+
+// clocks returns the time that each kind of record has reached in all inputs
+// that bear it, and the one that all inputs have reached.
+func (s *sequencer) clocks() clocks {
+	var c clocks
+	for k := range flow.NumKinds {
+		t, any := int64(endOfTime), false
+		for _, in := range s.ins {
+			if in.kinds.Has(k) {
+				t, any = min(t, in.clock), true
+			}
+		}
+		if !any {
+			t = minTime
+		}
+		c[k] = t
+	}
+	s.lower()
+	c[join] = s.low
+	if t, ok := s.tick(); ok {
+		for k := range c {
+			c[k] = max(c[k], t)
+		}
+	}
+	return c
+}
+
+// tickLag is how far ticks stay behind the wall clock: Zeek writes most
+// connections within five minutes of their end, and a tick must not overtake
+// them.
+const tickLag = 5 * time.Minute
+
+// tick returns the stream time that the wall clock stands for when the inputs
+// are live: their time is the wall's to within one window. An old capture
+// that is merely growing gets none, so its results do not depend on when it
+// is read.
+func (s *sequencer) tick() (int64, bool) {
+	t := s.wall.Add(-tickLag).UnixNano()
+	if !s.began || s.wall.IsZero() || t <= s.now || t-s.now > int64(s.e.cfg.Width) {
+		return 0, false
+	}
+	return t, true
+}
+
+// idle is called when there is nothing to merge.
+func (s *sequencer) idle() {
+	if s.count > 0 {
+		s.flush(false, false)
+	}
+	if s.e.cfg.Follow {
+		s.wall = s.e.cfg.Now()
+		s.maybeCheckpoint()
+	}
+}
+
+func (s *sequencer) maybeCheckpoint() {
+	if s.e.cfg.Checkpoint <= 0 || s.seq == 0 {
+		return
+	}
+	if now := s.e.cfg.Now(); now.Sub(s.saved) >= s.e.cfg.Checkpoint {
+		s.saved = now
+		s.flush(true, false)
+	}
+}
+
+// wait returns when there may be something to merge.
+func (s *sequencer) wait(ctx context.Context, blocked *input, later *<-chan flow.Input, in Inputs) error {
+	var c <-chan *flow.Batch
+	wake := in.Wake
+	if blocked != nil {
+		c, wake = blocked.C, nil
+	}
+	select {
+	case b, ok := <-c:
+		s.receive(blocked, b, ok)
+	case i, ok := <-*later:
+		if !ok {
+			*later = nil
+		} else {
+			s.addInput(i)
+		}
+	case <-wake:
+	case <-in.Tick:
+		s.flush(false, false)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// abandon gives back what is left when the run ends early.
+func (s *sequencer) abandon() {
+	for _, in := range s.ins {
+		if in.batch != nil {
+			in.batch.Release()
+			in.batch = nil
+		}
+	}
+	if s.rnd != nil {
+		for _, b := range s.rnd.batches {
+			b.Release()
+		}
+		s.rnd = nil
+	}
+}
