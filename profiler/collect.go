@@ -85,7 +85,9 @@ func (c *collector) take(f found) error {
 		for _, g := range got {
 			ck.Lanes = append(ck.Lanes, g.state)
 		}
-		return c.out.Checkpoint(ck)
+		err := c.out.Checkpoint(ck)
+		close(f.round.saved)
+		return err
 	}
 	return nil
 }

@@ -53,13 +53,11 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// Flows is told of every record in order, by the sequencer's goroutine.
+// Flows is told of every record in order, by the sequencer's goroutine. While
+// Sink.Checkpoint runs it is told nothing.
 type Flows interface {
 	// Flow must not keep f.
 	Flow(f *flow.Flow, w profile.Window)
-	// Barrier is called when a checkpoint begins; what it returns becomes
-	// Checkpoint.Flows.
-	Barrier() []byte
 }
 
 // Loaded is a module ready to run.
@@ -147,6 +145,10 @@ func New(cfg Config, mods []Loaded, saved *Checkpoint) (*Engine, error) {
 	return e, nil
 }
 
+// WindowAt returns the window that time t, unix ns, lies in. It may be called
+// from Sink.
+func (e *Engine) WindowAt(t int64) profile.Window { return e.seq.window(t) }
+
 // Stats returns the counters of the run. They may be read at any time from any goroutine.
 func (e *Engine) Stats() *Stats { return e.stats }
 
@@ -169,7 +171,7 @@ func (e *Engine) Run(ctx context.Context, in Inputs, out Sink) error {
 		c := newCollector(len(e.lanes), e.cfg.Follow, out)
 		for f := range res {
 			if failed != nil {
-				continue // keep the lanes from blocking until the sequencer has stopped
+				continue // so that the lanes do not block until the sequencer has stopped
 			}
 			if failed = c.take(f); failed != nil {
 				cancel(failed)

@@ -22,6 +22,7 @@ type round struct {
 	nets    []*profile.Network // snapshots for the network lane, one for each nil among its records
 	pending atomic.Int32       // lanes that are not done
 	save    *Checkpoint        // the sequencer's part of a checkpoint
+	saved   chan struct{}      // closed when the checkpoint is done
 	sent    int64              // stream time of the last record, for the collector
 }
 
@@ -86,6 +87,7 @@ type sequencer struct {
 	wall     time.Time // the last reading of the wall clock, when following
 	ended    bool      // all inputs have ended
 	restored map[string]savedInput
+	done     <-chan struct{} // of the run's context
 }
 
 func newSequencer(e *Engine) *sequencer {
@@ -122,6 +124,7 @@ func (s *sequencer) run(ctx context.Context, in Inputs) error {
 		s.addInput(i)
 	}
 	later := in.Later
+	s.done = ctx.Done()
 	defer s.abandon()
 	s.saved = s.e.cfg.Now()
 	for {
@@ -431,7 +434,7 @@ func (s *sequencer) flush(save, end bool) {
 	}
 	r.pending.Store(int32(len(s.e.lanes)))
 	if save {
-		r.save = s.checkpoint()
+		r.save, r.saved = s.checkpoint(), make(chan struct{})
 	}
 	var c clocks
 	if s.e.cfg.Follow {
@@ -454,6 +457,13 @@ func (s *sequencer) flush(save, end bool) {
 	}
 	s.e.stats.sequenced(s.seq, s.now, s.first, s.began, save || end || s.rounds%64 == 0)
 	s.rnd, s.count = nil, 0
+	if save {
+		// Nothing may go on meanwhile: what the sink saves has to be of one moment.
+		select {
+		case <-r.saved:
+		case <-s.done:
+		}
+	}
 }
 
 // clocks returns the time that each kind of record has reached in all inputs

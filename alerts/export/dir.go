@@ -1,0 +1,370 @@
+package export
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/slips-go/slips/alerts"
+	"github.com/slips-go/slips/alerts/evidence"
+)
+
+// The files of an output directory, relative to it.
+const (
+	evidenceJSONL = "alerts/evidence.jsonl"
+	alertsJSONL   = "alerts/alerts.jsonl"
+	alertsLog     = "alerts/alerts.log"
+	alertsJSON    = "alerts/alerts.json"
+	spoolDir      = "flows/spool"
+	configFile    = "metadata/slips.yaml"
+	runFile       = "metadata/run.json"
+	lockFile      = "metadata/lock"
+	summaryFile   = "summary.json"
+)
+
+// Mode says what Create does about output that is already there.
+type Mode uint8
+
+// The modes.
+const (
+	Fresh     Mode = iota // refuse a directory that holds the output of a run
+	Overwrite             // remove the output of the earlier run, and nothing else
+	Continue              // go on behind it: call Resume before the first write
+)
+
+// Options are the settings of an output directory. The zero value is that of
+// a replay into a new directory.
+type Options struct {
+	Mode       Mode
+	Version    string           // of the program, for the analyser's model in IDMEFv2
+	AnalyzerIP netip.Addr       // of this machine in live runs; invalid is written as 0.0.0.0
+	Clock      func() time.Time // CreateTime in IDMEFv2 for live runs; nil: stream time
+	Location   *time.Location   // of times in alerts.log; nil: UTC
+	Flows      FlowFormat       // NoFlows, FlowsTSV or FlowsJSONL
+}
+
+// OccupiedError says that a directory holds the output of another run.
+type OccupiedError struct {
+	Path  string // the directory
+	Found string // what gives it away, relative to Path
+}
+
+// Error implements error.
+func (e *OccupiedError) Error() string {
+	return fmt.Sprintf("output directory %q holds the output of another run (%s)", e.Path, e.Found)
+}
+
+// ErrInUse is what Create returns, wrapped, when another process is writing
+// to the directory.
+var ErrInUse = errors.New("another process is writing to it")
+
+// Dir is the output directory of a run. It is an alerts.Sink. One goroutine
+// calls its methods; only the FlowWriter may be used by others.
+type Dir struct {
+	path   string
+	opts   Options
+	lock   *os.File
+	files  []*outFile // in the order of names
+	flows  *FlowWriter
+	buf    []byte // the line being made
+	note   []byte // the note inside it
+	header []byte // the analyser of IDMEFv2 messages up to its method
+}
+
+var _ alerts.Sink = (*Dir)(nil)
+
+// names lists the alert files; Dir.files has them in the same order.
+var names = [...]string{evidenceJSONL, alertsJSONL, alertsLog, alertsJSON}
+
+const (
+	fileEvidence = iota
+	fileAlerts
+	fileLog
+	fileIDMEF
+)
+
+// Create makes the output directory and opens its files. It fails with an
+// *OccupiedError when the directory holds another run's output and the mode
+// does not allow that, with ErrInUse when a process is writing there, and
+// with a *WriteError when the directory is not writable.
+func Create(path string, o Options) (_ *Dir, err error) {
+	if o.Location == nil {
+		o.Location = time.UTC
+	}
+	if st, err := os.Stat(path); err == nil && !st.IsDir() {
+		return nil, fmt.Errorf("output directory %q is a file", path)
+	}
+	if o.Mode == Fresh {
+		found, err := occupied(path)
+		if err != nil {
+			return nil, err
+		}
+		if found != "" {
+			return nil, &OccupiedError{path, found}
+		}
+	}
+	for _, d := range []string{"alerts", "metadata"} {
+		if err := os.MkdirAll(filepath.Join(path, d), 0o755); err != nil {
+			return nil, fmt.Errorf("output directory is not writable: %w", &WriteError{filepath.Join(path, d), err})
+		}
+	}
+	d := &Dir{path: path, opts: o}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	if d.lock, err = os.OpenFile(d.Path(lockFile), os.O_RDWR|os.O_CREATE, 0o644); err != nil {
+		return nil, fmt.Errorf("output directory is not writable: %w", &WriteError{d.Path(lockFile), err})
+	}
+	if err := lock(d.lock); err != nil {
+		return nil, fmt.Errorf("output directory %q: %w", path, err)
+	}
+	if o.Mode == Overwrite {
+		if err := d.clear(); err != nil {
+			return nil, err
+		}
+	}
+	for i, n := range names {
+		key := [...]lineKey{idLine(`{"id":"`), idLine(`{"id":"`), wholeLine, idLine(idmefStart)}[i]
+		f, err := openFile(d.Path(n), key)
+		if err != nil {
+			return nil, fmt.Errorf("output directory is not writable: %w", err)
+		}
+		d.files = append(d.files, f)
+	}
+	if o.Flows != NoFlows {
+		if d.flows, err = newFlowWriter(path, o.Flows); err != nil {
+			return nil, err
+		}
+	}
+	d.header = appendAnalyzer(nil, o)
+	return d, nil
+}
+
+// occupied returns the first file found that a run has left in the directory
+// at path, relative to it; "" for none.
+func occupied(path string) (string, error) {
+	for _, n := range []string{runFile, summaryFile} {
+		if _, err := os.Lstat(filepath.Join(path, filepath.FromSlash(n))); err == nil {
+			return n, nil
+		}
+	}
+	list, err := os.ReadDir(filepath.Join(path, "alerts"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return "", nil // making the directory will say what is wrong, if anything is
+	}
+	if err != nil {
+		return "", fmt.Errorf("output directory %q: %w", path, err)
+	}
+	for _, f := range list {
+		if !f.IsDir() {
+			return "alerts/" + f.Name(), nil
+		}
+	}
+	return "", nil
+}
+
+// clear removes the files that an earlier run has written.
+func (d *Dir) clear() error {
+	all := append(slices.Clone(names[:]), configFile, runFile, summaryFile, flowsPath(FlowsTSV), flowsPath(FlowsJSONL))
+	for _, n := range all {
+		if err := os.Remove(d.Path(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the output of an earlier run: %w", &WriteError{d.Path(n), err})
+		}
+	}
+	if err := os.RemoveAll(d.Path(spoolDir)); err != nil {
+		return fmt.Errorf("remove the output of an earlier run: %w", &WriteError{d.Path(spoolDir), err})
+	}
+	return nil
+}
+
+// Path returns the path of a file in the directory. The name is relative and
+// has forward slashes, such as "metadata/run.json".
+func (d *Dir) Path(name string) string { return filepath.Join(d.path, filepath.FromSlash(name)) }
+
+// Flows returns the writer of labelled flows; nil when they were not asked for.
+func (d *Dir) Flows() *FlowWriter { return d.flows }
+
+// Evidence implements alerts.Sink. The lines are in the files after the next Flush.
+func (d *Dir) Evidence(e *evidence.Evidence, accumulated float64) error {
+	var errs [4]error
+	d.buf = appendEvidence(d.buf[:0], e)
+	errs[0] = d.files[fileEvidence].line(d.buf)
+	d.buf = d.appendLogEvidence(d.buf[:0], e)
+	errs[1] = d.files[fileLog].line(d.buf)
+	d.buf = d.appendEvent(d.buf[:0], e, accumulated)
+	errs[2] = d.files[fileIDMEF].line(d.buf)
+	if d.flows != nil {
+		errs[3] = d.flows.Evidence(e, accumulated)
+	}
+	return errors.Join(errs[:]...)
+}
+
+// Alert implements alerts.Sink. The lines are in the files after the next Flush.
+func (d *Dir) Alert(a *alerts.Alert) error {
+	var errs [4]error
+	d.buf = appendAlert(d.buf[:0], a)
+	errs[0] = d.files[fileAlerts].line(d.buf)
+	d.buf = d.appendLogAlert(d.buf[:0], a)
+	errs[1] = d.files[fileLog].line(d.buf)
+	d.buf = d.appendIncident(d.buf[:0], a)
+	errs[2] = d.files[fileIDMEF].line(d.buf)
+	if d.flows != nil {
+		errs[3] = d.flows.Alert(a)
+	}
+	return errors.Join(errs[:]...)
+}
+
+// Flush hands everything written so far to the operating system: readers of
+// the files see it, and a killed process does not take it along.
+func (d *Dir) Flush() error {
+	var errs []error
+	for _, f := range d.files {
+		errs = append(errs, f.flush())
+	}
+	if d.flows != nil {
+		errs = append(errs, d.flows.Flush())
+	}
+	return errors.Join(errs...)
+}
+
+// Err returns the write errors met so far, joined; nil for none.
+func (d *Dir) Err() error {
+	var errs []error
+	for _, f := range d.files {
+		errs = append(errs, f.err)
+	}
+	if d.flows != nil {
+		errs = append(errs, d.flows.Err())
+	}
+	return errors.Join(errs...)
+}
+
+// Lost returns how many lines could not be written.
+func (d *Dir) Lost() int64 {
+	var n int64
+	for _, f := range d.files {
+		n += f.lost
+	}
+	if d.flows != nil {
+		n += d.flows.Stats().Lost
+	}
+	return n
+}
+
+// Marks flushes, makes the files survive a power cut, and returns their
+// sizes by name, for the checkpoint. With labelled flows the checkpoint also
+// needs FlowWriter.Save, before anything else is written.
+func (d *Dir) Marks() (map[string]int64, error) {
+	if err := d.Flush(); err != nil {
+		return nil, err
+	}
+	marks := make(map[string]int64)
+	for i, f := range d.files {
+		if err := f.sync(); err != nil {
+			return nil, err
+		}
+		marks[names[i]] = f.mark()
+	}
+	if d.flows != nil {
+		size, err := d.flows.mark()
+		if err != nil {
+			return nil, err
+		}
+		marks[d.flows.name] = size
+	}
+	return marks, nil
+}
+
+// Resume makes the files fit the checkpoint that marks come from: see the
+// package comment. A file without a mark was empty then. It is called once,
+// in mode Continue, before anything is written and before FlowWriter.Load;
+// without a checkpoint marks is nil. The error wraps ErrChanged when a file
+// is shorter than its mark.
+func (d *Dir) Resume(marks map[string]int64, clean bool) error {
+	for i, f := range d.files {
+		var err error
+		if clean {
+			err = f.truncate(marks[names[i]])
+		} else {
+			err = f.readBack(marks[names[i]])
+		}
+		if err != nil {
+			return fmt.Errorf("resume: %w", err)
+		}
+	}
+	if d.flows != nil {
+		mark, known := marks[d.flows.name]
+		if err := d.flows.resume(mark, known); err != nil {
+			return fmt.Errorf("resume: %w", err)
+		}
+	}
+	return nil
+}
+
+// Close writes out what is left, labelled flows of open windows included, and
+// closes the files. The Dir must not be used after that.
+func (d *Dir) Close() error {
+	var errs []error
+	for _, f := range d.files {
+		errs = append(errs, f.close())
+	}
+	if d.flows != nil {
+		errs = append(errs, d.flows.close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close()) // which gives the lock up
+	}
+	return errors.Join(errs...)
+}
+
+// Run is the content of metadata/run.json: what was run on what.
+type Run struct {
+	Version     string     `json:"version"`
+	CommandLine []string   `json:"command_line"`
+	Inputs      []string   `json:"inputs"`
+	Start       time.Time  `json:"start"`         // wall clock
+	End         *time.Time `json:"end"`           // nil while it runs
+	ExitCode    *int       `json:"exit_code"`     // nil while it runs
+	Resumed     int        `json:"times_resumed"` // restarts so far
+}
+
+// WriteMetadata writes metadata/run.json and, unless config is nil,
+// metadata/slips.yaml with the effective configuration. It is called at the
+// start, so that the directory is known as a run's, and again at the end.
+func (d *Dir) WriteMetadata(r Run, config []byte) error {
+	if config != nil {
+		if err := replaceFile(d.Path(configFile), config); err != nil {
+			return err
+		}
+	}
+	if r.CommandLine == nil {
+		r.CommandLine = []string{}
+	}
+	if r.Inputs == nil {
+		r.Inputs = []string{}
+	}
+	return d.writeJSON(runFile, r)
+}
+
+// WriteSummary writes summary.json. It sorts s.Sources and s.Modules by name.
+func (d *Dir) WriteSummary(s *Summary) error {
+	s.normalise()
+	return d.writeJSON(summaryFile, s)
+}
+
+func (d *Dir) writeJSON(name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	return replaceFile(d.Path(name), append(b, '\n'))
+}

@@ -1,0 +1,109 @@
+package export
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+)
+
+// Summary is the content of summary.json. Maps are written in the order of
+// their keys.
+type Summary struct {
+	Version  string           `json:"version"`
+	Records  int64            `json:"records"`
+	Kinds    map[string]int64 `json:"records_by_kind"`
+	Sources  []SourceSummary  `json:"sources"`
+	Ignored  int64            `json:"ignored"` // whole records of sorts that no detector uses
+	Rejected map[string]int64 `json:"rejected"`
+	Late     int64            `json:"late"`    // analysed, but their window had closed
+	Dropped  int64            `json:"dropped"` // records that were lost: 0 unless something is wrong
+	Profiles ProfileSummary   `json:"profiles"`
+	Evidence EvidenceSummary  `json:"evidence"`
+	Alerts   int64            `json:"alerts"`
+	Modules  []ModuleSummary  `json:"modules"`
+	Flows    *FlowStats       `json:"labeled_flows"` // null unless asked for
+	Stream   StreamSummary    `json:"stream"`
+	Output   OutputSummary    `json:"output"`
+	Wall     float64          `json:"wall_seconds"`
+	Rate     float64          `json:"records_per_second"`
+	PeakRSS  int64            `json:"peak_rss_bytes"`
+	Extra    map[string]any   `json:"extra,omitempty"` // whatever later parts have to say
+}
+
+// SourceSummary counts the lines of one source.
+type SourceSummary struct {
+	Name     string           `json:"name"`
+	Records  int64            `json:"records"`
+	Ignored  int64            `json:"ignored"`
+	Rejected map[string]int64 `json:"rejected"`
+	Late     int64            `json:"late"`
+	Error    string           `json:"error,omitempty"` // why it could not be read to its end
+}
+
+// ProfileSummary counts profiles.
+type ProfileSummary struct {
+	Seen    int64 `json:"seen"`
+	Evicted int64 `json:"evicted"` // before their time, because there were too many
+}
+
+// EvidenceSummary counts evidence.
+type EvidenceSummary struct {
+	Total      int64                   `json:"total"`
+	Types      map[evidence.Type]int64 `json:"by_type"`
+	Duplicates int64                   `json:"duplicates"`
+	Disabled   int64                   `json:"disabled"`
+}
+
+// ModuleSummary counts what one module did.
+type ModuleSummary struct {
+	Name      string `json:"name"`
+	Calls     int64  `json:"calls"`
+	SampledNS int64  `json:"sampled_ns"` // time spent in the calls that were timed
+	Samples   int64  `json:"samples"`    // how many were
+	Evidence  int64  `json:"evidence"`
+	Panics    int64  `json:"panics"`
+}
+
+// StreamSummary says which time the traffic spans.
+type StreamSummary struct {
+	First *time.Time `json:"first"` // null without records
+	Last  *time.Time `json:"last"`
+}
+
+// Span returns the StreamSummary for times in unix ns.
+func Span(first, last int64) StreamSummary {
+	f, l := time.Unix(0, first).UTC(), time.Unix(0, last).UTC()
+	return StreamSummary{&f, &l}
+}
+
+// OutputSummary says what could not be written.
+type OutputSummary struct {
+	LostLines int64 `json:"lost_lines"`
+}
+
+// normalise puts the lists in order and empty maps in the place of nil ones,
+// so that readers find {} and not null.
+func (s *Summary) normalise() {
+	slices.SortStableFunc(s.Sources, func(a, b SourceSummary) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(s.Modules, func(a, b ModuleSummary) int { return cmp.Compare(a.Name, b.Name) })
+	for i := range s.Sources {
+		fill(&s.Sources[i].Rejected)
+	}
+	fill(&s.Kinds)
+	fill(&s.Rejected)
+	fill(&s.Evidence.Types)
+	if s.Sources == nil {
+		s.Sources = []SourceSummary{}
+	}
+	if s.Modules == nil {
+		s.Modules = []ModuleSummary{}
+	}
+}
+
+func fill[K comparable, V any](m *map[K]V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+}

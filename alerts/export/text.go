@@ -1,0 +1,54 @@
+package export
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slips-go/slips/alerts"
+	"github.com/slips-go/slips/alerts/evidence"
+)
+
+// logLayout is the format of times in alerts.log.
+const logLayout = "2006-01-02T15:04:05.000000Z07:00"
+
+// ipColumns is the width of the address in alerts.log.
+const ipColumns = 26
+
+// appendLogEvidence appends the line of alerts.log for e.
+func (d *Dir) appendLogEvidence(b []byte, e *evidence.Evidence) []byte {
+	b = d.appendLogTime(b, e.Time)
+	b = append(strconv.AppendInt(append(b, " (TW "...), e.Window, 10), "): Src IP "...)
+	b = append(appendPadded(b, e.Profile), ". Detected "...)
+	if s := strings.TrimRight(e.Description, ". \t\r\n"); s != "" {
+		b = append(appendText(b, s), ". "...)
+	}
+	b = append(append(b, "Threat level: "...), e.Level.String()...)
+	return append(b, ".\n"...)
+}
+
+// appendLogAlert appends the line of alerts.log for a.
+func (d *Dir) appendLogAlert(b []byte, a *alerts.Alert) []byte {
+	b = append(d.appendLogTime(b, a.Time), ": Src IP "...)
+	b = append(appendPadded(b, a.Profile), ". Generated an alert given enough evidence on timewindow "...)
+	b = append(strconv.AppendInt(b, a.Window, 10), ". (stream time "...)
+	return append(d.appendLogTime(b, a.At), ")\n"...)
+}
+
+func (d *Dir) appendLogTime(b []byte, t int64) []byte {
+	return time.Unix(0, t).In(d.opts.Location).AppendFormat(b, logLayout)
+}
+
+func appendPadded(b []byte, a netip.Addr) []byte {
+	n := len(b)
+	if a.Zone() != "" { // which is free text
+		b = appendText(b, a.String())
+	} else {
+		b = a.AppendTo(b)
+	}
+	for len(b)-n < ipColumns {
+		b = append(b, ' ')
+	}
+	return b
+}

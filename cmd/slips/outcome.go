@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/slips-go/slips/alerts/export"
+	"github.com/slips-go/slips/parsers"
+)
+
+// summarise writes summary.json and the end of the run to the metadata, and
+// fills in s unless it is nil.
+func (r *run) summarise(s *export.Summary) error {
+	if s == nil {
+		s = new(export.Summary)
+	}
+	x := r.engine.Stats().Snapshot()
+	a := r.alerts.Stats()
+	wall := time.Since(r.o.Start).Seconds()
+	*s = export.Summary{
+		Version: r.o.Version, Records: x.Records, Kinds: map[string]int64{}, Rejected: map[string]int64{}, Late: x.Late,
+		Profiles: export.ProfileSummary{Seen: x.ProfilesSeen, Evicted: x.Evicted},
+		Evidence: export.EvidenceSummary{Total: a.Total, Types: a.Evidence, Duplicates: a.Duplicates, Disabled: a.Disabled},
+		Alerts:   a.Alerts, Stream: export.Span(x.First, x.Last), Output: export.OutputSummary{LostLines: r.dir.Lost()},
+		Wall: wall, PeakRSS: peakRSS(),
+	}
+	if wall > 0 {
+		s.Rate = float64(x.Records-r.before) / wall
+	}
+	failed := map[string]string{}
+	for _, err := range r.set.Failed() {
+		var p *parsers.Problem
+		if errors.As(err, &p) {
+			failed[p.Path] = p.Err.Error()
+		}
+	}
+	for _, src := range x.Sources {
+		y := export.SourceSummary{Name: src.Name, Ignored: src.Ignored, Rejected: src.Rejected, Error: failed[src.Name]}
+		for k, n := range src.Kinds {
+			y.Records += n
+			s.Kinds[k] += n
+		}
+		for k, n := range src.Rejected {
+			s.Rejected[k] += n
+		}
+		s.Ignored += src.Ignored
+		s.Sources = append(s.Sources, y)
+	}
+	for _, m := range x.Modules {
+		s.Modules = append(s.Modules, export.ModuleSummary{
+			Name: m.Name, Calls: m.Calls, SampledNS: m.Nanos, Samples: m.Calls, Evidence: m.Evidence, Panics: m.Panics,
+		})
+	}
+	if w := r.dir.Flows(); w != nil {
+		f := w.Stats()
+		s.Flows = &f
+	}
+	end := time.Now()
+	r.info.End = &end
+	return errors.Join(r.dir.WriteSummary(s), r.metadata())
+}

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/slips-go/slips/alerts"
+	"github.com/slips-go/slips/alerts/export"
+	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/modules"
+)
+
+// runOptions is everything a run depends on, resolved: analyse needs neither
+// flags nor the environment.
+type runOptions struct {
+	Paths     []string  // inputs, at least one; "-" is Stdin
+	Follow    bool      // inputs grow; go on until the context ends
+	Format    string    // "auto" or the name of a sensor
+	Stdin     io.Reader // for the path "-"
+	Output    string    // directory of the results, never empty
+	Overwrite bool      // an earlier run's results there may be removed
+	Config    *config.Config
+	Modules   []module // those switched on, in the order they run
+	Command   []string // command line, for the metadata
+	Version   string
+	Start     time.Time // wall clock at which the program began
+}
+
+// module is a detection module with its settings.
+type module struct {
+	Spec   modules.Spec
+	Config any // pointer, for Spec.New
+}
+
+// result is what is left to tell when a run has ended.
+type result struct {
+	Summary  export.Summary
+	Problems []error // input that could not be read, in whole or in part: exit code 3
+}
+
+// UI shows a run while it goes on. The pipeline calls it from one goroutine,
+// Note excepted, which any may call. Evidence and Alert return an error when
+// the output is of no use without them; the run shall end then.
+type UI interface {
+	alerts.Sink
+	// Host tells the name of a host, for alerts that come later.
+	Host(ip netip.Addr, name string)
+	// Progress tells how far reading has come: bytes of all inputs, and
+	// records so far. It may be called often.
+	Progress(read, total int64, records uint64)
+	// Note tells the user something in one line.
+	Note(text string)
+}
+
+// runFlags are the flags of a run.
+type runFlags struct {
+	files, follow, disable           []string
+	output, format, flows, direction string
+	lanes, verbose, alertCode        int
+	quiet, json, noColor, overwrite  bool
+	cpuProfile, memProfile           string
+	changed                          func(flag string) bool
+}
+
+func formats() []string { return []string{"auto", "zeek", "suricata", "argus", "nfdump"} }
+
+func (f *runFlags) register(s *pflag.FlagSet) {
+	s.SortFlags = false
+	s.StringArrayVarP(&f.files, "file", "f", nil, "analyse `PATH`: a log, a directory of logs, or - for standard input; more may follow")
+	s.StringArrayVarP(&f.follow, "follow", "g", nil, "follow the logs at `PATH` as they grow, until stopped; more may follow")
+	s.StringVarP(&f.output, "output", "o", "", "`DIR` for the results")
+	s.BoolVar(&f.overwrite, "overwrite", false, "replace the results of an earlier run in the output directory")
+	s.StringVar(&f.format, "format", "auto", "`FORMAT` of the input: "+strings.Join(formats(), ", "))
+	s.StringVar(&f.direction, "analysis-direction", "", "`WHICH`: out, flows belong to the host that opened them, or all, to both sides")
+	s.StringArrayVar(&f.disable, "disable", nil, "switch a `MODULE` off; may be repeated")
+	s.StringVar(&f.flows, "export-flows", "", "write flows/labeled_flows, as `FORMAT` tsv or jsonl")
+	s.IntVar(&f.lanes, "lanes", 0, "run modules on `N` lanes (default: chosen by the program)")
+	s.IntVar(&f.alertCode, "exit-code-on-alert", 0, "exit with `N` (6 to 125) when there were alerts")
+	s.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
+	s.BoolVar(&f.json, "json", false, "print evidence and alerts as JSON lines, and nothing else, on standard output")
+	s.BoolVar(&f.noColor, "no-color", false, "no colours (also with $NO_COLOR, or when the output is no terminal)")
+	s.CountVarP(&f.verbose, "verbose", "v", "tell more: -v evidence as it comes, -vv details for finding faults")
+	s.StringVar(&f.cpuProfile, "cpuprofile", "", "write a CPU profile to `FILE`")
+	s.StringVar(&f.memProfile, "memprofile", "", "write a heap profile to `FILE`")
+	s.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		switch name {
+		case "filepath": // the names that these flags had in the Python version
+			name = "file"
+		case "growing":
+			name = "follow"
+		}
+		return pflag.NormalizedName(name)
+	})
+	for _, name := range []string{"cpuprofile", "memprofile"} {
+		if err := s.MarkHidden(name); err != nil {
+			panic("BUG: " + err.Error())
+		}
+	}
+}
+
+// paths returns the inputs: those of the flag and the arguments behind it.
+func (f *runFlags) paths(rest []string) ([]string, error) {
+	switch {
+	case len(f.files) > 0 && len(f.follow) > 0:
+		return nil, badFlags("-f and --follow cannot be combined: files that are complete and files that grow are read in different ways")
+	case len(f.files) > 0:
+		return nonEmpty(append(f.files, rest...))
+	case len(f.follow) > 0:
+		if slices.Contains(f.follow, "-") || slices.Contains(rest, "-") {
+			return nil, badFlags("standard input cannot be followed: use -f -, which reads it until it ends")
+		}
+		return nonEmpty(append(f.follow, rest...))
+	case len(rest) > 0:
+		return nil, badFlags("unknown command %q: to analyse files, use -f", rest[0])
+	}
+	return nil, badFlags("nothing to do: name logs with -f or --follow")
+}
+
+func nonEmpty(paths []string) ([]string, error) {
+	seen := map[string]bool{}
+	for _, path := range paths {
+		if path == "" {
+			return nil, badFlags("a path is empty")
+		}
+		if path == "-" && seen[path] {
+			return nil, badFlags("standard input is named twice")
+		}
+		seen[path] = true
+	}
+	return paths, nil
+}
+
+// overrides returns the settings that flags stand for.
+func (f *runFlags) overrides() []config.Override {
+	var o []config.Override
+	add := func(key, value, flag string) { o = append(o, config.Override{Key: key, Value: value, Origin: flag}) }
+	if f.changed("lanes") {
+		add("profiler.lanes", strconv.Itoa(f.lanes), "--lanes")
+	}
+	if f.changed("analysis-direction") {
+		add("parameters.analysis_direction", f.direction, "--analysis-direction")
+	}
+	if f.changed("export-flows") {
+		add("parameters.export_labeled_flows", "true", "--export-flows")
+		add("parameters.export_format", f.flows, "--export-flows")
+	}
+	if f.verbose > 0 {
+		add("parameters.verbose", strconv.Itoa(min(1+f.verbose, 3)), "-v")
+	}
+	return o
+}
+
+// options checks the flags and resolves them.
+func (p *program) options(f *runFlags, rest, command []string) (*runOptions, error) {
+	paths, err := f.paths(rest)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !slices.Contains(formats(), f.format):
+		return nil, badFlags("--format %q: want one of %s", f.format, strings.Join(formats(), ", "))
+	case f.changed("exit-code-on-alert") && (f.alertCode < 6 || f.alertCode > 125):
+		return nil, badFlags("--exit-code-on-alert %d: want 6 to 125, because lower codes have a meaning and shells use the higher ones", f.alertCode)
+	case f.changed("output") && f.output == "":
+		return nil, badFlags("-o: the path is empty")
+	}
+	o := f.overrides()
+	cfg, err := p.load("", o...)
+	if err != nil {
+		return nil, err
+	}
+	if len(f.disable) > 0 { // in addition to what is configured
+		list := strings.Join(append(slices.Clone(cfg.Modules.Disable), f.disable...), ",")
+		if cfg, err = p.load("", append(o, config.Override{Key: "modules.disable", Value: list, Origin: "--disable"})...); err != nil {
+			return nil, err
+		}
+	}
+	run := &runOptions{
+		Paths: paths, Follow: len(f.follow) > 0, Format: f.format, Stdin: p.stdin, Output: f.output, Overwrite: f.overwrite,
+		Config: cfg, Command: command, Version: version(), Start: time.Now(),
+	}
+	if run.Output == "" {
+		run.Output = filepath.Join(cfg.Output.Directory, outputName(paths, run.Start))
+	}
+	for _, s := range p.specs {
+		if cfg.Enabled(s.Name) {
+			run.Modules = append(run.Modules, module{s, cfg.Module(s.Name)})
+		}
+	}
+	return run, nil
+}
+
+// run is the root command.
+func (p *program) run(ctx context.Context, f *runFlags, rest, command []string) (err error) {
+	o, err := p.options(f, rest, command)
+	if err != nil {
+		return err
+	}
+	stopProfile, err := profiles(f.cpuProfile, f.memProfile)
+	if err != nil {
+		return &codeError{exitOutput, err}
+	}
+	defer func() { err = errors.Join(err, stopProfile()) }()
+
+	ui := p.ui(f, o)
+	for _, w := range o.Config.Warnings {
+		ui.Note("warning: " + w)
+	}
+	res, err := analyse(ctx, *o, ui)
+	interrupted := ctx.Err() != nil && !o.Follow
+	ui.close()
+	for _, problem := range res.Problems {
+		p.complain(problem)
+	}
+	if err != nil {
+		return err
+	}
+	if len(res.Summary.Sources) > 0 { // with nothing read there is nothing to sum up
+		ui.summary(o, &res.Summary)
+	}
+	switch {
+	case interrupted:
+		p.complain(errors.New("stopped before the end of the input"))
+		p.code = exitInterrupted
+	case len(res.Problems) > 0:
+		p.code = exitInput
+	case res.Summary.Alerts > 0:
+		p.code = f.alertCode
+	}
+	return nil
+}
+
+// complain prints an error that does not end the run.
+func (p *program) complain(err error) {
+	_, _ = fmt.Fprintf(p.stderr, "slips: %s\n", printable(err.Error())) // when stderr is gone there is nobody to tell
+}
+
+// profiles starts the profiles of the hidden flags.
+func profiles(cpu, mem string) (stop func() error, err error) {
+	var cpuFile *os.File
+	if cpu != "" {
+		if cpuFile, err = os.Create(cpu); err != nil {
+			return nil, err
+		}
+		if err := pprof.StartCPUProfile(cpuFile); err != nil {
+			return nil, errors.Join(err, cpuFile.Close())
+		}
+	}
+	return func() error {
+		var errs []error
+		if cpuFile != nil {
+			pprof.StopCPUProfile()
+			errs = append(errs, cpuFile.Close())
+		}
+		if mem != "" {
+			errs = append(errs, heapProfile(mem))
+		}
+		return errors.Join(errs...)
+	}, nil
+}
+
+func heapProfile(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	runtime.GC() // the profile shows what the last collection left
+	return errors.Join(pprof.WriteHeapProfile(f), f.Close())
+}
+
+// baseName returns the last element of a path, also of "." and "..".
+func baseName(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if name := filepath.Base(path); name != string(filepath.Separator) {
+		return name
+	}
+	return "root"
+}

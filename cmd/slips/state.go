@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/slips-go/slips/alerts/export"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler"
+)
+
+// stateFile holds the last checkpoint of a follower, relative to the output
+// directory. docs/decisions/0003 describes it.
+const stateFile = "state/checkpoint.gob"
+
+// stateFormat changes whenever an older checkpoint cannot be read.
+const stateFormat = 1
+
+// savedState is a checkpoint as it lies on disk.
+type savedState struct {
+	Format  int
+	Paths   []string // inputs of the run, absolute
+	Hash    string   // of the configuration that changes results
+	Version string
+	Resumed int
+	Clean   bool             // the run ended in good order
+	Marks   map[string]int64 // sizes of the output files
+	Engine  *profiler.Checkpoint
+	Alerts  []byte
+	Flows   []byte
+}
+
+// inputs returns the run's inputs so that they can be compared.
+func inputs(paths []string) []string {
+	var in []string
+	for _, p := range paths {
+		if a, err := filepath.Abs(p); err == nil {
+			p = a
+		}
+		in = append(in, p)
+	}
+	slices.Sort(in)
+	return in
+}
+
+// loadState returns the checkpoint to go on from: nil for a run that starts
+// afresh.
+func loadState(o *runOptions) (*savedState, error) {
+	if !o.Follow || o.Overwrite {
+		return nil, nil
+	}
+	path := filepath.Join(o.Output, filepath.FromSlash(stateFile))
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &export.WriteError{Path: path, Err: err}
+	}
+	defer func() { _ = f.Close() }() // only read
+	s := new(savedState)
+	if err := gob.NewDecoder(f).Decode(s); err != nil {
+		return nil, &export.WriteError{Path: path, Err: fmt.Errorf("the saved state is damaged (--overwrite starts afresh): %w", err)}
+	}
+	if s.Format != stateFormat {
+		return nil, &export.WriteError{Path: path, Err: fmt.Errorf("the saved state has format %d, this version reads %d (--overwrite starts afresh)", s.Format, stateFormat)}
+	}
+	if in := inputs(o.Paths); !slices.Equal(in, s.Paths) {
+		return nil, &export.OccupiedError{Path: o.Output, Found: "the state of a run that follows " + strings.Join(s.Paths, " ")}
+	}
+	return s, nil
+}
+
+// unfit says why the engine cannot go on from s, or nothing.
+func (s *savedState) unfit(o *runOptions) string {
+	switch {
+	case s.Hash != o.Config.Hash():
+		return "the configuration has changed"
+	case s.Version != o.Version:
+		return fmt.Sprintf("it is of version %s", s.Version)
+	}
+	return ""
+}
+
+func (s *savedState) positions() map[string]flow.Position {
+	if s.Engine == nil {
+		return nil
+	}
+	return s.Engine.Positions()
+}
+
+// load gives alerts and labelled flows their part of s.
+func (s *savedState) load(r *run) error {
+	if err := r.alerts.Load(gob.NewDecoder(bytes.NewReader(s.Alerts))); err != nil {
+		return err
+	}
+	if w := r.dir.Flows(); w != nil && s.Flows != nil {
+		return w.Load(gob.NewDecoder(bytes.NewReader(s.Flows)))
+	}
+	return nil
+}
+
+// save writes a checkpoint. The file is replaced as a whole, so there is
+// always one that can be read.
+func (r *run) save(s *savedState) error {
+	o := &r.o
+	s.Format, s.Paths, s.Hash, s.Version, s.Resumed = stateFormat, inputs(o.Paths), o.Config.Hash(), o.Version, r.info.Resumed
+	var err error
+	if s.Marks, err = r.dir.Marks(); err != nil {
+		return err
+	}
+	var a, f bytes.Buffer
+	if err := r.alerts.Save(gob.NewEncoder(&a)); err != nil {
+		return fmt.Errorf("cannot save the state of the alerts: %w", err)
+	}
+	s.Alerts = a.Bytes()
+	if w := r.dir.Flows(); w != nil {
+		if err := w.Save(gob.NewEncoder(&f)); err != nil {
+			return err
+		}
+		s.Flows = f.Bytes()
+	}
+	path := r.dir.Path(stateFile)
+	if err := replaceFile(path, func(w *os.File) error { return gob.NewEncoder(w).Encode(s) }); err != nil {
+		return &export.WriteError{Path: path, Err: err}
+	}
+	return nil
+}
+
+// replaceFile writes a file under another name, makes it survive a power cut,
+// and puts it in place of path.
+func replaceFile(path string, write func(*os.File) error) (err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(path + ".new")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/slips-go/slips/alerts"
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/alerts/export"
+	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// A follower that is asked to stop reads what is in the files for drainTime;
+// what it has not read by then it reads after the next start. Together with
+// what is under way it ends well within the five seconds that service
+// managers and people allow.
+const drainTime = 3 * time.Second
+
+// analyse runs the pipeline: readers, engine, alerts, output. When ctx is done
+// it stops reading, finishes what was read, and returns without an error.
+func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
+	if problems := missing(o.Paths); len(problems) == len(o.Paths) && !o.Follow {
+		return result{Problems: problems}, nil // before an output directory is made for nothing
+	}
+	saved, err := loadState(&o)
+	if err != nil {
+		return result{}, err
+	}
+	r := &run{o: o, ui: ui}
+	if err := r.open(saved); err != nil {
+		return result{}, err
+	}
+	res, err := r.do(ctx, saved)
+	return res, errors.Join(err, r.close())
+}
+
+// missing returns what is wrong with paths that cannot be looked at.
+func missing(paths []string) []error {
+	var p []error
+	for _, path := range paths {
+		if path == "-" {
+			continue
+		}
+		if _, err := os.Stat(path); err != nil {
+			p = append(p, err)
+		}
+	}
+	return p
+}
+
+// run is one run of the pipeline.
+type run struct {
+	o      runOptions
+	ui     UI
+	dir    *export.Dir
+	log    *slog.Logger
+	file   *os.File // slips.log
+	alerts *alerts.Manager
+	engine *profiler.Engine
+	set    *parsers.Set
+	info   export.Run
+	before int64 // records of the runs before a restart
+	closed int64 // the window that closeWindows was last called in
+}
+
+// open makes or takes up the output directory.
+func (r *run) open(saved *savedState) error {
+	o, c := &r.o, r.o.Config
+	opt := export.Options{Version: o.Version}
+	switch {
+	case saved != nil:
+		opt.Mode = export.Continue
+	case o.Overwrite:
+		opt.Mode = export.Overwrite
+	}
+	if c.Parameters.ExportLabeledFlows {
+		opt.Flows = export.FlowFormat(c.Parameters.ExportFormat)
+	}
+	var err error
+	if r.dir, err = export.Create(o.Output, opt); err != nil {
+		return err
+	}
+	name := r.dir.Path("slips.log")
+	mode := os.O_APPEND | os.O_CREATE | os.O_WRONLY
+	if saved == nil {
+		mode |= os.O_TRUNC
+	}
+	if r.file, err = os.OpenFile(name, mode, 0o644); err != nil {
+		return errors.Join(&export.WriteError{Path: name, Err: err}, r.dir.Close())
+	}
+	r.log = newLog(r.file, c.Parameters.Verbose, r.ui)
+	r.info = export.Run{Version: o.Version, CommandLine: o.Command, Inputs: o.Paths, Start: o.Start}
+	if saved != nil {
+		r.info.Resumed = saved.Resumed + 1
+	}
+	if err := r.metadata(); err != nil {
+		return errors.Join(err, r.close())
+	}
+	return nil
+}
+
+func (r *run) metadata() error {
+	var c []byte
+	if r.o.Config.Parameters.MetadataDir {
+		c = r.o.Config.YAML()
+	}
+	return r.dir.WriteMetadata(r.info, c)
+}
+
+func (r *run) close() error {
+	return errors.Join(r.dir.Close(), r.file.Close())
+}
+
+// do connects the parts, in the state of saved if that still fits, and runs them.
+func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
+	o, c := &r.o, r.o.Config
+	width := c.Parameters.TimeWindowWidth.Duration()
+	var err error
+	r.alerts, err = alerts.New(alerts.Config{
+		EvidenceDetectionThreshold: c.Detection.EvidenceDetectionThreshold,
+		FirstEvidenceWeight:        c.Detection.FirstEvidenceWeight,
+		DisabledDetections:         c.DisabledAlerts.DisabledDetections,
+	}, width, alerts.Tee(r.dir, r.ui))
+	if err != nil {
+		return result{}, err
+	}
+	var mods []profiler.Loaded
+	for _, m := range o.Modules {
+		x, err := m.Spec.New(m.Config, modules.Env{Log: r.log.With("module", m.Spec.Name), Width: width})
+		if err != nil {
+			return result{}, err
+		}
+		mods = append(mods, profiler.Loaded{Spec: m.Spec, Run: x})
+	}
+	pc := profiler.Config{
+		Lanes: c.Profiler.Lanes, Width: width, Grace: c.Profiler.LateGrace, Both: c.Parameters.AnalysisDirection == config.All,
+		MaxProfiles: c.Profiler.MaxProfiles, MaxWindows: c.Profiler.MaxWindows, Home: homes(c.Parameters.ClientIPs),
+		Follow: o.Follow, IdleAfter: c.Profiler.IdleAfter, Now: time.Now, Log: r.log,
+	}
+	if pc.Lanes == 0 {
+		pc.Lanes = defaultLanes
+	}
+	if o.Follow {
+		pc.Checkpoint = c.Profiler.CheckpointInterval
+	}
+	if w := r.dir.Flows(); w != nil {
+		pc.Flows = flowSink{w}
+	}
+	var positions map[string]flow.Position
+	var engine *profiler.Checkpoint
+	if saved != nil {
+		positions, engine = saved.positions(), saved.Engine
+		if why := saved.unfit(o); engine != nil && why != "" {
+			r.log.Warn("the saved state does not fit: reading goes on where it stopped, with empty windows", "reason", why)
+			engine, saved.Clean = nil, false
+		}
+		if err := r.dir.Resume(saved.Marks, saved.Clean); err != nil {
+			return result{}, err
+		}
+		if engine != nil {
+			if err := saved.load(r); err != nil {
+				return result{}, fmt.Errorf("cannot use the saved state in %s (--overwrite starts afresh): %w", r.dir.Path(stateFile), err)
+			}
+			r.before = int64(engine.Seq)
+			r.log.Info("continuing", "records", engine.Seq, "restarts", r.info.Resumed)
+		}
+	}
+	if r.engine, err = profiler.New(pc, mods, engine); err != nil {
+		return result{}, err
+	}
+	wake := make(chan struct{}, 1)
+	r.set, err = parsers.Open(parsers.Options{
+		Paths: o.Paths, Format: o.Format, Follow: o.Follow, Stdin: o.Stdin, Resume: positions,
+		Poll: c.Follow.PollInterval, Wake: wake, Log: r.log,
+	})
+	if err != nil {
+		return result{}, err
+	}
+	if o.Follow && saved == nil {
+		if err := r.save(&savedState{}); err != nil { // so that a kill before the first checkpoint is recognised
+			return result{}, err
+		}
+	}
+	err = r.pump(ctx, wake)
+	problems := slices.Concat(r.set.Problems, r.set.Failed())
+	if err != nil {
+		return result{Problems: problems}, errors.Join(err, r.summarise(nil))
+	}
+	if w := r.dir.Flows(); w != nil {
+		err = errors.Join(err, r.closeWindows(endOfStream))
+	}
+	err = errors.Join(err, r.dir.Flush())
+	var s export.Summary
+	err = errors.Join(err, r.summarise(&s))
+	return result{Summary: s, Problems: problems}, err
+}
+
+// defaultLanes is what profiler.lanes: 0 stands for. On the two cores this was
+// measured on, a second lane took as much from decoding as it gave: see
+// docs/decisions/0005-lanes.md.
+const defaultLanes = 1
+
+func homes(n config.Networks) []netip.Prefix { return []netip.Prefix(n) }
+
+// pump runs readers and engine until the input has ended or ctx is done.
+func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
+	// The readers stop on their own context, the engine when its inputs end.
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	unhook := context.AfterFunc(ctx, func() {
+		if !r.o.Follow {
+			stop()
+			return
+		}
+		r.set.Drain()
+		time.AfterFunc(drainTime, stop)
+	})
+	defer unhook()
+
+	in := profiler.Inputs{Initial: r.set.Inputs, Later: r.set.More, Wake: wake}
+	if r.o.Follow {
+		t := time.NewTicker(time.Second)
+		defer t.Stop()
+		in.Tick = t.C
+	}
+	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
+	g.Go(func() error { return r.set.Run(reading) })
+	g.Go(func() error {
+		defer stop() // when the output fails, reading on is of no use
+		return r.engine.Run(gctx, in, (*sink)(r))
+	})
+	return g.Wait()
+}
+
+// sink is a run as the engine's Sink: evidence to the alerts, and what they
+// let through to the output and the screen.
+type sink run
+
+var _ profiler.Sink = (*sink)(nil)
+
+// Evidence implements profiler.Sink.
+func (s *sink) Evidence(e *evidence.Evidence) error { return s.alerts.Evidence(e) }
+
+// Host implements profiler.Sink.
+func (s *sink) Host(h profiler.Host) error {
+	if h.Name != "" {
+		s.ui.Host(h.IP, h.Name)
+	}
+	return nil
+}
+
+// Round implements profiler.Sink.
+func (s *sink) Round(low int64) error {
+	s.alerts.Advance(low)
+	r := (*run)(s)
+	if err := r.closeWindows(low); err != nil {
+		return err
+	}
+	if s.o.Follow {
+		if err := s.dir.Flush(); err != nil {
+			return err
+		}
+	} else {
+		read, total := s.set.Progress()
+		s.ui.Progress(read, total, uint64(s.engine.Stats().Records()))
+	}
+	return s.dir.Err()
+}
+
+// Checkpoint implements profiler.Sink.
+func (s *sink) Checkpoint(c *profiler.Checkpoint) error {
+	return (*run)(s).save(&savedState{Engine: c, Clean: c.Clean})
+}
+
+const endOfStream = int64(math.MaxInt64)
+
+// closeWindows writes the labelled flows of windows for which no more alerts
+// are expected at stream time low: those that ended two widths before, which
+// is also when the alerts forget them.
+func (r *run) closeWindows(low int64) error {
+	w := r.dir.Flows()
+	if w == nil || low < 0 {
+		return nil
+	}
+	width := r.o.Config.Parameters.TimeWindowWidth.Duration()
+	if low < endOfStream {
+		low -= 2 * int64(width)
+		if n := r.engine.WindowAt(low).N; n == r.closed {
+			return nil
+		} else {
+			r.closed = n
+		}
+	}
+	return w.CloseBefore(low, width)
+}
+
+// flowSink gives every record to the writer of labelled flows.
+type flowSink struct{ w *export.FlowWriter }
+
+// Flow implements profiler.Flows. The writer remembers its errors, and the
+// sink asks for them.
+func (f flowSink) Flow(x *flow.Flow, w profile.Window) { _ = f.w.Flow(x, w) }

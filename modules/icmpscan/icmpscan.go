@@ -1,0 +1,218 @@
+// Package icmpscan reports hosts that ask many others by ICMP: echo, timestamp
+// and address mask requests.
+package icmpscan
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/bits"
+	"net/netip"
+	"strings"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// The evidence this module emits.
+const (
+	Address   evidence.Type = "ICMP_ADDRESS_SCAN"
+	Timestamp evidence.Type = "ICMP_TIMESTAMP_SCAN"
+	Mask      evidence.Type = "ICMP_ADDRESS_MASK_SCAN"
+)
+
+// Config holds the threshold.
+type Config struct {
+	MinHosts int64 `yaml:"min_hosts"` // hosts asked in a window for the first report
+}
+
+// Spec describes the module.
+var Spec = modules.Define(modules.Meta{
+	Name:  "icmpscan",
+	Doc:   "many hosts asked by ICMP echo, timestamp or address mask requests",
+	Scope: modules.PerWindow,
+	Kinds: flow.Of(flow.Conn),
+	Emits: []evidence.Spec{
+		{Type: Address, Level: evidence.Medium, MITRE: []string{"T1018"}, Method: "Recon", Doc: "echo requests to many hosts"},
+		{Type: Timestamp, Level: evidence.Medium, MITRE: []string{"T1018"}, Method: "Recon", Doc: "timestamp requests to many hosts"},
+		{Type: Mask, Level: evidence.Medium, MITRE: []string{"T1018", "T1016"}, Method: "Recon", Doc: "address mask requests to many hosts"},
+	},
+}, Config{MinHosts: 6}, New)
+
+// maxSeen bounds the hosts that one sweep tells apart: 65,536 fingerprints
+// take about 1.2 MB.
+const maxSeen = 1 << 16
+
+// The sweeps by index of State.Sweeps.
+const (
+	echo = iota
+	timestamp
+	mask
+	none
+)
+
+// sweeps say how each sweep is told.
+var sweeps = [none]struct {
+	typ  evidence.Type
+	what string
+}{{Address, "echo"}, {Timestamp, "timestamp"}, {Mask, "address mask"}}
+
+// State is what a host asked in one window.
+type State struct {
+	Sweeps []Sweep // by the constants above; nil until the first request
+}
+
+// Sweep counts the hosts asked by one sort of request.
+type Sweep struct {
+	// Seen holds 32-bit fingerprints of the hosts. When it is full, Depth
+	// grows by one and only the fingerprints divisible by 2^Depth stay and are
+	// let in, each standing for 2^Depth hosts. Repeats is true for a host
+	// asked before.
+	Seen  map[uint32]bool
+	Depth uint8
+	Hosts int64 // distinct hosts asked
+	Flows int64
+	Step  int
+	UIDs  []string // ring of those of the latest new hosts
+	Next  int
+}
+
+type rule struct{ c Config }
+
+var _ modules.Rule[State] = rule{}
+
+// New checks the config and returns the rule.
+func New(c Config, _ modules.Env) (modules.Rule[State], error) {
+	if c.MinHosts < 2 || c.MinHosts > maxSeen {
+		return nil, fmt.Errorf("min_hosts: %d is not in 2..%d", c.MinHosts, maxSeen)
+	}
+	return rule{c}, nil
+}
+
+// Handle implements modules.Rule.
+func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
+	if !f.Proto.IsICMP() || cx.Role() != profile.Client {
+		return
+	}
+	kind := request(f)
+	if kind == none || !profile.IsScannable(f.Dst) {
+		return
+	}
+	if st.Sweeps == nil {
+		st.Sweeps = make([]Sweep, none)
+	}
+	s := &st.Sweeps[kind]
+	s.Flows++
+	n := s.admit(fingerprint(f.Dst))
+	if n == 0 {
+		return
+	}
+	s.Hosts += n
+	s.remember(f.UID)
+	step := modules.Step(s.Hosts, r.c.MinHosts)
+	if step <= s.Step {
+		return
+	}
+	s.Step = step
+	about := ""
+	if s.Depth > 0 {
+		about = "about "
+	}
+	c := confidence(s.Hosts)
+	cx.Emit(evidence.Evidence{
+		Type: sweeps[kind].typ, Level: evidence.Medium, Confidence: c,
+		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
+		Description: fmt.Sprintf("icmp %s scan: %s sent %s requests to %s%d hosts, confidence %.2f",
+			sweeps[kind].what, f.Src, sweeps[kind].what, about, s.Hosts, c),
+		Proto: f.Proto.String(), Count: s.Flows, Step: step,
+		Subject: sweeps[kind].what,
+		UIDs:    s.recent(),
+	})
+}
+
+// request returns the sweep that a flow belongs to, none when it is not led by
+// a request. A decoder gives the ICMP type as SrcPort; Argus has the code in
+// the upper byte.
+func request(f *flow.Flow) int {
+	if !f.HasPorts {
+		if f.State == flow.ICMPEcho {
+			return echo
+		}
+		return none
+	}
+	t := f.SrcPort & 0xff
+	if f.Proto == flow.ICMP6 || f.Dst.Is6() && !f.Dst.Is4In6() { // Zeek writes icmp for both
+		if t == 128 {
+			return echo
+		}
+		return none
+	}
+	switch t {
+	case 8:
+		return echo
+	case 13:
+		return timestamp
+	case 17:
+		return mask
+	}
+	return none
+}
+
+// admit returns how many new hosts the fingerprint stands for: 0 when it was
+// seen before or lies outside the sample.
+func (s *Sweep) admit(p uint32) int64 {
+	if s.Seen[p] || p&(1<<s.Depth-1) != 0 {
+		return 0
+	}
+	if s.Seen == nil {
+		s.Seen = make(map[uint32]bool)
+	}
+	for len(s.Seen) >= maxSeen && s.Depth < 31 {
+		s.Depth++
+		for k := range s.Seen {
+			if k&(1<<s.Depth-1) != 0 {
+				delete(s.Seen, k)
+			}
+		}
+	}
+	if p&(1<<s.Depth-1) != 0 {
+		return 0
+	}
+	s.Seen[p] = true
+	return 1 << s.Depth
+}
+
+func (s *Sweep) remember(uid string) {
+	if uid == "" {
+		return
+	}
+	uid = strings.Clone(uid)
+	if len(s.UIDs) < evidence.MaxUIDs {
+		s.UIDs = append(s.UIDs, uid)
+		return
+	}
+	s.UIDs[s.Next] = uid
+	s.Next = (s.Next + 1) % len(s.UIDs)
+}
+
+// recent returns a copy of the uids kept, the oldest first.
+func (s *Sweep) recent() []string {
+	return append(append(make([]string, 0, len(s.UIDs)), s.UIDs[s.Next:]...), s.UIDs[:s.Next]...)
+}
+
+// confidence is the reference's (1 at 255 hosts, 0.004 less for each one
+// below), but never under 0.3: it was 0 when it mattered first.
+func confidence(hosts int64) float64 {
+	return math.Round(100*min(1, max(0.3, float64(hosts-255)/250+1))) / 100
+}
+
+// fingerprint hashes an address. It is the same in every run, unlike
+// hash/maphash; the map it goes into adds a secret of its own.
+func fingerprint(a netip.Addr) uint32 {
+	b := a.As16()
+	hi, lo := bits.Mul64(binary.BigEndian.Uint64(b[:8])^0xa0761d6478bd642f, binary.BigEndian.Uint64(b[8:])^0xe7037ed1a0b428db)
+	hi, lo = bits.Mul64(hi^lo^0x8ebc6af09c88c6e3, binary.BigEndian.Uint64(b[8:])^0x589965cc75374cc3)
+	return uint32(hi ^ lo)
+}

@@ -1,0 +1,192 @@
+package icmpscan
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+func ask(n int, typ uint16) flow.Flow {
+	return flow.Flow{
+		Kind: flow.Conn, Src: attacker, Dst: host(n), SrcPort: typ, HasPorts: true, Proto: flow.ICMP,
+		State: flow.NotEstablished, OrigPkts: 1, UID: fmt.Sprint("C", n),
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, tt := range []struct {
+		c    Config
+		want string
+	}{
+		{Config{MinHosts: 1}, "module icmpscan: min_hosts: 1 is not in 2..65536"},
+		{Config{MinHosts: 1 << 40}, "module icmpscan: min_hosts: 1099511627776 is not in 2..65536"},
+	} {
+		if _, err := Spec.New(&tt.c, modules.Env{}); err == nil || err.Error() != tt.want {
+			t.Errorf("%+v: got %v, want %s", tt.c, err, tt.want)
+		}
+	}
+}
+
+func TestConfidence(t *testing.T) {
+	for hosts, want := range map[int64]float64{6: 0.3, 24: 0.3, 80: 0.3, 100: 0.38, 130: 0.5, 255: 1, 100_000: 1} {
+		if got := confidence(hosts); got != want {
+			t.Errorf("%d hosts: got %v, want %v", hosts, got, want)
+		}
+	}
+}
+
+func TestRequest(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		f    flow.Flow
+		want int
+	}{
+		{"echo", flow.Flow{Proto: flow.ICMP, SrcPort: 8, HasPorts: true}, echo},
+		{"echo of IPv6", flow.Flow{Proto: flow.ICMP6, SrcPort: 128, HasPorts: true}, echo},
+		{"echo of IPv6 as Zeek writes it", flow.Flow{Proto: flow.ICMP, Dst: netip.MustParseAddr("2001:db8::1"), SrcPort: 128, HasPorts: true}, echo},
+		{"type 8 of IPv6, which is not assigned", flow.Flow{Proto: flow.ICMP, Dst: netip.MustParseAddr("2001:db8::1"), SrcPort: 8, HasPorts: true}, none},
+		{"type 128 of IPv4", flow.Flow{Proto: flow.ICMP, Dst: host(1), SrcPort: 128, HasPorts: true}, none},
+		{"echo of Argus without a type", flow.Flow{Proto: flow.ICMP, State: flow.ICMPEcho}, echo},
+		{"timestamp", flow.Flow{Proto: flow.ICMP, SrcPort: 13, DstPort: 14, HasPorts: true}, timestamp},
+		{"address mask", flow.Flow{Proto: flow.ICMP, SrcPort: 17, DstPort: 18, HasPorts: true}, mask},
+		{"code in the upper byte", flow.Flow{Proto: flow.ICMP, SrcPort: 0x0108, HasPorts: true}, echo},
+		{"echo reply", flow.Flow{Proto: flow.ICMP, SrcPort: 0, HasPorts: true}, none},
+		{"timestamp reply", flow.Flow{Proto: flow.ICMP, SrcPort: 14, HasPorts: true}, none},
+		{"unreachable", flow.Flow{Proto: flow.ICMP, SrcPort: 3, DstPort: 3, HasPorts: true}, none},
+		{"neighbour solicitation", flow.Flow{Proto: flow.ICMP6, SrcPort: 135, HasPorts: true}, none},
+		{"packet too big, which is no timestamp there", flow.Flow{Proto: flow.ICMP6, SrcPort: 13, HasPorts: true}, none},
+		{"type not logged", flow.Flow{Proto: flow.ICMP}, none},
+	} {
+		if got := request(&tt.f); got != tt.want {
+			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+func steps(es []evidence.Evidence) string {
+	var s []string
+	for _, e := range es {
+		s = append(s, fmt.Sprintf("%s%d:%d/%.2f", strings.SplitAfter(string(e.Type), "_")[1][:1], e.Step, e.Count, e.Confidence))
+	}
+	return strings.Join(s, " ")
+}
+
+func TestSteps(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		feed func(h func(flow.Flow))
+		want string
+	}{
+		{"five hosts, often", func(h func(flow.Flow)) {
+			for i := range 500 {
+				h(ask(i%5, 8))
+			}
+		}, ""},
+		{"at 6 and each doubling", func(h func(flow.Flow)) {
+			for i := range 192 {
+				h(ask(i, 8))
+			}
+		}, "A1:6/0.30 A2:12/0.30 A3:24/0.30 A4:48/0.30 A5:96/0.36 A6:192/0.75"},
+		{"each sort apart", func(h func(flow.Flow)) {
+			for i := range 15 {
+				h(ask(i, []uint16{8, 13, 17}[i%3]))
+			}
+		}, ""},
+		{"all three sorts", func(h func(flow.Flow)) {
+			for i := range 18 {
+				h(ask(i, []uint16{8, 13, 17}[i%3]))
+			}
+		}, "A1:6/0.30 T1:6/0.30 A1:6/0.30"},
+		{"multicast and link-local targets", func(h func(flow.Flow)) {
+			for i := range 20 {
+				f := ask(i, 128)
+				f.Proto = flow.ICMP6
+				f.Dst = netip.MustParseAddr(fmt.Sprintf("ff02::%x", i+1))
+				h(f)
+				f.Dst = netip.MustParseAddr(fmt.Sprintf("fe80::%x", i+1))
+				h(f)
+			}
+		}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, reload := range []bool{false, true} {
+				b := newBench(t)
+				tt.feed(func(f flow.Flow) {
+					b.handle(f)
+					if reload {
+						b.reload(t)
+					}
+				})
+				if got := steps(b.got); got != tt.want {
+					t.Errorf("reload %v: got %s\nwant %s", reload, got, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func TestServerSide(t *testing.T) {
+	b := newBench(t)
+	b.h.Role = profile.Server
+	for i := range 10 {
+		b.handle(ask(i, 8))
+	}
+	if len(b.got) != 0 {
+		t.Errorf("the host that was asked is blamed: %v", b.got)
+	}
+}
+
+func TestUIDs(t *testing.T) {
+	b := newBench(t)
+	for i := range 384 {
+		b.handle(ask(i, 8))
+		if i%50 == 0 {
+			b.reload(t)
+		}
+	}
+	last := b.got[len(b.got)-1]
+	var want []string
+	for i := 284; i < 384; i++ {
+		want = append(want, fmt.Sprint("C", i))
+	}
+	if diff := cmp.Diff(want, last.UIDs); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	const targets = 300_000
+	b := newBench(t)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range targets {
+		b.handle(ask(i, 8))
+		b.handle(ask(i, 8))
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if got := int64(after.HeapAlloc) - int64(before.HeapAlloc); got > 4_000_000 {
+		t.Errorf("state takes %d bytes, more than 4 MB", got)
+	}
+	s := b.st.(*State).Sweeps[echo]
+	if e := math.Abs(float64(s.Hosts)/targets - 1); e > 0.02 {
+		t.Errorf("counted %d of %d, off by %.3f", s.Hosts, targets, e)
+	}
+	if len(s.Seen) > maxSeen {
+		t.Errorf("%d fingerprints kept, at most %d wanted", len(s.Seen), maxSeen)
+	}
+	if d := b.got[len(b.got)-1].Description; !strings.Contains(d, "about ") {
+		t.Errorf("an estimate is not called one: %s", d)
+	}
+}

@@ -1,0 +1,450 @@
+package portscan
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"math"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+func runner(t testing.TB, c Config) modules.Runner {
+	t.Helper()
+	r, err := Spec.New(&c, modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+var defaults = Config{MinPorts: 6, MinHosts: 6}
+
+// bench is one profile and window.
+type bench struct {
+	run modules.Runner
+	st  any
+	h   modules.Host
+	cx  *modules.Context
+	got []evidence.Evidence
+}
+
+func newBench(t testing.TB, c Config) *bench {
+	b := &bench{run: runner(t, c)}
+	b.st = b.run.NewState()
+	b.h.Emit = func(e evidence.Evidence) { b.got = append(b.got, e) }
+	b.cx = modules.NewContext(&b.h)
+	return b
+}
+
+func (b *bench) handle(f *flow.Flow) { b.run.Handle(b.cx, b.st, f) }
+
+// reload sends the state through gob.
+func (b *bench) reload(t testing.TB) {
+	t.Helper()
+	var buf bytes.Buffer
+	if err := b.run.Save(gob.NewEncoder(&buf), b.st); err != nil {
+		t.Fatal(err)
+	}
+	st, err := b.run.Load(gob.NewDecoder(&buf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.st = st
+}
+
+func (b *bench) state() *State { return b.st.(*State) }
+
+var attacker = netip.MustParseAddr("10.0.0.1")
+
+// host returns the n-th address of a block.
+func host(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
+}
+
+func syn(dst netip.Addr, port uint16) flow.Flow {
+	return flow.Flow{
+		Kind: flow.Conn, Src: attacker, Dst: dst, SrcPort: 40000, DstPort: port, HasPorts: true, Proto: flow.TCP,
+		State: flow.NotEstablished, RawState: "S0", History: "S", OrigPkts: 1, UID: "C1",
+	}
+}
+
+func ok(f flow.Flow) flow.Flow {
+	f.State, f.RawState, f.History, f.RespPkts, f.RespBytes = flow.Established, "SF", "ShADadFf", 5, 300
+	return f
+}
+
+func udp(f flow.Flow) flow.Flow {
+	f.Proto, f.History = flow.UDP, "D"
+	return f
+}
+
+func TestConfig(t *testing.T) {
+	for _, tt := range []struct {
+		c    Config
+		want string
+	}{
+		{Config{MinPorts: 1, MinHosts: 6}, "module portscan: min_ports: 1 is not in 2..65535"},
+		{Config{MinPorts: 6, MinHosts: 70000}, "module portscan: min_hosts: 70000 is not in 2..65535"},
+		{Config{MinPorts: -6, MinHosts: 6}, "module portscan: min_ports: -6 is not in 2..65535"},
+	} {
+		if _, err := Spec.New(&tt.c, modules.Env{}); err == nil || err.Error() != tt.want {
+			t.Errorf("%+v: got %v, want %s", tt.c, err, tt.want)
+		}
+	}
+}
+
+func TestOutcome(t *testing.T) {
+	with := func(edit func(*flow.Flow)) flow.Flow {
+		f := syn(host(1), 80)
+		edit(&f)
+		return f
+	}
+	for _, tt := range []struct {
+		name string
+		f    flow.Flow
+		want outcome
+	}{
+		{"no answer", syn(host(1), 80), failure},
+		{"established", ok(syn(host(1), 80)), success},
+		{"state not logged", with(func(f *flow.Flow) { f.State = flow.StateUnknown }), ignored},
+		{"a Zeek log without states", with(func(f *flow.Flow) { f.RawState = "" }), ignored},
+		{"suricata judges by packets", with(func(f *flow.Flow) { f.Sensor, f.RawState, f.History = flow.Suricata, "", "" }), failure},
+		{"still open", with(func(f *flow.Flow) { f.Open = true }), ignored},
+		{"turned round by Zeek", with(func(f *flow.Flow) { f.History = "^hA" }), ignored},
+		{"only the responder seen", with(func(f *flow.Flow) { f.OrigPkts, f.RespPkts, f.RawState = 0, 1, "SHR" }), ignored},
+		{"no packets logged", with(func(f *flow.Flow) { f.OrigPkts = 0 }), failure},
+		{"reset after payload", with(func(f *flow.Flow) { f.RespBytes, f.RespPkts = 500, 4 }), success},
+		{"refused", with(func(f *flow.Flow) { f.RawState, f.History, f.RespPkts = "REJ", "Sr", 1 }), failure},
+		{"argus refused", with(func(f *flow.Flow) {
+			f.Sensor, f.RawState, f.History, f.RespPkts, f.RespBytes = flow.Argus, "S_RA", "", 1, 60
+		}), failure},
+		{"argus tail of a connection", with(func(f *flow.Flow) {
+			f.Sensor, f.RawState, f.History, f.RespPkts, f.RespBytes = flow.Argus, "FA_FA", "", 1, 60
+		}), success},
+		{"argus server pushed", with(func(f *flow.Flow) {
+			f.Sensor, f.RawState, f.History, f.RespPkts, f.RespBytes = flow.Argus, "FRPA_PA", "", 9, 900
+		}), success},
+		{"udp silent", udp(syn(host(1), 53)), failure},
+		{"udp answered whatever the state says", with(func(f *flow.Flow) { *f = udp(*f); f.RespPkts = 1 }), success},
+		{"dns server answers unseen queries", with(func(f *flow.Flow) { *f = udp(*f); f.SrcPort, f.DstPort = 53, 5353 }), ignored},
+		{"ssdp answers", with(func(f *flow.Flow) { *f = udp(*f); f.SrcPort, f.DstPort = 1900, 44232 }), ignored},
+		{"udp scan from a low port of a low port", with(func(f *flow.Flow) { *f = udp(*f); f.SrcPort, f.DstPort = 53, 161 }), failure},
+		{"web server's leftovers", with(func(f *flow.Flow) { f.SrcPort, f.DstPort, f.History = 443, 51000, "A" }), ignored},
+		{"syn from a low port", with(func(f *flow.Flow) { f.SrcPort, f.DstPort = 20, 8080 }), failure},
+		{"syn from a low port, no history", with(func(f *flow.Flow) { f.SrcPort, f.DstPort, f.History = 20, 8080, "" }), failure},
+		{"argus syn from a low port", with(func(f *flow.Flow) {
+			f.Sensor, f.History, f.RawState, f.SrcPort, f.DstPort = flow.Argus, "", "S_", 20, 8080
+		}), failure},
+		{"suricata from a low port", with(func(f *flow.Flow) {
+			f.Sensor, f.History, f.RawState, f.SrcPort, f.DstPort = flow.Suricata, "", "new", 80, 8080
+		}), ignored},
+	} {
+		if got := outcomeOf(&tt.f); got != tt.want {
+			t.Errorf("%s: got %d, want %d", tt.name, got, tt.want)
+		}
+	}
+}
+
+// What may not be counted at all leaves no trace in the state.
+func TestIgnored(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		role profile.Role
+		edit func(*flow.Flow)
+	}{
+		{"server side", profile.Server, func(*flow.Flow) {}},
+		{"icmp", profile.Client, func(f *flow.Flow) { f.Proto = flow.ICMP }},
+		{"no ports", profile.Client, func(f *flow.Flow) { f.HasPorts = false }},
+		{"multicast", profile.Client, func(f *flow.Flow) { f.Dst = netip.MustParseAddr("239.1.1.1") }},
+		{"broadcast", profile.Client, func(f *flow.Flow) { f.Dst = netip.MustParseAddr("255.255.255.255") }},
+		{"link-local target", profile.Client, func(f *flow.Flow) { f.Dst = netip.MustParseAddr("fe80::1") }},
+		{"link-local source", profile.Client, func(f *flow.Flow) { f.Src = netip.MustParseAddr("169.254.1.1") }},
+		{"no target", profile.Client, func(f *flow.Flow) { f.Dst = netip.Addr{} }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t, defaults)
+			b.h.Role = tt.role
+			for _, o := range []flow.State{flow.NotEstablished, flow.Established} {
+				f := syn(host(1), 80)
+				f.State = o
+				tt.edit(&f)
+				b.handle(&f)
+			}
+			if diff := cmp.Diff(&State{}, b.state()); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func steps(es []evidence.Evidence) string {
+	var s []string
+	for _, e := range es {
+		s = append(s, fmt.Sprintf("%c%d:%d/%.2f", e.Type[0], e.Step, e.Count, e.Confidence))
+	}
+	return strings.Join(s, " ")
+}
+
+func TestSteps(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		feed func(handle func(flow.Flow))
+		want string // type and step : flows / confidence
+	}{
+		{"vertical, at 6 and each doubling", func(h func(flow.Flow)) {
+			for p := range 48 {
+				h(syn(host(1), uint16(p+1)))
+			}
+		}, "V1:6/0.60 V2:12/1.00 V3:24/1.00 V4:48/1.00"},
+		{"horizontal, at 6 and each doubling", func(h func(flow.Flow)) {
+			for n := range 48 {
+				h(syn(host(n), 445))
+			}
+		}, "H1:6/0.60 H2:12/1.00 H3:24/1.00 H4:48/1.00"},
+		{"five are no scan, however often", func(h func(flow.Flow)) {
+			for i := range 500 {
+				h(syn(host(i%5), 445))
+				h(syn(host(9), uint16(1000+i%5)))
+			}
+		}, ""},
+		{"repetitions count as flows", func(h func(flow.Flow)) {
+			for i := range 11 {
+				h(syn(host(i/2), 445))
+			}
+		}, "H1:11/1.00"},
+		{"protocols apart", func(h func(flow.Flow)) {
+			for n := range 10 {
+				f := syn(host(n), 53)
+				if n%2 == 0 {
+					f = udp(f)
+				}
+				h(f)
+			}
+		}, ""},
+		{"tcp does not hide udp", func(h func(flow.Flow)) {
+			for p := range 6 {
+				h(syn(host(1), uint16(p+1)))
+			}
+			for p := range 6 {
+				h(udp(syn(host(1), uint16(p+1))))
+			}
+		}, "V1:6/0.60 V1:6/0.60"},
+		{"a pair that worked before is no target", func(h func(flow.Flow)) {
+			for n := range 6 {
+				h(ok(syn(host(n), 445)))
+				h(syn(host(n), 445))
+			}
+		}, ""},
+		{"a pair that works later is taken back", func(h func(flow.Flow)) {
+			for n := range 5 {
+				h(syn(host(n), 445))
+			}
+			h(ok(syn(host(0), 445)))
+			h(syn(host(5), 445))
+			h(syn(host(6), 445))
+		}, "H1:7/0.70"},
+		{"a resolver's dead servers", func(h func(flow.Flow)) {
+			for n := range 1000 {
+				f := udp(syn(host(n), 53))
+				if n%20 != 0 {
+					f = ok(f)
+				}
+				h(f)
+			}
+		}, ""},
+		{"half of the web servers dead: doubt", func(h func(flow.Flow)) {
+			for n := range 12 {
+				f := syn(host(n), 443)
+				if n%2 == 0 {
+					f = ok(f)
+				}
+				h(f)
+			}
+		}, "H1:6/0.45"},
+		{"peers that went away", func(h func(flow.Flow)) {
+			for n := range 500 {
+				f := udp(syn(host(n), uint16(20000+n*7)))
+				f.SrcPort, f.OrigPkts = 59370, 2
+				if n%50 == 0 {
+					f.DstPort = 6881
+				}
+				h(f)
+			}
+		}, "H1:6/0.05"},
+		{"a block of hosts by ports, all unprivileged", func(h func(flow.Flow)) {
+			for n := range 6 {
+				for p := range 6 {
+					h(syn(host(n), uint16(8000+p)))
+				}
+			}
+		}, "V1:6/0.60 V1:6/0.60 V1:6/0.60 V1:6/0.60 V1:6/0.60 " +
+			"H1:6/0.60 H1:6/0.60 H1:6/0.60 H1:6/0.60 H1:6/0.60 V1:6/0.60 H1:6/0.60"},
+		{"no packets in the log", func(h func(flow.Flow)) {
+			for n := range 6 {
+				f := syn(host(n), 22)
+				f.OrigPkts = 0
+				h(f)
+			}
+		}, "H1:6/0.30"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, reload := range []bool{false, true} {
+				b := newBench(t, defaults)
+				tt.feed(func(f flow.Flow) {
+					b.handle(&f)
+					if reload {
+						b.reload(t)
+					}
+				})
+				if got := steps(b.got); got != tt.want {
+					t.Errorf("reload %v: got %s\nwant %s", reload, got, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// A scanner of 100,000 targets is counted well, in little memory.
+func TestBounds(t *testing.T) {
+	const targets = 100_000
+	for _, tt := range []struct {
+		name string
+		f    func(i int) flow.Flow
+	}{
+		{"hosts", func(i int) flow.Flow { return syn(host(i), 23) }},
+		{"ports of two hosts", func(i int) flow.Flow { return syn(host(i%2), uint16(i/2)) }},
+		{"blocks", func(i int) flow.Flow { return syn(host(i/100), uint16(1+i%100)) }},
+		{"scattered", func(i int) flow.Flow { return syn(host(i), uint16(i*7919)) }},
+		{"all answer", func(i int) flow.Flow { return ok(syn(host(i), uint16(i*7919))) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t, defaults)
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			for i := range targets {
+				f := tt.f(i)
+				f.UID = "CUM0KZ3MLUfNB0cl11"
+				b.handle(&f)
+			}
+			n := len(b.got)
+			b.got = nil
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			got := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+			t.Logf("%d KB, %d evidence", got>>10, n)
+			if got > 4_000_000 {
+				t.Errorf("state takes %d bytes, more than 4 MB", got)
+			}
+			if n > 3000 {
+				t.Errorf("%d evidence", n)
+			}
+			runtime.KeepAlive(b)
+		})
+	}
+}
+
+// Beyond what the state can tell apart, counts are estimates, and close ones.
+func TestEstimate(t *testing.T) {
+	const targets = 500_000
+	b := newBench(t, defaults)
+	for i := range targets {
+		f := syn(host(i), 23)
+		b.handle(&f)
+		b.handle(&f)
+	}
+	p := b.state().Ports[uint32(flow.TCP)<<16|23]
+	if e := math.Abs(float64(p.Pairs)/targets - 1); e > 0.02 {
+		t.Errorf("counted %d of %d, off by %.3f", p.Pairs, targets, e)
+	}
+	if n := len(b.state().Pairs); n > maxPairs {
+		t.Errorf("%d pairs kept, at most %d wanted", n, maxPairs)
+	}
+	if last := b.got[len(b.got)-1]; !strings.Contains(last.Description, "about ") {
+		t.Errorf("an estimate is not called one: %s", last.Description)
+	}
+}
+
+// Two runs over traffic that overflows every bound say the same.
+func TestDeterministic(t *testing.T) {
+	run := func() []evidence.Evidence {
+		b := newBench(t, defaults)
+		for i := range 300_000 {
+			n := i * 2654435761 % 1000003
+			f := syn(host(n%20000), uint16(n%97))
+			if n%5 == 0 {
+				f = ok(f)
+			}
+			f.UID = fmt.Sprint("C", i)
+			b.handle(&f)
+		}
+		return b.got
+	}
+	a, c := run(), run()
+	if len(a) == 0 {
+		t.Fatal("no evidence")
+	}
+	if diff := cmp.Diff(a, c, cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUIDs(t *testing.T) {
+	b := newBench(t, defaults)
+	for i := range 384 {
+		f := syn(host(i), 22)
+		f.UID = fmt.Sprint("C", i)
+		b.handle(&f)
+	}
+	for _, e := range b.got {
+		n := int(e.Count)
+		if want := min(n, evidence.MaxUIDs); len(e.UIDs) != want {
+			t.Errorf("at %d: %d uids, want %d", n, len(e.UIDs), want)
+		}
+		if got, want := e.UIDs[len(e.UIDs)-1], fmt.Sprint("C", n-1); got != want {
+			t.Errorf("at %d: newest uid %s, want %s", n, got, want)
+		}
+	}
+}
+
+// Flows that are fine cost nothing once their pair is known.
+func TestNoAllocation(t *testing.T) {
+	b := newBench(t, defaults)
+	good, bad := ok(syn(host(1), 443)), syn(host(2), 443)
+	b.handle(&good)
+	b.handle(&bad)
+	for name, f := range map[string]*flow.Flow{"established": &good, "repeated failure": &bad} {
+		if n := testing.AllocsPerRun(100, func() { b.handle(f) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+func BenchmarkBenign(b *testing.B) {
+	m := newBench(b, defaults)
+	var fs []flow.Flow
+	for i := range 64 {
+		fs = append(fs, ok(syn(host(i*31), 443)))
+	}
+	for i := 0; b.Loop(); i++ {
+		m.handle(&fs[i%64])
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	m := newBench(b, defaults)
+	for i := 0; b.Loop(); i++ {
+		f := syn(host(i), 23)
+		m.handle(&f)
+	}
+}

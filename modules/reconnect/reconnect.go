@@ -1,0 +1,168 @@
+// Package reconnect reports hosts that try again and again to connect to a
+// port that refuses them.
+package reconnect
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// Attempts is the evidence this module emits.
+const Attempts evidence.Type = "MULTIPLE_RECONNECTION_ATTEMPTS"
+
+// Config holds the thresholds.
+type Config struct {
+	Refused int64 `yaml:"refused"` // refused connections to one port of one host for the first report
+	Telnet  int64 `yaml:"telnet"`  // failed telnet connections to one host for the first report
+}
+
+// Spec describes the module.
+var Spec = modules.Define(modules.Meta{
+	Name:  "reconnect",
+	Doc:   "repeated connections to a port that refuses them, or to a telnet port that never answers",
+	Scope: modules.PerWindow,
+	Kinds: flow.Of(flow.Conn),
+	Emits: []evidence.Spec{{
+		Type: Attempts, Level: evidence.Medium, MITRE: []string{"T1071"}, Method: "Threshold",
+		Doc: "a host connects again and again and is refused",
+	}},
+}, Config{Refused: 5, Telnet: 4}, New)
+
+const (
+	// maxTargets bounds the targets counted at one time. A scanner touches
+	// many more, once each; those with the fewest failures are forgotten.
+	maxTargets = 1024
+	// maxUIDs bounds the uids kept for one target, the newest ones.
+	maxUIDs = 20
+)
+
+// State counts the failures of a host in one window.
+type State struct {
+	Targets map[Target]Count
+}
+
+// Target is a port of a host, or with port 0 the telnet ports of one.
+type Target struct {
+	Dst  netip.Addr
+	Port uint16
+}
+
+// Count is what failed.
+type Count struct {
+	Flows int64
+	Step  int
+	UIDs  []string // of the newest flows, the oldest first
+}
+
+type rule struct{ c Config }
+
+var _ modules.Rule[State] = rule{}
+
+// New checks the config and returns the rule.
+func New(c Config, _ modules.Env) (modules.Rule[State], error) {
+	for _, v := range []struct {
+		key string
+		n   int64
+	}{{"refused", c.Refused}, {"telnet", c.Telnet}} {
+		if v.n < 2 || v.n > math.MaxInt32 {
+			return nil, fmt.Errorf("%s: %d is not in 2..%d", v.key, v.n, math.MaxInt32)
+		}
+	}
+	return rule{c}, nil
+}
+
+// Handle implements modules.Rule.
+func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
+	if f.State != flow.NotEstablished || f.Proto != flow.TCP || f.Open || cx.Role() != profile.Client {
+		return
+	}
+	if f.RawState == "" && f.Sensor == flow.Zeek {
+		return // the log does not say how it went
+	}
+	t, first, how := Target{Dst: f.Dst}, r.c.Telnet, "failed telnet"
+	if f.DstPort != 23 && f.DstPort != 2323 {
+		if !refused(f) {
+			return
+		}
+		t.Port, first, how = f.DstPort, r.c.Refused, "refused"
+	}
+	if !f.HasPorts || !profile.IsScannable(f.Dst) {
+		return
+	}
+	c := st.Targets[t]
+	c.Flows++
+	c.remember(f.UID)
+	if step := modules.Step(c.Flows, first); step > c.Step {
+		c.Step = step
+		r.report(cx, f, t, c, how)
+	}
+	modules.PutLargest(&st.Targets, t, c, maxTargets, Count.weight)
+}
+
+func (r rule) report(cx *modules.Context, f *flow.Flow, t Target, c Count, how string) {
+	// Who meets closed telnet ports guesses passwords on the open ones.
+	where, subject, mitre := t.Dst.String(), t.Dst.String()+"|telnet", []string{"T1110"}
+	if t.Port != 0 {
+		where = fmt.Sprintf("%s port %d", t.Dst, t.Port)
+		subject = fmt.Sprintf("%s|%d", t.Dst, t.Port)
+		mitre = nil
+	}
+	cx.Emit(evidence.Evidence{
+		Type: Attempts, Level: evidence.Medium,
+		// The reference's 0.5, and more with each doubling: five refusals are
+		// a service that restarts, a hundred are a program that cannot stop.
+		Confidence: math.Round(min(9, float64(4+c.Step))) / 10,
+		Attacker:   evidence.IPEntity(f.Src, evidence.Src, 0),
+		Victim:     evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
+		Description: fmt.Sprintf("multiple reconnection attempts: %s made %d %s connections to %s",
+			f.Src, c.Flows, how, where),
+		Proto: f.Proto.String(), DstPort: f.DstPort,
+		UIDs: append([]string(nil), c.UIDs...), Count: c.Flows,
+		Subject: subject, Step: c.Step, MITRE: mitre,
+	})
+}
+
+// refused reports whether the responder turned a TCP connection down.
+func refused(f *flow.Flow) bool {
+	if f.RawState == "REJ" { // Zeek's word, which hand-edited Argus files use too
+		return true
+	}
+	switch f.Sensor {
+	case flow.Suricata:
+		// It says closed and no more. A refusal is as many resets as SYNs, few
+		// of both, and none is longer than 60 bytes on the wire (78 for IPv6;
+		// 4 more with a VLAN tag).
+		size := int64(64)
+		if f.Dst.Is6() && !f.Dst.Is4In6() {
+			size = 82
+		}
+		return f.RespPkts > 0 && f.OrigPkts == f.RespPkts && f.OrigPkts <= 6 && f.RespBytes <= size*f.RespPkts
+	case flow.Argus:
+		src, dst, both := strings.Cut(f.RawState, "_")
+		if !both {
+			return src == "RST" // of at most three packets: longer ones are Established
+		}
+		return strings.Contains(src, "S") && strings.Contains(dst, "R") && !strings.Contains(dst, "S")
+	}
+	return false
+}
+
+func (c Count) weight() int64 { return c.Flows }
+
+func (c *Count) remember(uid string) {
+	if uid == "" {
+		return
+	}
+	if len(c.UIDs) == maxUIDs {
+		copy(c.UIDs, c.UIDs[1:])
+		c.UIDs = c.UIDs[:maxUIDs-1]
+	}
+	c.UIDs = append(c.UIDs, strings.Clone(uid))
+}

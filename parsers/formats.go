@@ -1,0 +1,223 @@
+package parsers
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/slips-go/slips/parsers/argus"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/parsers/nfdump"
+	"github.com/slips-go/slips/parsers/suricata"
+	"github.com/slips-go/slips/parsers/zeek"
+)
+
+// Decoder turns the lines of one file into records. Decode resets dst first.
+// Strings in dst point into line or into memory of dst: they are valid as
+// long as line is not changed and until the next decode into the same dst.
+// Errors are flow.ErrHeader, flow.ErrIgnored or a *flow.SyntaxError; after one
+// dst is not to be trusted.
+//
+// IsHeader reports whether line changes what the lines behind it mean; after
+// a restart those are decoded again before reading goes on in mid-file. line
+// has no newline. A Decoder serves one goroutine.
+type Decoder interface {
+	Decode(dst *flow.Flow, line []byte) error
+	IsHeader(line []byte) bool
+}
+
+// format is one format of logs. sniff looks at the first bytes of a file,
+// fresh makes a decoder for the log of the name, which may be empty.
+type format struct {
+	name  string
+	sniff func(head []byte) bool
+	fresh func(log string) Decoder
+}
+
+// formats returns the formats in the order in which they are tried.
+func formats() []format {
+	return []format{
+		{"zeek", zeek.Sniff, func(log string) Decoder { return zeek.New(log) }},
+		{"suricata", suricata.Sniff, func(string) Decoder { return suricata.New() }},
+		{"argus", argus.Sniff, func(string) Decoder { return argus.New() }},
+		{"nfdump", nfdump.Sniff, func(string) Decoder { return nfdump.New() }},
+	}
+}
+
+var (
+	_ Decoder = (*zeek.Decoder)(nil)
+	_ Decoder = (*suricata.Decoder)(nil)
+	_ Decoder = (*argus.Decoder)(nil)
+	_ Decoder = (*nfdump.Decoder)(nil)
+)
+
+// recognise finds the format of a file from its first bytes. When the content
+// fits several, the one that the file's name speaks for wins, else the first.
+func recognise(all []format, head []byte, name string) (*format, error) {
+	switch {
+	case nfdump.IsBinary(head):
+		return nil, ErrBinaryNfdump
+	case isCapture(head):
+		return nil, ErrPackets
+	}
+	var found *format
+	for i := range all {
+		if f := &all[i]; f.sniff(head) && (found == nil || hints(f.name, name) && !hints(found.name, name)) {
+			found = f
+		}
+	}
+	if found == nil {
+		return nil, ErrUnrecognised
+	}
+	return found, nil
+}
+
+// hints reports whether a file's name is usual for the format.
+func hints(format, name string) bool {
+	name = strings.ToLower(name)
+	switch format {
+	case "zeek":
+		_, ok := zeek.LogName(name)
+		return ok
+	case "suricata":
+		return strings.HasPrefix(name, "eve")
+	case "argus":
+		return strings.Contains(name, "binetflow") || strings.Contains(name, "argus")
+	}
+	return strings.Contains(name, format)
+}
+
+// isCapture reports whether a file begins as pcap (both byte orders, with
+// micro- or nanoseconds) or pcapng does.
+func isCapture(head []byte) bool {
+	for _, magic := range []string{
+		"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d", "\x0a\x0d\x0d\x0a",
+	} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return true
+		}
+	}
+	return false
+}
+
+// logOf returns what the rotations of one log have in common: the log's name
+// for Zeek, else the file's name without compression and number or date. It
+// is also what the decoder is told.
+func logOf(format, name string) string {
+	name = strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst")
+	stem := name
+	if i := strings.LastIndexAny(name, ".-"); i > 0 && isNumber(name[i+1:]) && strings.Contains(name[:i], ".") {
+		stem = name[:i] // eve.json.1, conn.log-20211010
+	}
+	if format != "zeek" {
+		return stem
+	}
+	for _, n := range []string{name, stem} {
+		if log, ok := zeek.LogName(n); ok {
+			return log
+		}
+	}
+	return stem
+}
+
+func isNumber(s string) bool {
+	return s != "" && len(s) <= 14 && strings.Trim(s, "0123456789") == ""
+}
+
+// hint is what a decoder is told about the log it reads.
+func hint(log string) string { return strings.TrimSuffix(log, filepath.Ext(log)) }
+
+// headSize is how much of a file is looked at to recognise it, bytes,
+// uncompressed; firstLook is enough for nearly all.
+const (
+	headSize  = 64 << 10
+	firstLook = 4 << 10
+)
+
+// opening is what the beginning of a file tells.
+type opening struct {
+	print    string // fingerprint; empty while there is no whole record line
+	end      int64  // unix ns at which the first record ended, when it could be decoded
+	known    bool   // the first record could be decoded
+	foreign  bool   // no record in the head belongs to a log that is known
+	labelled bool
+	copy     copyKey
+}
+
+// copyKey holds what copies of one log agree in: all of the first record but
+// its labels.
+type copyKey struct {
+	time, duration, origBytes, respBytes, origPkts, respPkts int64
+	kind                                                     flow.Kind
+	open                                                     bool
+	src, dst, uid, log, history                              string
+}
+
+// read decodes the head of a file up to its first record. whole means that
+// the head is all of the file, so that a last line without newline counts.
+//
+// The fingerprint is the hash of everything up to and with the first line
+// that is not a header, so that it stays the same when the file grows, is
+// renamed or compressed, and differs between files whose headers are alike.
+// When not even that line ends within headSize, the head itself is hashed.
+func (o *opening) read(dec Decoder, head []byte, whole bool) {
+	var dst flow.Flow
+	for at := 0; at < len(head); {
+		line := head[at:]
+		end := bytes.IndexByte(line, '\n')
+		switch {
+		case end >= 0:
+			line = line[:end]
+			at += end + 1
+		case whole:
+			at = len(head)
+		default:
+			if o.print == "" && len(head) >= headSize {
+				o.print = digest(head[:headSize])
+			}
+			return
+		}
+		err := dec.Decode(&dst, line)
+		if err == flow.ErrHeader { //nolint:errorlint // decoders return it bare
+			continue
+		}
+		if o.print == "" {
+			o.print = digest(head[:at])
+		}
+		if err != nil {
+			o.foreign = errors.Is(err, flow.ErrUnknownKind)
+			continue
+		}
+		o.foreign, o.known = false, true
+		o.end = dst.Time + dst.Duration
+		o.labelled = dst.Label != "" || dst.DetailedLabel != ""
+		o.copy = keyOf(&dst)
+		return
+	}
+}
+
+func keyOf(f *flow.Flow) copyKey {
+	k := copyKey{
+		time: f.Time, duration: f.Duration, origBytes: f.OrigBytes, respBytes: f.RespBytes,
+		origPkts: f.OrigPkts, respPkts: f.RespPkts, kind: f.Kind, open: f.Open,
+		src: f.Src.String(), dst: f.Dst.String(), uid: strings.Clone(f.UID), history: strings.Clone(f.History),
+	}
+	switch f.Kind { // one event may be in several logs of these kinds
+	case flow.Known:
+		k.log = strings.Clone(f.Known.Log)
+	case flow.SMB:
+		k.log = strings.Clone(f.SMB.Log)
+	default:
+	}
+	return k
+}
+
+// digest hashes the beginning of a file. The newline behind the last line
+// does not count: it may still be missing.
+func digest(b []byte) string {
+	sum := sha1.Sum(bytes.TrimSuffix(b[:min(len(b), headSize)], []byte{'\n'}))
+	return hex.EncodeToString(sum[:])
+}
