@@ -536,6 +536,7 @@ func (h *ends) Push(x any) {
 	a, _ := x.(*account) // open pushes nothing else
 	*h = append(*h, a)
 }
+
 func (h *ends) Pop() any {
 	old := *h
 	a := old[len(old)-1]

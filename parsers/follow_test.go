@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -539,9 +540,8 @@ func TestCancelStops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{t: t, set: set}
-	_ = r
-	ctx, cancel := testContext(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- set.Run(ctx) }()
 	in := set.Inputs[0].C

@@ -379,8 +379,3 @@ func zst(t *testing.T, text string) string {
 	defer w.Close()
 	return string(w.EncodeAll([]byte(text), nil))
 }
-
-func testContext(t *testing.T) (context.Context, context.CancelFunc) {
-	t.Helper()
-	return context.WithCancel(t.Context())
-}

@@ -264,27 +264,29 @@ func (r *reader) open(ctx context.Context, seg *segment) *tail.File {
 	r.s.mu.Unlock()
 	f, err := tail.Open(path)
 	if err == nil {
-		if same(f, info) || print == "" {
+		if same(f, info) {
 			return f
 		}
-		if p, err := printOf(path, seg.format); err == nil && p == print {
+		p, err := printOf(path, seg.format)
+		if err == nil && p == print && print != "" || print == "" && sameFile(f, info) {
 			return f
 		}
 		f.Close()
 	}
 	// Renamed, compressed, or overwritten since it was found.
-	moved, ok := r.s.find(r.src.root, print, filepath.Base(path), seg.format)
+	moved, ok := r.s.find(r.src.root, seg, filepath.Base(path))
 	if ok {
 		if f, err = tail.Open(moved); err == nil {
 			r.s.log.Info("log moved", "source", r.src.name, "from", path, "to", moved)
 		}
 	}
 	if !ok || err != nil {
-		if err == nil {
-			err = ErrLost
-		}
-		r.lost(ctx, path, errors.Join(ErrLost, err))
 		f = nil
+		if print != "" {
+			r.lost(ctx, path, errors.Join(ErrLost, err))
+		} else {
+			r.s.log.Warn("log gone before it was read", "source", r.src.name, "file", path)
+		}
 	}
 	r.s.mu.Lock()
 	if e := r.src.root.entries[path]; e != nil && e.seg == seg {
@@ -298,7 +300,13 @@ func (r *reader) open(ctx context.Context, seg *segment) *tail.File {
 	return f
 }
 
-// same reports whether an open file is the one that was examined, unchanged.
+// sameFile reports whether an open file is the one that was examined.
+func sameFile(f *tail.File, info os.FileInfo) bool {
+	st, err := f.Stat()
+	return err == nil && os.SameFile(st, info)
+}
+
+// same reports whether it is also unchanged.
 func same(f *tail.File, info os.FileInfo) bool {
 	st, err := f.Stat()
 	return err == nil && os.SameFile(st, info) && st.Size() == info.Size() && st.ModTime().Equal(info.ModTime())
@@ -595,7 +603,7 @@ func (c *cursor) rewritten(ctx context.Context, err error) bool {
 		}
 	}
 	c.s.mu.Unlock()
-	copied, ok := c.s.find(c.src.root, c.seg.print, filepath.Base(path), c.seg.format)
+	copied, ok := c.s.find(c.src.root, c.seg, filepath.Base(path))
 	if ok {
 		if f, err := tail.Open(copied); err == nil {
 			if _, err := f.Skip(c.f.Offset(), nil); err == nil {

@@ -310,7 +310,7 @@ func (s *Set) take(r *root, files []found) {
 		e := r.entries[f.path]
 		switch {
 		case e == nil:
-		case grownLate(e, f.info):
+		case grownLate(e, f.info) && begins(e.seg, e.path):
 			s.reopen(r, e, f.info)
 			continue
 		case !s.changed(r, e, f.info):
@@ -385,9 +385,14 @@ func (s *Set) changed(r *root, e *entry, now os.FileInfo) bool {
 }
 
 // renamed finds the file under the name it had before and moves its entry.
+// The system gives the number of a deleted file to the next one, so only a
+// file that is held open is known by it; others have to begin alike too.
 func (s *Set) renamed(r *root, f found) {
 	for path, e := range r.entries {
-		if e.seg == nil || !os.SameFile(e.info, f.info) {
+		if e.seg == nil || e.seg.done || !os.SameFile(e.info, f.info) {
+			continue
+		}
+		if e.seg != e.src.cur && !begins(e.seg, f.path) {
 			continue
 		}
 		if st, err := os.Stat(path); err == nil && os.SameFile(st, f.info) {
@@ -629,13 +634,11 @@ func (s *Set) sourceFor(r *root, name, log string) *source {
 	return src
 }
 
-// find looks for a file by its fingerprint, beside and below where it was.
-func (s *Set) find(r *root, print, name string, f *format) (string, bool) {
-	if print == "" {
-		return "", false
-	}
+// find looks for a segment that is not where it was, by its fingerprint or,
+// when it had no record yet, by its number in the file system.
+func (s *Set) find(r *root, seg *segment, name string) (string, bool) {
 	s.mu.Lock()
-	dirs := sortedKeys(r.dirs)
+	dirs, print, info := sortedKeys(r.dirs), seg.print, seg.info
 	s.mu.Unlock()
 	stem := name[:len(name)-len(strings.TrimLeft(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"))]
 	for _, dir := range dirs {
@@ -648,12 +651,28 @@ func (s *Set) find(r *root, print, name string, f *format) (string, bool) {
 			if !strings.HasPrefix(de.Name(), stem) || de.IsDir() {
 				continue
 			}
-			if p, err := printOf(path, f); err == nil && p == print {
+			if print == "" {
+				if st, err := os.Stat(path); err == nil && os.SameFile(st, info) {
+					return path, true
+				}
+				continue
+			}
+			if p, err := printOf(path, seg.format); err == nil && p == print {
 				return path, true
 			}
 		}
 	}
 	return "", false
+}
+
+// begins reports whether the file at path begins as the segment does, as far
+// as that is known.
+func begins(seg *segment, path string) bool {
+	if seg.print == "" {
+		return true
+	}
+	print, err := printOf(path, seg.format)
+	return err == nil && print == seg.print
 }
 
 // printOf returns the fingerprint of the file at path.

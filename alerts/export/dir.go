@@ -260,8 +260,9 @@ func (d *Dir) Lost() int64 {
 	return n
 }
 
-// Marks flushes, makes the files survive a power cut, and returns their
-// sizes by name, for the checkpoint. With labelled flows the checkpoint also
+// Marks flushes, makes the files survive a power cut, and returns by name how
+// much of each goes with what was written so far, for the checkpoint: its
+// size, or less while lines that a crash left are coming again. With labelled flows the checkpoint also
 // needs FlowWriter.Save, before anything else is written.
 func (d *Dir) Marks() (map[string]int64, error) {
 	if err := d.Flush(); err != nil {

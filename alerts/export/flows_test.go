@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -88,6 +89,25 @@ func TestFlowsWaitForTheirWindow(t *testing.T) {
 	if got := uids(t, d); got != "A B C" {
 		t.Errorf("written: %s", got)
 	}
+}
+
+func TestCloseBefore(t *testing.T) {
+	d := create(t, t.TempDir(), Options{Flows: FlowsJSONL})
+	w := d.Flows()
+	for _, n := range []int64{3, 1, 4, 2} {
+		must(t, w.Flow(&flow.Flow{UID: fmt.Sprintf("C%d", n)}, window(n)))
+	}
+	for _, c := range []struct {
+		t    int64
+		want string
+	}{{start, ""}, {window(1).End - 1, ""}, {window(2).End, "C1 C2"}, {1<<63 - 1, "C1 C2 C3 C4"}} {
+		must(t, w.CloseBefore(c.t, time.Hour))
+		must(t, w.Flush())
+		if got := uids(t, d); got != c.want {
+			t.Errorf("up to %d written: %q, want %q", c.t-start, got, c.want)
+		}
+	}
+	closeDir(t, d)
 }
 
 func uids(t *testing.T, d *Dir) string {
@@ -206,6 +226,11 @@ func TestFlowsLoadRefusesLostSpool(t *testing.T) {
 	must(t, d.Resume(marks, true))
 	if err := d.Flows().Load(gob.NewDecoder(&b)); !errors.Is(err, ErrChanged) {
 		t.Errorf("error is %v", err)
+	}
+	var other bytes.Buffer
+	must(t, gob.NewEncoder(&other).Encode(savedFlows{Format: FlowsJSONL}))
+	if err := d.Flows().Load(gob.NewDecoder(&other)); err == nil || !strings.Contains(err.Error(), `saved as "jsonl"`) {
+		t.Errorf("another format: %v", err)
 	}
 	if err := d.Flows().Load(gob.NewDecoder(strings.NewReader("garbage"))); err == nil {
 		t.Error("garbage was loaded")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -106,7 +107,7 @@ func object(required string, keys map[string]rule) rule {
 		if !ok {
 			return "is no object"
 		}
-		for _, k := range strings.Fields(required) {
+		for k := range strings.FieldsSeq(required) {
 			if _, ok := m[k]; !ok {
 				return "lacks " + k
 			}
@@ -130,9 +131,7 @@ func idmefSchema() rule {
 	when := match(timePattern)
 	place := map[string]rule{"GeoLocation": match(geoPattern), "UnLocation": match(unlocodePattern), "Location": str}
 	with := func(m map[string]rule) map[string]rule {
-		for k, r := range place {
-			m[k] = r
-		}
+		maps.Copy(m, place)
 		return m
 	}
 	return object("Version ID CreateTime Analyzer", map[string]rule{

@@ -176,8 +176,12 @@ func TestMarkWhileLinesComeAgain(t *testing.T) {
 		again []int
 		want  int64
 	}{
-		{nil, 0}, {[]int{0}, ends[0]}, {[]int{0, 1}, ends[1]}, {[]int{0, 1, 2, 3}, ends[3]},
-		{[]int{1}, ends[3]}, {[]int{0, 3}, ends[3]}, // out of order
+		{nil, 0},
+		{[]int{0}, ends[0]},
+		{[]int{0, 1}, ends[1]},
+		{[]int{0, 1, 2, 3}, ends[3]},
+		{[]int{1}, ends[3]},
+		{[]int{0, 3}, ends[3]}, // out of order
 	} {
 		d := create(t, path, Options{Mode: Continue})
 		must(t, d.Resume(nil, false))

@@ -14,7 +14,6 @@ import (
 
 	"github.com/slips-go/slips/alerts"
 	"github.com/slips-go/slips/config"
-	"github.com/slips-go/slips/modules/all"
 )
 
 func TestMain(m *testing.M) {
@@ -104,7 +103,7 @@ func TestShippedConfigIsDefault(t *testing.T) {
 	if err := os.WriteFile(file, config.DefaultYAML(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &program{specs: all.Specs()}
+	p := &program{specs: specs()}
 	c, err := p.load(file)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,6 @@ import (
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
 	"github.com/slips-go/slips/modules"
-	"github.com/slips-go/slips/modules/all"
 )
 
 // The exit codes. They are part of the interface: help and README list them.
@@ -93,7 +92,7 @@ func (p *program) getenv(name string) string {
 // nothing outside its arguments and the paths they name, so that tests can
 // run it many times in one process. Cancelling ctx ends a run cleanly.
 func Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := &program{env: env, stdin: stdin, stdout: stdout, stderr: stderr, specs: all.Specs()}
+	p := &program{env: env, stdin: stdin, stdout: stdout, stderr: stderr, specs: specs()}
 	root := p.root(args)
 	root.SetArgs(args)
 	root.SetIn(stdin)

@@ -24,7 +24,6 @@ import (
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
-	"github.com/slips-go/slips/modules/all"
 )
 
 const second = int64(time.Second)
@@ -469,7 +468,7 @@ func TestOutputName(t *testing.T) {
 
 // What flags do to a run's options.
 func TestOptions(t *testing.T) {
-	p := &program{specs: all.Specs(), set: []string{"modules.disable=dga", "output.directory=/tmp/x"}}
+	p := &program{specs: specs(), set: []string{"modules.disable=dga", "output.directory=/tmp/x"}}
 	var f runFlags
 	f.files, f.disable, f.verbose, f.flows, f.lanes = []string{"a"}, []string{"notice"}, 5, "tsv", 3
 	f.format = "auto"

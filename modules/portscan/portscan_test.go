@@ -14,9 +14,12 @@ import (
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
 )
+
+func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
 
 func runner(t testing.TB, c Config) modules.Runner {
 	t.Helper()

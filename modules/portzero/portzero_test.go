@@ -7,9 +7,12 @@ import (
 	"testing"
 
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
 )
+
+func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
 
 func conn(n int, sport, dport uint16) flow.Flow {
 	return flow.Flow{

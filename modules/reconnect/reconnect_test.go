@@ -10,9 +10,12 @@ import (
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
 )
+
+func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
 
 func rej(n int, port uint16) flow.Flow {
 	return flow.Flow{
