@@ -31,10 +31,11 @@ func (s *Set) discover(ctx context.Context, start func(*source)) {
 	defer w.Close()
 	poll := time.NewTicker(s.opts.Poll)
 	defer poll.Stop()
-	later := time.NewTimer(0) // the watches are in place after the first look: what came before is seen by it
+	later := time.NewTimer(0)
 	defer later.Stop()
 	s.sync(w)
-	s.touch()
+	s.touch() // what came before the watches were in place
+	s.wakeAll()
 	var looked time.Time
 	var fresh []*source
 	var stop <-chan struct{} = s.stop

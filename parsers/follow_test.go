@@ -321,10 +321,10 @@ func TestFollowSymlinkedFile(t *testing.T) {
 	}
 	r := start(t, Options{Paths: []string{link}, Follow: true}, testFormats())
 	r.records(10)
-	if err := os.Symlink(filepath.Join(base, "x", "conn-2.log"), link+".tmp"); err != nil {
+	if err := os.Symlink(filepath.Join(base, "x", "conn-2.log"), filepath.Join(base, "new")); err != nil {
 		t.Fatal(err)
 	}
-	rename(t, link+".tmp", link)
+	rename(t, filepath.Join(base, "new"), link)
 	r.records(20)
 	appendTo(t, filepath.Join(base, "x", "conn-2.log"), lines(20, 21))
 	r.records(21)

@@ -603,8 +603,11 @@ func (c *cursor) rewritten(ctx context.Context, err error) bool {
 		}
 	}
 	c.s.mu.Unlock()
+	if c.seg.print == "" {
+		return false // nothing but a header so far
+	}
 	copied, ok := c.s.find(c.src.root, c.seg, filepath.Base(path))
-	if ok {
+	if ok && copied != path {
 		if f, err := tail.Open(copied); err == nil {
 			if _, err := f.Skip(c.f.Offset(), nil); err == nil {
 				c.s.log.Info("log truncated; reading its end from the copy", "source", c.src.name, "file", path, "copy", copied)
@@ -617,9 +620,6 @@ func (c *cursor) rewritten(ctx context.Context, err error) bool {
 			}
 			f.Close()
 		}
-	}
-	if c.seg.print == "" {
-		return false // nothing but a header so far
 	}
 	c.s.log.Warn("log truncated, and no copy of it found; lines written just before may be lost",
 		"source", c.src.name, "file", path, "offset", c.f.Offset())

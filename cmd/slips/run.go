@@ -195,6 +195,9 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 	if run.Output == "" {
 		run.Output = filepath.Join(cfg.Output.Directory, outputName(paths, run.Start))
 	}
+	if info, err := os.Stat(run.Output); err == nil && !info.IsDir() {
+		return nil, &codeError{exitOutput, fmt.Errorf("output directory: %s is a file", run.Output)}
+	}
 	for _, s := range p.specs {
 		if cfg.Enabled(s.Name) {
 			run.Modules = append(run.Modules, module{s, cfg.Module(s.Name)})

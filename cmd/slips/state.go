@@ -96,10 +96,13 @@ func (s *savedState) positions() map[string]flow.Position {
 	return s.Engine.Positions()
 }
 
-// load gives alerts and labelled flows their part of s.
-func (s *savedState) load(r *run) error {
-	if err := r.alerts.Load(gob.NewDecoder(bytes.NewReader(s.Alerts))); err != nil {
-		return err
+// load gives alerts, if their scores still mean the same, and labelled flows,
+// which wait for their windows to close in any case, their part of s.
+func (s *savedState) load(r *run, scores bool) error {
+	if scores {
+		if err := r.alerts.Load(gob.NewDecoder(bytes.NewReader(s.Alerts))); err != nil {
+			return err
+		}
 	}
 	if w := r.dir.Flows(); w != nil && s.Flows != nil {
 		return w.Load(gob.NewDecoder(bytes.NewReader(s.Flows)))

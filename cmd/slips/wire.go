@@ -171,12 +171,14 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		if err := r.dir.Resume(saved.Marks, saved.Clean); err != nil {
 			return result{}, err
 		}
-		if engine != nil {
-			if err := saved.load(r); err != nil {
+		if saved.Engine != nil {
+			if err := saved.load(r, engine != nil); err != nil {
 				return result{}, fmt.Errorf("cannot use the saved state in %s (--overwrite starts afresh): %w", r.dir.Path(stateFile), err)
 			}
-			r.before = int64(engine.Seq)
-			r.log.Info("continuing", "records", engine.Seq, "restarts", r.info.Resumed)
+			r.log.Info("continuing", "records", saved.Engine.Seq, "restarts", r.info.Resumed)
+			if engine != nil {
+				r.before = int64(engine.Seq)
+			}
 		}
 	}
 	if r.engine, err = profiler.New(pc, mods, engine); err != nil {

@@ -16,6 +16,8 @@ import (
 	"github.com/slips-go/slips/profiler/profile"
 )
 
+func TestCases(t *testing.T) { modtest.Run(t, connnodns.Spec, "testdata/*.txtar") }
+
 const base = 1_700_000_000 // s
 
 func conn(sec float64, src, dst string) *flow.Flow {

@@ -82,11 +82,12 @@ type Span struct {
 	Awaited  bool // a Query waits for the address
 }
 
-// Round is one name: from its first look-up on until Until all answers count
-// together.
+// Round is one name: from its first look-up in a window on until Until all
+// answers count together. Windows are given by their start plus 1; 0: none.
 type Round struct {
 	Until    uint32
-	Reported uint32    // start of the window in which it was reported last
+	Window   uint32    // of the first look-up
+	Reported uint32    // in which it was reported last
 	Pending  uint64    // of the Query plus 1; 0: none, or decided
 	Addrs    [4]uint32 // the latest addresses, the newest first; 0: none
 }
@@ -212,9 +213,9 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	st.AgedN = age(&st.Names, st.AgedN, f.Time, r.keep)
 	h := hashName(d.Query)
 	n, _ := st.Names.Get(h)
-	if sec(f.Time) > n.Until {
+	if w := windowMark(cx, f.Time); sec(f.Time) > n.Until || n.Window != w {
 		// A new round: what the name and its aliases stood for before counts too.
-		n.Until, n.Pending = sec(until), 0
+		n.Until, n.Window, n.Pending = sec(until), w, 0
 		want := known(addrs, n.Addrs)
 		for _, a := range d.Answers {
 			if alias, ok := st.Names.Get(hashName(a)); ok {
@@ -222,7 +223,7 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 			}
 		}
 		q := Query{Time: f.Time, Until: until, Proto: f.Proto, Port: f.DstPort, Addrs: want}
-		if n.Reported != sec(cx.WindowAt(f.Time).Start)+1 && !st.contacted(q) {
+		if n.Reported != w && !st.contacted(q) {
 			n.Pending = r.await(cx, st, q, d.Query, f.UID)
 		}
 	} else if q, ok := st.Pending[n.Pending-1]; n.Pending != 0 && ok {
@@ -237,6 +238,9 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	n.Addrs = newest(addrs, n.Addrs)
 	st.Names.Put(h, n, maxNames)
 }
+
+// windowMark names the window of time t, unix ns, in a Round.
+func windowMark(cx *modules.Context, t int64) uint32 { return sec(cx.WindowAt(t).Start) + 1 }
 
 // contacted reports whether the host is known to have connected to an address of q.
 func (st *State) contacted(q Query) bool {
@@ -328,7 +332,7 @@ func (r rule) report(cx *modules.Context, st *State, q Query) {
 	w := cx.WindowAt(q.Time).Start
 	h := hashName(q.Name)
 	n, _ := st.Names.Get(h)
-	mark := sec(w) + 1 // 0 stands for never
+	mark := windowMark(cx, q.Time)
 	if n.Reported == mark {
 		return
 	}

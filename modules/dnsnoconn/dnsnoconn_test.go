@@ -17,6 +17,8 @@ import (
 	"github.com/slips-go/slips/profiler/profile"
 )
 
+func TestCases(t *testing.T) { modtest.Run(t, dnsnoconn.Spec, "testdata/*.txtar") }
+
 const (
 	base = 1_700_000_000 // s
 	min  = 60.0

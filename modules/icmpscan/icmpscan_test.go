@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -191,5 +193,50 @@ func TestBounds(t *testing.T) {
 	}
 	if d := b.got[len(b.got)-1].Description; !strings.Contains(d, "about ") {
 		t.Errorf("an estimate is not called one: %s", d)
+	}
+}
+
+// datasets returns the path of a file of real traffic, which is not part of
+// the repository.
+func datasets(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("SLIPS_DATASETS")
+	if dir == "" {
+		dir = "../../../shared/datasets"
+	}
+	p := filepath.Join(dir, name)
+	if _, err := os.Stat(p); err != nil {
+		t.Skipf("SKIPPED, no real traffic to test on: %v (set SLIPS_DATASETS)", err)
+	}
+	return p
+}
+
+// The sweeps of real captures are told, of the host that makes them alone.
+func TestRealSweeps(t *testing.T) {
+	for _, tt := range []struct {
+		file, attacker string
+		want           []evidence.Type
+	}{
+		{"pcap/zeek-logs/test12-icmp-portscan/conn.log", "192.168.1.109", []evidence.Type{Address}},
+		{"zeek/portscan/conn.log", "172.16.1.11", []evidence.Type{Address, Timestamp, Mask}},
+		{"argus/test11-portscan.binetflow", "10.8.0.69", []evidence.Type{Address}},
+		{"argus/benign-bittorrent-normal-7.binetflow", "", nil},
+		{"benign/ubuntu-2023-02-25/conn.log.labeled", "", nil},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			left := map[evidence.Type]bool{}
+			for _, w := range tt.want {
+				left[w] = true
+			}
+			for _, e := range modtest.Evidence(t, Spec, datasets(t, tt.file)) {
+				if e.Attacker.Value != tt.attacker {
+					t.Errorf("%q is blamed: %s", e.Attacker.Value, e.Description)
+				}
+				delete(left, e.Type)
+			}
+			if len(left) > 0 {
+				t.Errorf("not told: %v", left)
+			}
+		})
 	}
 }

@@ -3,6 +3,8 @@ package longconn
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -146,5 +148,34 @@ func TestBounds(t *testing.T) {
 	}
 	if len(b.got) != 50_000 {
 		t.Errorf("%d evidence for 50000 long connections", len(b.got))
+	}
+}
+
+// datasets returns the path of a file of real traffic, which is not part of
+// the repository.
+func datasets(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("SLIPS_DATASETS")
+	if dir == "" {
+		dir = "../../../shared/datasets"
+	}
+	p := filepath.Join(dir, name)
+	if _, err := os.Stat(p); err != nil {
+		t.Skipf("SKIPPED, no real traffic to test on: %v (set SLIPS_DATASETS)", err)
+	}
+	return p
+}
+
+func TestRealTraffic(t *testing.T) {
+	for file, want := range map[string]int{
+		"argus/test2-malicious.binetflow":           10,
+		"argus/test5-mixed.binetflow":               1,
+		"benign/win7ad-2023-02-26/conn.log.labeled": 0,
+	} {
+		t.Run(file, func(t *testing.T) {
+			if got := len(modtest.Evidence(t, Spec, datasets(t, file))); got < want || want == 0 && got > 0 {
+				t.Errorf("%d long connections, want %d", got, want)
+			}
+		})
 	}
 }

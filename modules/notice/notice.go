@@ -104,7 +104,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if n.Note == "" || !f.Src.IsValid() || cx.Role() != profile.Client || r.ignored(n.Note) {
 		return
 	}
-	name := clip(n.Note, maxName)
+	name := strings.Clone(clip(n.Note, maxName))
 	e := evidence.Evidence{
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Confidence: 1,
 		Description: describe(name, n), Proto: f.Proto.String(), SrcPort: f.SrcPort, DstPort: port(f),

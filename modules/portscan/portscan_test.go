@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -449,5 +451,88 @@ func BenchmarkScan(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		f := syn(host(i), 23)
 		m.handle(&f)
+	}
+}
+
+// datasets returns the path of a file of real traffic, which is not part of
+// the repository.
+func datasets(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("SLIPS_DATASETS")
+	if dir == "" {
+		dir = "../../../shared/datasets"
+	}
+	p := filepath.Join(dir, name)
+	if _, err := os.Stat(p); err != nil {
+		t.Skipf("SKIPPED, no real traffic to test on: %v (set SLIPS_DATASETS)", err)
+	}
+	return p
+}
+
+// What is known to be a scan is told, of the scanner alone.
+func TestRealScans(t *testing.T) {
+	for _, tt := range []struct {
+		file, attacker string
+		typ            evidence.Type
+		subject        string
+		least          float64 // confidence of the surest evidence
+	}{
+		{"zeek/portscan/conn.log", "172.16.1.11", Vertical, "", 1},
+		{"zeek/portscan/conn.log", "172.16.1.11", Horizontal, "", 1},
+		{"zeek/horizontal-scan/conn.log", "10.0.2.112", Horizontal, "80/tcp", 0.1},
+		{"pcap/zeek-logs/test7-malicious/conn.log", "192.168.2.16", Horizontal, "23/tcp", 1},
+		{"argus/test11-portscan.binetflow", "10.8.0.69", Vertical, "14.1.11.113/tcp", 1},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			most := 0.0
+			for _, e := range modtest.Evidence(t, Spec, datasets(t, tt.file)) {
+				if e.Attacker.Value != tt.attacker {
+					t.Errorf("%s is blamed: %s", e.Attacker.Value, e.Description)
+				}
+				if e.Type == tt.typ && (tt.subject == "" || e.Subject == tt.subject) {
+					most = max(most, e.Confidence)
+				}
+			}
+			if most < tt.least {
+				t.Errorf("%s %s told with confidence %.2f, want at least %.2f", tt.typ, tt.subject, most, tt.least)
+			}
+		})
+	}
+}
+
+// The host that is scanned from outside is not the scanner.
+func TestRealVictim(t *testing.T) {
+	es := modtest.Evidence(t, Spec, datasets(t, "suricata/eve-scanned-home.json"))
+	if len(es) == 0 {
+		t.Error("no scan found")
+	}
+	for _, e := range es {
+		if strings.HasPrefix(e.Attacker.Value, "192.168.") {
+			t.Errorf("%s is blamed: %s", e.Attacker.Value, e.Description)
+		}
+	}
+}
+
+// What benign hosts do in a day weighs next to nothing.
+func TestRealBenign(t *testing.T) {
+	for file, hosts := range map[string]string{
+		"benign/ubuntu-2023-02-25/conn.log.labeled":  "",
+		"benign/win7ad-2023-02-26/conn.log.labeled":  "",
+		"zeek/mixed-008/data/conn.log.labeled":       "147.32.81.167",
+		"zeek/mixed-012/data/conn.log.labeled":       "147.32.83.161",
+		"argus/benign-bittorrent-normal-7.binetflow": "10.0.0.46",
+	} {
+		t.Run(file, func(t *testing.T) {
+			sum := 0.0
+			for _, e := range modtest.Evidence(t, Spec, datasets(t, file)) {
+				if hosts == "" || e.Attacker.Value == hosts {
+					sum += e.Level.Value() * e.Confidence
+					t.Log(e.Description)
+				}
+			}
+			if sum > 1 {
+				t.Errorf("weight %.2f, want at most 1", sum)
+			}
+		})
 	}
 }

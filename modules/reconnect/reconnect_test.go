@@ -3,6 +3,8 @@ package reconnect
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -219,5 +221,48 @@ func TestBounds(t *testing.T) {
 	}
 	if n := len(b.st.(*State).Targets); n > maxTargets {
 		t.Errorf("%d targets kept, at most %d wanted", n, maxTargets)
+	}
+}
+
+// datasets returns the path of a file of real traffic, which is not part of
+// the repository.
+func datasets(t *testing.T, name string) string {
+	t.Helper()
+	dir := os.Getenv("SLIPS_DATASETS")
+	if dir == "" {
+		dir = "../../../shared/datasets"
+	}
+	p := filepath.Join(dir, name)
+	if _, err := os.Stat(p); err != nil {
+		t.Skipf("SKIPPED, no real traffic to test on: %v (set SLIPS_DATASETS)", err)
+	}
+	return p
+}
+
+// Real captures: the host, what it cannot reach, and how many pieces of
+// evidence about that.
+func TestRealTraffic(t *testing.T) {
+	for _, tt := range []struct {
+		file, attacker, subject string
+		want                    int
+	}{
+		{"zeek/test14-malicious/conn.log", "10.0.2.15", "123.22.123.22|547", 1},
+		{"benign/win7ad-2023-02-26/conn.log.labeled", "", "", 0},
+		{"benign/ubuntu-2023-02-25/conn.log.labeled", "", "", 0},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			n := 0
+			for _, e := range modtest.Evidence(t, Spec, datasets(t, tt.file)) {
+				if e.Attacker.Value != tt.attacker {
+					t.Errorf("%s is blamed: %s", e.Attacker.Value, e.Description)
+				}
+				if e.Subject == tt.subject {
+					n++
+				}
+			}
+			if n != tt.want {
+				t.Errorf("%d evidence about %s, want %d", n, tt.subject, tt.want)
+			}
+		})
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/slips-go/slips/profiler/profile"
 )
 
+func TestCases(t *testing.T) { modtest.Run(t, sshlogin.Spec, "testdata/*.txtar") }
+
 const base = 1_700_000_000 // s
 
 func record(k flow.Kind, sec float64, uid, dst string) *flow.Flow {

@@ -111,11 +111,11 @@ func (d *Decoder) quick(f *flow.Flow, s string, l *log, sure bool) (*log, error)
 		var v string
 		switch c := s[i]; {
 		case c == '"':
-			j := closing(s, i+1)
-			if j < 0 {
+			if j := closing(s, i+1); j >= 0 {
+				v, i = s[i+1:j], j+1
+			} else if v, i = d.unquote(f, s, i+1); i < 0 {
 				return nil, errSlow
 			}
-			v, i = s[i+1:j], j+1
 		case c-'0' <= 9 || c == '-':
 			j := numberEnd(s, i)
 			if j < 0 {
@@ -201,11 +201,11 @@ func (d *Decoder) quickList(f *flow.Flow, fl *field, s string, i int) int {
 		var v string
 		switch c := s[i]; {
 		case c == '"':
-			j := closing(s, i+1)
-			if j < 0 {
+			if j := closing(s, i+1); j >= 0 {
+				v, i = s[i+1:j], j+1
+			} else if v, i = d.unquote(f, s, i+1); i < 0 {
 				return -1
 			}
-			v, i = s[i+1:j], j+1
 		case c-'0' <= 9 || c == '-':
 			j := numberEnd(s, i)
 			if j < 0 {
@@ -257,6 +257,44 @@ func closing(s string, i int) int {
 		}
 	}
 	return -1
+}
+
+// unquote reads the string at i, which has escapes: the names of companies in
+// certificates and the paths of shares mostly do. It returns the text, in
+// memory of f, and the position behind the string; -1 when the string has no
+// end or an escape by number.
+func (d *Decoder) unquote(f *flow.Flow, s string, i int) (string, int) {
+	b := d.buf[:0]
+	for ; i < len(s); i++ {
+		c := s[i]
+		if c == '"' {
+			d.buf = b
+			return f.Hold(b), i + 1
+		}
+		if c == '\\' {
+			if i++; i == len(s) {
+				break
+			}
+			switch c = s[i]; c {
+			case '"', '\\', '/':
+			case 'n':
+				c = '\n'
+			case 't':
+				c = '\t'
+			case 'r':
+				c = '\r'
+			case 'b':
+				c = '\b'
+			case 'f':
+				c = '\f'
+			default:
+				return "", -1
+			}
+		}
+		b = append(b, c)
+	}
+	d.buf = b
+	return "", -1
 }
 
 // numberEnd returns the position behind the number at i, or -1 when it is odd.

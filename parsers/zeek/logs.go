@@ -39,7 +39,7 @@ func makeLogs() map[string]*log {
 		known_domains known_modbus known_routers known_users ldap ldap_search loaded_scripts mgmt_agent modbus
 		modbus_register_change mqtt_connect mqtt_publish mqtt_subscribe netcontrol netcontrol_catch_release
 		netcontrol_drop netcontrol_shunt notice_alarm ocsp openflow opcua packet_filter pe postgresql print prof
-		profinet radius redis reporter rfb s7comm signatures socks ssl_ext stats stderr stdout stp syslog
+		profinet radius redis reporter rfb s7comm signatures socks ssl_ext stats stp syslog
 		telemetry telemetry_histogram tds telnet traceroute unified2 unknown_protocols weird_stats websocket
 		wireguard`) {
 		m[n] = &log{id: len(m), name: n, schema: sch}
