@@ -37,14 +37,6 @@ type codeError struct {
 func (e *codeError) Error() string { return e.err.Error() }
 func (e *codeError) Unwrap() error { return e.err }
 
-func usageError(format string, args ...any) error {
-	return &codeError{exitUsage, fmt.Errorf(format, args...)}
-}
-
-// inputError marks err as one of the input, for exit code 3. analyse returns
-// it when there is nothing to analyse at all.
-func inputError(err error) error { return &codeError{exitInput, err} }
-
 // codeOf returns the exit code for an error.
 func codeOf(err error) int {
 	var (

@@ -398,8 +398,8 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{nil, exitOK},
 		{errors.New("x"), exitInternal},
-		{fmt.Errorf("x: %w", usageError("y")), exitUsage},
-		{inputError(errors.New("x")), exitInput},
+		{fmt.Errorf("x: %w", badFlags("y")), exitUsage},
+		{&codeError{exitInput, errors.New("x")}, exitInput},
 		{errors.Join(errors.New("x"), &export.WriteError{Path: "p", Err: os.ErrPermission}), exitOutput},
 		{fmt.Errorf("x: %w", &export.OccupiedError{}), exitOutput},
 		{fmt.Errorf("x: %w", export.ErrInUse), exitOutput},

@@ -202,8 +202,10 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	if (d.QType != "A" && d.QType != "AAAA") || d.RCode != "NOERROR" || len(d.Answers) == 0 || !considered(d.Query) {
 		return
 	}
-	addrs, sunk := addresses(d.Answers)
-	if sunk || len(addrs) == 0 {
+	// The host's address of the other family is another profile, so what it
+	// connects to is not seen here.
+	addrs, other, sunk := addresses(d.Answers, cx.Profile().Unmap().Is4())
+	if sunk || (len(addrs) == 0 && !other) {
 		return
 	}
 	until := f.Time + r.wait
@@ -223,12 +225,12 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 			}
 		}
 		q := Query{Time: f.Time, Until: until, Proto: f.Proto, Port: f.DstPort, Addrs: want}
-		if n.Reported != w && !st.contacted(q) {
+		if n.Reported != w && !other && !st.contacted(q) {
 			n.Pending = r.await(cx, st, q, d.Query, f.UID)
 		}
 	} else if q, ok := st.Pending[n.Pending-1]; n.Pending != 0 && ok {
 		q.Addrs = merge(q.Addrs, addrs)
-		if st.contacted(q) {
+		if other || st.contacted(q) {
 			delete(st.Pending, n.Pending-1)
 		} else {
 			st.Pending[n.Pending-1] = q
@@ -380,10 +382,12 @@ func sec(ns int64) uint32 {
 	return uint32(min(max(ns/int64(time.Second), 0), 1<<32-2))
 }
 
-// local are the suffixes of names that say nothing about the Internet.
+// local are the domains whose names lead to no connection to the Internet:
+// those of private zones, a registry that is asked by DNS, and the name by
+// which Windows tests whether DNS works.
 var local = [...]string{
 	".arpa", ".local", ".localdomain", ".lan", ".home", ".internal", ".intranet", ".corp", ".workgroup",
-	".cymru.com",
+	".cymru.com", ".dns.msftncsi.com",
 }
 
 // considered reports whether a look-up of the name should lead to a
@@ -396,27 +400,31 @@ func considered(name string) bool {
 		return false
 	}
 	for _, s := range local {
-		if len(name) >= len(s) && strings.EqualFold(name[len(name)-len(s):], s) {
+		if dot := len(name) - len(s); dot >= 0 && strings.EqualFold(name[dot:], s) || strings.EqualFold(name, s[1:]) {
 			return false
 		}
 	}
 	return true
 }
 
-// addresses returns the public addresses among the answers as hashes, at most
-// maxAddrs. sunk is true when one of them blocks the name, as 0.0.0.0 does.
-func addresses(answers []string) (addrs []uint32, sunk bool) {
+// addresses returns the public addresses of one family among the answers as
+// hashes, at most maxAddrs, and whether there is one of the other family. sunk
+// is true when an answer blocks the name, as 0.0.0.0 does.
+func addresses(answers []string, v4 bool) (addrs []uint32, other, sunk bool) {
 	for _, s := range answers {
 		a, ok := address(s)
 		switch {
 		case !ok:
 		case a.IsUnspecified() || a.IsLoopback():
-			return nil, true
-		case profile.IsPublic(a) && len(addrs) < maxAddrs:
+			return nil, false, true
+		case !profile.IsPublic(a):
+		case a.Is4() != v4:
+			other = true
+		case len(addrs) < maxAddrs:
 			addrs = append(addrs, hashAddr(a))
 		}
 	}
-	return addrs, false
+	return addrs, other, false
 }
 
 // address returns the address that an answer consists of. It looks before it

@@ -103,15 +103,16 @@ func TestOrderOfLogs(t *testing.T) {
 			nil,
 		},
 		{
-			"both families of addresses count together",
+			"a name with an address of the other family is not judged: the host has another profile for it",
 			[]*flow.Flow{
 				dns(0, "a.example.com", "1.1.1.1"),
 				func() *flow.Flow { f := dns(0.1, "a.example.com", "2606:4700::1"); f.DNS.QType = "AAAA"; return f }(),
 				func() *flow.Flow { f := dns(5, "b.example.com", "2606:4700::2"); f.DNS.QType = "AAAA"; return f }(),
 				dns(5.1, "b.example.com", "1.1.1.3"),
+				dns(6, "c.example.com", "1.1.1.4"),
 			},
-			[]*flow.Flow{look(0), conn(1, 1, "2606:4700::1"), conn(6, 1, "1.1.1.3"), look(60 * min)},
-			nil,
+			[]*flow.Flow{look(0), look(60 * min)},
+			[]string{"6 c.example.com"},
 		},
 		{
 			"what the name stood for before counts too",
@@ -173,6 +174,7 @@ func TestNotConsidered(t *testing.T) {
 		"single label":     dns(0, "printer", "1.1.1.1"),
 		"wpad":             dns(0, "WPAD.example.com", "1.1.1.1"),
 		"wildcard":         dns(0, "*.example.com", "1.1.1.1"),
+		"Windows' test":    dns(0, "dns.msftncsi.com", "131.107.255.255"),
 		"hash registry":    dns(0, "d41d8cd9.malware.hash.cymru.com", "1.1.1.1"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -204,8 +206,8 @@ func TestStateIsBounded(t *testing.T) {
 	}
 	st := run.NewState().(*dnsnoconn.State)
 	h := &modules.Host{
-		At:    func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-		After: func(time.Duration, uint64) {}, Emit: func(e evidence.Evidence) { t.Errorf("reported: %v", e) },
+		At:      func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
+		Profile: netip.MustParseAddr("10.0.0.1"), After: func(time.Duration, uint64) {}, Emit: func(e evidence.Evidence) { t.Errorf("reported: %v", e) },
 	}
 	cx := modules.NewContext(h)
 	for i := range 20_000 {
@@ -225,7 +227,7 @@ func TestContactDoesNotAllocate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, cx, f := run.NewState(), modules.NewContext(&modules.Host{}), conn(0, 1, "1.1.1.1")
+	st, cx, f := run.NewState(), modules.NewContext(&modules.Host{Profile: netip.MustParseAddr("10.0.0.1")}), conn(0, 1, "1.1.1.1")
 	run.Handle(cx, st, f)
 	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
 		t.Errorf("%v allocations for a connection to a known address", n)

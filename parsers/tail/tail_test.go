@@ -379,7 +379,7 @@ func TestSkip(t *testing.T) {
 
 func TestHead(t *testing.T) {
 	text := strings.Repeat("0123456789", 100)
-	for _, data := range []string{text, gz(t, text), zst(t, text), gz(t, text + strings.Repeat("random", 1000))[:60]} {
+	for _, data := range []string{text, gz(t, text), zst(t, text), gz(t, text+strings.Repeat("random", 1000))[:60]} {
 		head, packing, err := Head(put(t, data), 20)
 		if err != nil || string(head) != text[:20] || packing != Detect([]byte(data)) {
 			t.Errorf("head %q, %v, %v", head, packing, err)
