@@ -57,6 +57,14 @@ type Rule[S any] interface {
 	Handle(cx *Context, st *S, f *flow.Flow)
 }
 
+// Chooser is a Rule that has no use for most records of its kinds. Wants sees
+// each record first, without a state: where it says no, Handle is not called
+// and no state is made, which is what keeps modules free for benign traffic.
+type Chooser interface {
+	// Wants must depend on f and the rule alone.
+	Wants(f *flow.Flow) bool
+}
+
 // WindowCloser is a Rule of scope PerWindow that also wants the end of a window.
 type WindowCloser[S any] interface {
 	CloseWindow(cx *Context, st *S, w profile.Window)
@@ -77,6 +85,7 @@ type Spec struct {
 // Runner is a module as the engine sees it.
 type Runner interface {
 	NewState() any
+	Chooser() Chooser // nil: every record is wanted
 	Handle(cx *Context, st any, f *flow.Flow)
 	CloseWindow(cx *Context, st any, w profile.Window)
 	Fire(cx *Context, st any, key uint64)
@@ -114,6 +123,11 @@ type runner[S any] struct {
 }
 
 func (r runner[S]) NewState() any { return new(S) }
+
+func (r runner[S]) Chooser() Chooser {
+	c, _ := r.rule.(Chooser)
+	return c
+}
 
 func (r runner[S]) Handle(cx *Context, st any, f *flow.Flow) { r.rule.Handle(cx, st.(*S), f) }
 

@@ -27,7 +27,10 @@ const (
 // files grow.
 func (s *Set) discover(ctx context.Context, start func(*source)) {
 	defer close(s.more)
-	w := tail.NewWatcher(s.log)
+	w := new(tail.Watcher) // of nothing
+	if !s.pollOnly {
+		w = tail.NewWatcher(s.log)
+	}
 	defer w.Close()
 	poll := time.NewTicker(s.opts.Poll)
 	defer poll.Stop()

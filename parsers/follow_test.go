@@ -80,7 +80,6 @@ func TestFollowLatency(t *testing.T) {
 	r.drain()
 }
 
-// Without notice of the system polling alone does.
 func TestFollowLateFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -560,5 +559,117 @@ func TestCancelStops(t *testing.T) {
 	}
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// Without notice of the system polling alone does.
+func TestFollowPollOnly(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "logs")
+	path := filepath.Join(dir, "conn.log")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, Options{Paths: []string{dir}, Follow: true, Poll: 10 * time.Millisecond}, testFormats())
+	write(t, path, lines(0, 1))
+	r.records(1)
+	appendTo(t, path, lines(1, 10))
+	r.records(10)
+	rename(t, path, filepath.Join(dir, "conn.1.log"))
+	appendTo(t, filepath.Join(dir, "conn.1.log"), lines(10, 12))
+	write(t, path, lines(12, 20))
+	r.records(20)
+	write(t, filepath.Join(dir, "dns.log"), "")
+	r.until("a look at the empty file", func(map[string]*got) bool {
+		r.set.mu.Lock()
+		defer r.set.mu.Unlock()
+		return r.set.roots[0].pending[filepath.Join(dir, "dns.log")] != nil
+	})
+	appendTo(t, filepath.Join(dir, "dns.log"), lines(30, 32))
+	r.records(22)
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, path, lines(40, 42))
+	r.records(24)
+	r.drain()
+	r.want("logs/conn", append(seq(0, 20), 40, 41))
+	r.want("logs/dns", []int{30, 31})
+}
+
+// A directory that is moved away and back while its log is written.
+func TestFollowDirectoryAwayAndBack(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir := filepath.Join(base, "logs")
+	path := filepath.Join(dir, "conn.log")
+	write(t, path, lines(0, 5))
+	r := start(t, Options{Paths: []string{dir}, Follow: true}, testFormats())
+	r.records(5)
+	rename(t, dir, dir+".away")
+	appendTo(t, filepath.Join(dir+".away", "conn.log"), lines(5, 8))
+	r.records(8)
+	r.until("the loss of the directory", func(map[string]*got) bool {
+		r.set.mu.Lock()
+		defer r.set.mu.Unlock()
+		return len(r.set.roots[0].entries) == 0
+	})
+	rename(t, dir+".away", dir)
+	appendTo(t, path, lines(8, 12))
+	r.records(12)
+	r.drain()
+	r.want("logs/conn", seq(0, 12))
+}
+
+// A compressed file that is still being written is left until it is whole.
+func TestFollowCompressing(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "logs")
+	write(t, filepath.Join(dir, "conn.log"), lines(100, 105))
+	r := start(t, Options{Paths: []string{dir}, Follow: true}, testFormats())
+	r.records(5)
+	packed := gz(t, lines(0, 2000))
+	path := filepath.Join(dir, "dns.00.log.gz")
+	for i := 0; i < len(packed); i += 1 + len(packed)/7 {
+		appendTo(t, path, packed[i:min(len(packed), i+1+len(packed)/7)])
+	}
+	r.records(2005)
+	g := r.drain()["logs/dns"]
+	r.want("logs/dns", seq(0, 2000))
+	if len(g.rejects) > 0 {
+		t.Errorf("rejects %v", g.rejects)
+	}
+}
+
+// Followed while it is written and read afterwards, a log gives the same.
+func TestFollowEqualsReplay(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "logs")
+	path := filepath.Join(dir, "conn.log")
+	write(t, path, "# h\n")
+	r := start(t, Options{Paths: []string{dir}, Follow: true}, testFormats())
+	n := 0
+	for round := range 5 {
+		for range 10 {
+			appendTo(t, path, lines(n, n+7)+"bad\n-\n")
+			n += 7
+		}
+		rename(t, path, filepath.Join(dir, fmt.Sprintf("conn.%d.log", round)))
+		write(t, path, "# h\n")
+	}
+	r.records(n)
+	followed := r.drain()["logs/conn"]
+	replay := start(t, Options{Paths: []string{dir}}, testFormats())
+	replayed := replay.finish()["logs/conn"]
+	r.want("logs/conn", seq(0, n))
+	replay.want("logs/conn", seq(0, n))
+	if followed.rejects[flow.ErrNumber.Error()] != 50 || replayed.rejects[flow.ErrNumber.Error()] != 50 ||
+		followed.ignored != 50 || replayed.ignored != 50 {
+		t.Errorf("rejects %v and %v, ignored %d and %d", followed.rejects, replayed.rejects, followed.ignored, replayed.ignored)
+	}
+	for i := range followed.ends {
+		if followed.ends[i] != replayed.ends[i] || followed.segs[i].Print != replayed.segs[i].Print || followed.segs[i].N != replayed.segs[i].N {
+			t.Fatalf("record %d: end %d and %d, segment %v and %v", i, followed.ends[i], replayed.ends[i], followed.segs[i], replayed.segs[i])
+		}
 	}
 }

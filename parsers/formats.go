@@ -54,8 +54,9 @@ var (
 	_ Decoder = (*nfdump.Decoder)(nil)
 )
 
-// recognise finds the format of a file from its first bytes. When the content
-// fits several, the one that the file's name speaks for wins, else the first.
+// recognise finds the format of a file from its first bytes. When several
+// formats claim it, the one that can decode most of its first lines wins,
+// then the one that the file's name speaks for, then the first.
 func recognise(all []format, head []byte, name string) (*format, error) {
 	switch {
 	case nfdump.IsBinary(head):
@@ -63,16 +64,48 @@ func recognise(all []format, head []byte, name string) (*format, error) {
 	case isCapture(head):
 		return nil, ErrPackets
 	}
-	var found *format
+	var claims []*format
 	for i := range all {
-		if f := &all[i]; f.sniff(head) && (found == nil || hints(f.name, name) && !hints(found.name, name)) {
-			found = f
+		if all[i].sniff(head) {
+			claims = append(claims, &all[i])
 		}
 	}
-	if found == nil {
+	switch len(claims) {
+	case 0:
 		return nil, ErrUnrecognised
+	case 1:
+		return claims[0], nil
 	}
-	return found, nil
+	best, most := (*format)(nil), -1
+	for _, f := range claims {
+		n := 2 * decodable(f.fresh(hint(logOf(f.name, name))), head)
+		if hints(f.name, name) {
+			n++
+		}
+		if n > most {
+			best, most = f, n
+		}
+	}
+	return best, nil
+}
+
+// decodable counts the records among the first lines of head that dec can
+// decode.
+func decodable(dec Decoder, head []byte) int {
+	const enough = 32
+	var dst flow.Flow
+	n := 0
+	for range enough {
+		line, rest, ok := bytes.Cut(head, []byte{'\n'})
+		if !ok {
+			break
+		}
+		if dec.Decode(&dst, line) == nil {
+			n++
+		}
+		head = rest
+	}
+	return n
 }
 
 // hints reports whether a file's name is usual for the format.
@@ -87,7 +120,7 @@ func hints(format, name string) bool {
 	case "argus":
 		return strings.Contains(name, "binetflow") || strings.Contains(name, "argus")
 	}
-	return strings.Contains(name, format)
+	return strings.Contains(name, "nfdump") || strings.Contains(name, "nfcapd")
 }
 
 // isCapture reports whether a file begins as pcap (both byte orders, with

@@ -106,6 +106,8 @@ type Set struct {
 	poke    chan struct{} // tells the discovery to look again
 	places  map[string]place
 
+	pollOnly bool // as where the system does not tell of changes; for tests
+
 	mu      sync.Mutex // guards all below, the roots, and the queues of the sources
 	sources map[string]*source
 	failed  []error

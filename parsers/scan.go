@@ -47,6 +47,7 @@ type entry struct {
 	err         error // why it is not read
 	opening     opening
 	format      *format
+	packed      bool
 	src         *source // nil: not read
 	seg         *segment
 }
@@ -404,6 +405,14 @@ func (s *Set) renamed(r *root, f found) {
 		delete(r.entries, path)
 		e.path, e.seg.path = f.path, f.path
 		r.entries[f.path] = e
+		if e.seg != e.src.cur && e.seg.print == "" {
+			// It had no record when it was queued. Now it may, and takes its
+			// place among the others by it.
+			if o, err := openingOf(f.path, e.seg.format); err == nil {
+				e.seg.info, e.seg.print, e.seg.end = f.info, o.print, o.end
+				r.remember(e.group, o.print)
+			}
+		}
 		s.log.Debug("log renamed", "from", path, "to", f.path)
 		return
 	}
@@ -423,6 +432,7 @@ func (s *Set) examine(r *root, e *entry) {
 			return
 		}
 		plain := packing == tail.Plain
+		e.packed = !plain
 		if !plain && s.opts.Follow && time.Since(e.info.ModTime()).Abs() < 2*s.opts.Poll {
 			e.err = errUnsettled
 			r.pending[e.path] = e
@@ -467,10 +477,12 @@ func (s *Set) recognise(r *root, e *entry, head []byte) (*format, error) {
 }
 
 // admit queues the logs among the files that were examined. Of several copies
-// the labelled one is taken, else the one with the shortest name.
+// the labelled one is taken, else one that is not compressed, the largest, the
+// one with the shortest name: a cut copy is not preferred to a whole one.
 func (s *Set) admit(r *root, fresh []*entry) {
 	slices.SortFunc(fresh, func(a, b *entry) int {
 		return cmp.Or(cmp.Compare(rank(b.opening.labelled), rank(a.opening.labelled)),
+			cmp.Compare(rank(a.packed), rank(b.packed)), cmp.Compare(b.info.Size(), a.info.Size()),
 			cmp.Compare(len(a.path), len(b.path)), cmp.Compare(a.path, b.path))
 	})
 	if !r.dir {
@@ -677,23 +689,29 @@ func begins(seg *segment, path string) bool {
 
 // printOf returns the fingerprint of the file at path.
 func printOf(path string, f *format) (string, error) {
+	o, err := openingOf(path, f)
+	return o.print, err
+}
+
+// openingOf reads what the beginning of the file at path tells.
+func openingOf(path string, f *format) (o opening, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return "", err
+		return o, err
 	}
 	if !st.Mode().IsRegular() {
-		return "", ErrSpecial
+		return o, ErrSpecial
 	}
 	for _, n := range []int{firstLook, headSize} {
 		head, _, err := tail.Head(path, n)
 		if err != nil {
-			return "", err
+			return o, err
 		}
-		o := opening{}
+		o = opening{end: unknownEnd}
 		o.read(f.fresh(hint(logOf(f.name, filepath.Base(path)))), head, len(head) < n)
 		if o.print != "" || len(head) < n {
-			return o.print, nil
+			break
 		}
 	}
-	return "", nil
+	return o, nil
 }

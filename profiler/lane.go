@@ -39,6 +39,7 @@ type lane struct {
 	byKind    [flow.NumKinds][]int // modules to run on a record, in order
 	perWindow flow.KindSet         // kinds that a PerWindow module reads
 	domain    []int                // of each module
+	wants     []modules.Chooser    // of each module; nil: all records
 	owners    []*owner             // by index of the profile / lanes
 	netst     []any                // states of the Network modules
 	dues      [flow.NumKinds + 1]dues
@@ -71,6 +72,7 @@ func newLane(e *Engine, n int, network bool) *lane {
 		freeItems: make(chan []item, 8), freeFlows: make(chan []*flow.Flow, 8)}
 	for j, m := range e.mods {
 		l.domain = append(l.domain, domainOf(m.Spec))
+		l.wants = append(l.wants, m.Run.Chooser())
 		if (m.Spec.Scope == modules.Network) != network {
 			continue
 		}
@@ -231,13 +233,19 @@ func (l *lane) time(f *flow.Flow) {
 	}
 }
 
+// sampled picks the records whose calls are timed: one in 256.
+const sampled = 255
+
 // modules runs the modules from l.at on over the record at hand.
 func (l *lane) modules(f *flow.Flow) {
 	mods := l.byKind[f.Kind]
-	sample := f.Seq&63 == 0
+	sample := f.Seq&sampled == 0
 	for l.at < len(mods) {
 		j := mods[l.at]
 		l.at++
+		if w := l.wants[j]; w != nil && !w.Wants(f) {
+			continue
+		}
 		l.call(j, f, sample)
 	}
 }

@@ -57,6 +57,7 @@ type input struct {
 type prof struct {
 	addr       netip.Addr
 	prev, next int32
+	moved      uint64 // Seq when it last became the youngest
 }
 
 // sequencer merges the inputs and decides where each record goes. One
@@ -376,7 +377,8 @@ func (s *sequencer) profile(a netip.Addr, f *flow.Flow) int32 {
 	}
 	p, ok := s.index[a]
 	if ok {
-		if s.profs[0].next != p {
+		// Moving it for each of its records would cost more than all else here.
+		if s.seq-s.profs[p].moved > fresh {
 			s.unlink(p)
 			s.front(p)
 		}
@@ -405,6 +407,10 @@ func (s *sequencer) profile(a netip.Addr, f *flow.Flow) int32 {
 	return p
 }
 
+// fresh is how many records may pass before a profile that is in use becomes
+// the youngest again. The order of use is kept to within that many records.
+const fresh = 4096
+
 func (s *sequencer) unlink(p int32) {
 	x := &s.profs[p]
 	s.profs[x.prev].next = x.next
@@ -413,7 +419,7 @@ func (s *sequencer) unlink(p int32) {
 
 func (s *sequencer) front(p int32) {
 	x := &s.profs[p]
-	x.prev, x.next = 0, s.profs[0].next
+	x.prev, x.next, x.moved = 0, s.profs[0].next, s.seq
 	s.profs[x.next].prev = p
 	s.profs[0].next = p
 }

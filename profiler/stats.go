@@ -57,7 +57,7 @@ type ModuleStats struct {
 	Timers   int64
 	Evidence int64
 	Panics   int64
-	Nanos    int64 // estimated from one record in 64
+	Nanos    int64 // estimated from one record in 256
 }
 
 // Snapshot is a copy of all counters.

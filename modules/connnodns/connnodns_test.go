@@ -219,3 +219,16 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestRealTraffic looks at a network with three infected hosts, which connect
+// to addresses from a list, and a domain controller that does not.
+func TestRealTraffic(t *testing.T) {
+	dir := "zeek/isc-2021-10/"
+	hosts := make(map[string]int)
+	for _, e := range modtest.Evidence(t, connnodns.Spec, modtest.Datasets(t, dir+"conn.log", dir+"dns.log")...) {
+		hosts[e.Attacker.Value]++
+	}
+	if hosts["10.10.22.156"] < 20 || hosts["10.10.22.158"] == 0 || hosts["10.10.22.22"] > 0 {
+		t.Errorf("reports by host: %v", hosts)
+	}
+}

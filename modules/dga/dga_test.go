@@ -88,3 +88,18 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestRealTraffic finds the host that has Simda under both of its addresses,
+// and nothing in a network whose malware has no such algorithm.
+func TestRealTraffic(t *testing.T) {
+	most := make(map[string]float64)
+	for _, e := range modtest.Evidence(t, dga.Spec, modtest.Datasets(t, "zeek/simda-dga/dns.log")...) {
+		most[e.Attacker.Value] = max(most[e.Attacker.Value], e.Confidence)
+	}
+	if len(most) != 2 || most["192.168.1.116"] < 0.1 || most["fd77:48a1:c0bb:0:b96c:506d:6c7f:e8be"] < 0.8 {
+		t.Errorf("Simda: confidence by host: %v", most)
+	}
+	for _, e := range modtest.Evidence(t, dga.Spec, modtest.Datasets(t, "zeek/isc-2021-10/dns.log")...) {
+		t.Errorf("no such malware there: %s", e.Description)
+	}
+}

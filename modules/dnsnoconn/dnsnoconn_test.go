@@ -246,3 +246,18 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestRealTraffic looks at a network with an infected host that resolves
+// names of its own and connects to none of them.
+func TestRealTraffic(t *testing.T) {
+	dir := "zeek/isc-2021-10/"
+	var names []string
+	for _, e := range modtest.Evidence(t, dnsnoconn.Spec, modtest.Datasets(t, dir+"conn.log", dir+"dns.log")...) {
+		if e.Attacker.Value == "10.10.22.158" && strings.HasSuffix(e.Victim.Value, ".bazar") {
+			names = append(names, e.Victim.Value)
+		}
+	}
+	if len(names) != 4 {
+		t.Errorf("names without a connection: %v", names)
+	}
+}

@@ -120,3 +120,50 @@ func TestConfig(t *testing.T) {
 		t.Errorf("nothing ignored: %v", err)
 	}
 }
+
+// TestRealScans reads the scans that Zeek noticed.
+func TestRealScans(t *testing.T) {
+	for _, c := range []struct {
+		file, attacker string
+		types          []evidence.Type
+	}{
+		{"zeek/test9-mixed/notice.log", "192.168.1.15", []evidence.Type{notice.AddressScan, notice.TimestampScan, notice.AddressMaskScan}},
+		{"parsers/zat/notice.log", "192.168.33.10", []evidence.Type{notice.ZeekNotice}},
+	} {
+		t.Run(c.file, func(t *testing.T) {
+			found := make(map[evidence.Type]int)
+			for _, e := range modtest.Evidence(t, notice.Spec, modtest.Datasets(t, c.file)...) {
+				if e.Attacker.Value == c.attacker {
+					found[e.Type]++
+				}
+			}
+			for _, typ := range c.types {
+				if found[typ] == 0 {
+					t.Errorf("no %s of %s", typ, c.attacker)
+				}
+			}
+		})
+	}
+}
+
+// TestRealBenign weighs the notices about benign hosts: next to nothing in any window.
+func TestRealBenign(t *testing.T) {
+	for host, file := range map[string]string{
+		"147.32.81.167": "zeek/mixed-008/data/notice.log.labeled",
+		"147.32.83.161": "zeek/mixed-012/data/notice.log.labeled",
+	} {
+		t.Run(host, func(t *testing.T) {
+			weight := make(map[int64]float64)
+			for _, e := range modtest.Evidence(t, notice.Spec, modtest.Datasets(t, file)...) {
+				if e.Attacker.Value == host {
+					weight[e.Window] += e.Level.Value() * e.Confidence
+				}
+			}
+			for w, sum := range weight {
+				if sum > 0.5 {
+					t.Errorf("weight %.2f in window %d", sum, w)
+				}
+			}
+		})
+	}
+}

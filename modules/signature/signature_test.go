@@ -101,3 +101,18 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestRealTraffic reads the 745 alerts about a host that is scanned from
+// outside: none is about the host itself, and all kinds are there.
+func TestRealTraffic(t *testing.T) {
+	levels := make(map[evidence.Level]int)
+	for _, e := range modtest.Evidence(t, signature.Spec, modtest.Datasets(t, "suricata/eve-scanned-home.json")...) {
+		levels[e.Level]++
+		if e.Attacker.Value == "192.168.1.129" || e.Victim.Value != "192.168.1.129" {
+			t.Errorf("attacker %s, victim %s: %s", e.Attacker.Value, e.Victim.Value, e.Description)
+		}
+	}
+	if levels[evidence.High] != 2 || levels[evidence.Low] != 2 || levels[evidence.Medium] < 600 || levels[evidence.Medium] > 741 {
+		t.Errorf("evidence by level: %v; the log has 2 alerts of severity 1, 741 of 2 and 2 of 3", levels)
+	}
+}

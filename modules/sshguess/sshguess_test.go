@@ -95,3 +95,15 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// TestRealTraffic finds the guesses of a real client, and none in a network
+// where people mistype their passwords.
+func TestRealTraffic(t *testing.T) {
+	es := modtest.Evidence(t, sshguess.Spec, modtest.Datasets(t, "pcap/zeek-logs/ssh_sshguess/ssh.log")...)
+	if len(es) != 4 || es[0].Count != 10 || es[0].Confidence != 0.54 || es[3].Count != 24 || es[3].Attacker.Value != "192.168.56.1" {
+		t.Errorf("%+v", es)
+	}
+	for _, e := range modtest.Evidence(t, sshguess.Spec, modtest.Datasets(t, "pcap/zeek-logs/test7-malicious/ssh.log")...) {
+		t.Errorf("nobody guesses there: %s", e.Description)
+	}
+}

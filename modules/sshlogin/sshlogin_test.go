@@ -191,3 +191,17 @@ func TestConfig(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestRealTraffic finds the two logins of one capture, and none in another
+// where a client fails eleven times with about 5,000 bytes each.
+func TestRealTraffic(t *testing.T) {
+	dir := "pcap/zeek-logs/test7-malicious/"
+	es := modtest.Evidence(t, sshlogin.Spec, modtest.Datasets(t, dir+"ssh.log", dir+"conn.log")...)
+	if len(es) != 2 || es[0].Attacker.Value != "192.168.2.1" || es[0].Victim.Value != "192.168.2.16" || es[1].Count != 2 {
+		t.Errorf("%+v", es)
+	}
+	dir = "pcap/zeek-logs/ssh_sshguess/"
+	for _, e := range modtest.Evidence(t, sshlogin.Spec, modtest.Datasets(t, dir+"ssh.log", dir+"conn.log")...) {
+		t.Errorf("no login succeeded there: %s", e.Description)
+	}
+}

@@ -11,7 +11,7 @@ import (
 // Watcher tells at once when something happens in a set of directories. It is
 // a help, not a promise: where the system gives no notice, as on network file
 // systems or when its limits are reached, polling has to do. It serves one
-// goroutine.
+// goroutine. The zero Watcher tells nothing.
 type Watcher struct {
 	log    *slog.Logger
 	fs     *fsnotify.Watcher // nil when the system has none to give

@@ -91,7 +91,7 @@ const tableSize = 512
 // "a|b.c" stands for fields a, b.c and b_c. The fields that tell logs apart
 // are always part of it, with opSkip when no group has them.
 func makeSchema(groups ...[]field) schema {
-	var sch schema
+	sch := schema{fields: make([]field, 0, 128)}
 	add := func(name string, f field) {
 		if sch.lookup(name) != nil {
 			return
@@ -116,19 +116,19 @@ func makeSchema(groups ...[]field) schema {
 	for i := len(groups) - 1; i >= 0; i-- { // a log's own meaning of a name goes before the common one
 		for _, f := range groups[i] {
 			for _, n := range strings.Split(f.name, "|") {
-				f.mark = markOf(n)
+				f.mark = markBits[n]
 				switch n {
 				case "orig_h", "orig_p", "resp_h", "resp_p": // shippers drop the "id."
-					f.mark |= markOf("id." + n)
+					f.mark |= markBits["id."+n]
 				}
 				both(n, f)
 			}
 		}
 	}
 	for _, n := range markNames {
-		both(n, field{mark: markOf(n)})
+		both(n, field{mark: markBits[n]})
 		if bare, ok := strings.CutPrefix(n, "id."); ok {
-			add(bare, field{mark: markOf(n)})
+			add(bare, field{mark: markBits[n]})
 		}
 	}
 	return sch

@@ -14,7 +14,7 @@ import (
 const (
 	maxDepth  = 32
 	maxValues = 1 << 16
-	keepJSON  = 1 << 16 // bytes of a line above which the parser's memory is not kept
+	keepJSON  = 1 << 14 // bytes of a line above which the parser's memory is not kept
 )
 
 // object decodes a line that begins with '{'. Flat objects as Zeek writes them

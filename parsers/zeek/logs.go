@@ -131,15 +131,22 @@ const (
 	hasDstPort
 )
 
+// markBits are the bits of marks by name.
+var markBits = makeMarkBits()
+
+func makeMarkBits() map[string]marks {
+	m := make(map[string]marks, len(markNames))
+	for i, n := range markNames {
+		m[n] = 1 << i
+	}
+	return m
+}
+
 // markOf returns the bits of field names given as "a b": all of them.
 func markOf(names string) marks {
 	var m marks
-	for _, n := range strings.Fields(names) {
-		for i, k := range markNames {
-			if k == n {
-				m |= 1 << i
-			}
-		}
+	for n := range strings.FieldsSeq(names) {
+		m |= markBits[n]
 	}
 	return m
 }

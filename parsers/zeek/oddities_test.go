@@ -176,6 +176,33 @@ func TestDNSWithoutNames(t *testing.T) {
 	}
 }
 
+func TestResponseCodes(t *testing.T) {
+	for code, want := range map[string]string{"0": "NOERROR", "1": "FORMERR", "2": "SERVFAIL", "3": "NXDOMAIN", "4": "NOTIMP",
+		"5": "REFUSED", "16": "16"} {
+		if got := rcodeName(code); got != want {
+			t.Errorf("rcodeName(%q) = %q", code, got)
+		}
+	}
+}
+
+// Zeek 5.1 logs both the hosts and the connection of a file.
+func TestFileWithHostsAndConnection(t *testing.T) {
+	const ends = `"id.orig_h":"10.0.0.1","id.orig_p":50000,"id.resp_h":"192.0.2.1","id.resp_p":80,"seen_bytes":1`
+	for hosts, want := range map[string]uint16{ // the sender's port
+		`"tx_hosts":["192.0.2.1"],"rx_hosts":["10.0.0.1"]`: 80,
+		`"tx_hosts":["10.0.0.1"],"rx_hosts":["192.0.2.1"]`: 50000,
+		`"tx_hosts":["192.0.2.7"],"rx_hosts":["10.0.0.1"]`: 0,
+	} {
+		got, err := decode(New("files"), `{"ts":1,"fuid":"F1",`+hosts+`,`+ends+`}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.SrcPort != want || got.HasPorts != (want != 0) {
+			t.Errorf("%s: %v:%d to %v:%d", hosts, got.Src, got.SrcPort, got.Dst, got.DstPort)
+		}
+	}
+}
+
 // An unset element keeps the lists parallel.
 func TestUnsetElements(t *testing.T) {
 	got, err := decode(New("dns"),
@@ -318,6 +345,18 @@ func TestFailure(t *testing.T) {
 		{"list in a list", "dns", nil, `{"ts":1,"answers":[["a"]]}`, "answers", flow.ErrNotRecord},
 		{"long list", "dns", nil, `{"ts":1,"answers":["a"` + strings.Repeat(`,"a"`, maxList) + `]}`, "answers", flow.ErrTooLong},
 		{"long list, columns", "dns", []string{"#fields\tts\tanswers"}, "1\ta" + strings.Repeat(",a", maxList), "answers", flow.ErrTooLong},
+		{"byte count as a list", "conn", nil, replace(`"uid":"C1"`, `"orig_bytes":[1]`), "orig_bytes", flow.ErrNumber},
+		{"port as a list", "conn", nil, replace("50000", "[50000]"), "id.orig_p", flow.ErrPort},
+		{"VLAN beyond 16 bits", "conn", nil, replace(`"uid":"C1"`, `"vlan":65536`), "vlan", flow.ErrNumber},
+		{"protocol number beyond 8 bits", "conn", nil, replace(`"uid":"C1"`, `"ip_proto":256`), "ip_proto", flow.ErrNumber},
+		{"depth", "http", nil, `{"ts":1,"trans_depth":"x"}`, "trans_depth", flow.ErrNumber},
+		{"data channel", "ftp", nil, `{"ts":1,"data_channel":{"resp_p":70000}}`, "data_channel.resp_p", flow.ErrPort},
+		{"data address", "ftp", nil, `{"ts":1,"data_channel":{"resp_h":"x"}}`, "data_channel.resp_h", flow.ErrAddress},
+		{"certificate's time", "x509", nil, `{"ts":1,"certificate":{"not_valid_after":"x"}}`, "certificate.not_valid_after", flow.ErrTime},
+		{"unfinished escape", "conn", nil, `{"ts":1,"uid":"\`, "", flow.ErrJSON},
+		{"unfinished list", "dns", nil, `{"ts":1,"answers":["a\`, "", flow.ErrJSON},
+		{"unfinished number", "conn", nil, `{"ts":1`, "", flow.ErrJSON},
+		{"sign without number", "conn", nil, `{"ts":-}`, "", flow.ErrJSON},
 		{"TTL", "dns", nil, `{"ts":1,"TTLs":[-1]}`, "TTLs", flow.ErrNumber},
 		{"sender", "files", nil, `{"ts":1,"tx_hosts":["x"]}`, "tx_hosts", flow.ErrAddress},
 		{"empty object", "conn", nil, `{}`, "ts", flow.ErrMissing},
