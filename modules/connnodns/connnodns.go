@@ -116,6 +116,7 @@ type rule struct {
 var (
 	_ modules.Rule[State]       = rule{}
 	_ modules.TimerFirer[State] = rule{}
+	_ modules.Chooser           = rule{}
 )
 
 // New checks the config and returns the rule.
@@ -129,20 +130,30 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	return rule{max: c.MaxPerSource, log: env.Log}, nil
 }
 
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return f.Kind == flow.DNS || !f.Proto.IsICMP() && profile.IsPublic(f.Dst) && !nameServer(f)
+}
+
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if f.Kind == flow.DNS {
 		r.dns(cx, st, f)
 		return
 	}
-	if f.Kind == flow.Conn {
+	if f.Kind == flow.Conn && r.Wants(f) {
 		r.conn(cx, st, f)
 	}
 }
 
 func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
-	if f.Proto.IsICMP() || !profile.IsPublic(f.Dst) || !isHome(cx.Network(), f.Src) || nameServer(f) ||
-		cx.Network().IsDHCPServer(f.Dst) {
+	if !st.SawDNS && len(st.Held) >= maxHeld {
+		// Without any DNS record this goes on for ever. Should the log of DNS
+		// turn up, it begins with the oldest, so those are kept.
+		st.Dropped++
+		return
+	}
+	if !isHome(cx.Network(), f.Src) || cx.Network().IsDHCPServer(f.Dst) {
 		return
 	}
 	due := f.Time + wait
@@ -151,13 +162,6 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	if _, ok := st.Reported.Get(Pair{f.Src, f.Dst, cx.WindowAt(f.Time).Start}); ok {
 		return
-	}
-	if !st.SawDNS && len(st.Held) >= maxHeld {
-		// Without any DNS record this goes on for ever, so it is no loss worth
-		// a word: the young ones are more likely to be judged.
-		delete(st.Pending, st.Held[0])
-		st.Held = st.Held[1:]
-		st.Dropped++
 	}
 	if len(st.Pending) >= maxPending {
 		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {

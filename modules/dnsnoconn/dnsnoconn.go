@@ -62,7 +62,7 @@ const (
 // of unix time, addresses and names are hashes, because every host that
 // resolves names has such a state.
 type State struct {
-	Contacts modules.Recent[uint32, Span]  // public addresses connected to
+	Contacts modules.RecentTable[Span]     // public addresses connected to
 	Names    modules.Recent[uint64, Round] // names resolved
 	AgedC    int64                         // when Contacts last aged
 	AgedN    int64                         // when Names last aged
@@ -157,7 +157,7 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	key := hashAddr(f.Dst)
 	from, to := sec(f.Time), sec(f.Time+max(f.Duration, 0))+1
-	s, _ := st.Contacts.Get(key)
+	s := st.Contacts.Put(key, maxContacts)
 	if s.Awaited {
 		s.Awaited = st.settle(key, from, to)
 	}
@@ -168,8 +168,7 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 	case uint64(to)+gap >= uint64(s.From):
 		s.From, s.To = min(s.From, from), max(s.To, to)
 	}
-	st.AgedC = age(&st.Contacts, st.AgedC, f.Time, r.keep)
-	st.Contacts.Put(key, s, maxContacts)
+	st.AgedC = age(st.Contacts.Age, st.AgedC, f.Time, r.keep)
 }
 
 // settle removes the queries that a connection to the address satisfies, and
@@ -212,7 +211,7 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	if st.SawConn && until < st.FirstRec {
 		return
 	}
-	st.AgedN = age(&st.Names, st.AgedN, f.Time, r.keep)
+	st.AgedN = age(func() { st.Names.Age() }, st.AgedN, f.Time, r.keep)
 	h := hashName(d.Query)
 	n, _ := st.Names.Get(h)
 	if w := windowMark(cx, f.Time); sec(f.Time) > n.Until || n.Window != w {
@@ -247,7 +246,7 @@ func windowMark(cx *modules.Context, t int64) uint32 { return sec(cx.WindowAt(t)
 // contacted reports whether the host is known to have connected to an address of q.
 func (st *State) contacted(q Query) bool {
 	for _, a := range q.Addrs {
-		if s, ok := st.Contacts.Get(a); ok && near(s.From, s.To, q.Time, q.Until) {
+		if s := st.Contacts.Get(a); s != nil && near(s.From, s.To, q.Time, q.Until) {
 			return true
 		}
 	}
@@ -280,10 +279,7 @@ func (r rule) await(cx *modules.Context, st *State, q Query, name, uid string) u
 // mark notes that a query waits for the addresses.
 func (st *State) mark(addrs []uint32) {
 	for _, a := range addrs {
-		if s, _ := st.Contacts.Get(a); !s.Awaited {
-			s.Awaited = true
-			st.Contacts.Put(a, s, maxContacts)
-		}
+		st.Contacts.Put(a, maxContacts).Awaited = true
 	}
 }
 
@@ -365,13 +361,13 @@ func (r rule) report(cx *modules.Context, st *State, q Query) {
 	cx.Emit(e)
 }
 
-// age makes r forget what is older than keep seconds. It returns when r last aged.
-func age[K comparable, V any](r *modules.Recent[K, V], last, now, keep int64) int64 {
+// age forgets what is older than keep seconds. It returns when r last aged.
+func age(forget func(), last, now, keep int64) int64 {
 	switch s := now / int64(time.Second); {
 	case last == 0:
 		return s
 	case s-last >= keep:
-		r.Age()
+		forget()
 		return s
 	}
 	return last

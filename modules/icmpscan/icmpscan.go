@@ -81,7 +81,10 @@ type Sweep struct {
 
 type rule struct{ c Config }
 
-var _ modules.Rule[State] = rule{}
+var (
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
+)
 
 // New checks the config and returns the rule.
 func New(c Config, _ modules.Env) (modules.Rule[State], error) {
@@ -89,6 +92,11 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 		return nil, fmt.Errorf("min_hosts: %d is not in 2..%d", c.MinHosts, maxSeen)
 	}
 	return rule{c}, nil
+}
+
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return f.Proto.IsICMP()
 }
 
 // Handle implements modules.Rule.

@@ -56,7 +56,10 @@ type Peer struct {
 
 type rule struct{ threshold int64 } // ns
 
-var _ modules.Rule[State] = rule{}
+var (
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
+)
 
 // maxThreshold is where the nanoseconds of a duration are about to overflow.
 const maxThreshold = math.MaxInt64 / int64(time.Second)
@@ -67,6 +70,11 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 		return nil, fmt.Errorf("long_connection_threshold: %d is not in 1..%d", c.LongConnectionThreshold, maxThreshold)
 	}
 	return rule{c.LongConnectionThreshold * int64(time.Second)}, nil
+}
+
+// Wants implements modules.Chooser.
+func (r rule) Wants(f *flow.Flow) bool {
+	return f.Duration > r.threshold
 }
 
 // Handle implements modules.Rule.

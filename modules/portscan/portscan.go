@@ -66,11 +66,11 @@ type State struct {
 	// triples seen. When it is full, Depth grows by one and only the
 	// fingerprints divisible by 2^Depth stay and are let in, each then
 	// standing for 2^Depth pairs.
-	Pairs map[uint32]uint8
+	Pairs modules.Table[uint8]
 	Depth uint8
 
-	Hosts map[uint64]Tally // by fingerprint of protocol and host
-	Ports map[uint32]Tally // by protocol and port
+	Hosts map[uint64]Tally     // by fingerprint of protocol and host
+	Ports modules.Table[Tally] // by protocol and port
 
 	Spread   [2]Spread // TCP, UDP
 	Subjects [2]uint32 // vertical, horizontal: how many reached the first step
@@ -103,7 +103,10 @@ type Try struct {
 
 type rule struct{ c Config }
 
-var _ modules.Rule[State] = rule{}
+var (
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
+)
 
 // New checks the config and returns the rule.
 func New(c Config, _ modules.Env) (modules.Rule[State], error) {
@@ -118,19 +121,24 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 	return rule{c}, nil
 }
 
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return (f.Proto == flow.TCP || f.Proto == flow.UDP) && f.HasPorts && f.Dst.IsValid()
+}
+
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	if (f.Proto != flow.TCP && f.Proto != flow.UDP) || !f.HasPorts || cx.Role() != profile.Client {
-		return
-	}
 	o := outcomeOf(f)
-	if o == ignored || !f.Dst.IsValid() {
+	if o == ignored || !r.Wants(f) || cx.Role() != profile.Client {
 		return
 	}
 	a := f.Dst.As16()
 	host := mix(binary.BigEndian.Uint64(a[:8])^uint64(f.Proto), binary.BigEndian.Uint64(a[8:]))
 	pair := uint32(mix(host, uint64(f.DstPort)+1))
-	bit := st.Pairs[pair]
+	var bit uint8
+	if b := st.Pairs.Get(pair); b != nil {
+		bit = *b
+	}
 	if bit&answered != 0 {
 		return
 	}
@@ -151,10 +159,10 @@ func (st *State) answer(pair uint32, bit uint8, host uint64, port uint32) {
 	if n == 0 {
 		return
 	}
-	p := st.Ports[port]
+	p := st.Ports.PutLargest(port, maxTallies, (*Tally).mass)
 	p.Answered += n
 	if bit&tried != 0 {
-		drop(&p, port)
+		drop(p, port)
 		if h, ok := st.Hosts[host]; ok {
 			drop(&h, port)
 			st.Hosts[host] = h
@@ -163,7 +171,6 @@ func (st *State) answer(pair uint32, bit uint8, host uint64, port uint32) {
 			s.Pairs--
 		}
 	}
-	modules.PutLargest(&st.Ports, port, p, maxTallies, Tally.weight)
 }
 
 // drop takes one failed pair of the port back.
@@ -180,7 +187,11 @@ func drop(t *Tally, port uint32) {
 func (r rule) try(cx *modules.Context, st *State, f *flow.Flow, pair uint32, bit uint8, host uint64, port uint32) {
 	packets := uint32(min(max(f.OrigPkts+f.RespPkts, 0), math.MaxUint16))
 	h, hostKnown := st.Hosts[host]
-	p, portKnown := st.Ports[port]
+	var p Tally
+	known := st.Ports.Get(port)
+	if known != nil {
+		p = *known
+	}
 	h.more(packets)
 	p.more(packets)
 	var n uint32
@@ -192,8 +203,8 @@ func (r rule) try(cx *modules.Context, st *State, f *flow.Flow, pair uint32, bit
 		if hostKnown {
 			st.Hosts[host] = h
 		}
-		if portKnown {
-			st.Ports[port] = p
+		if known != nil {
+			*known = p
 		}
 		return
 	}
@@ -220,10 +231,12 @@ func (r rule) try(cx *modules.Context, st *State, f *flow.Flow, pair uint32, bit
 		r.horizontal(cx, st, f, &p, port)
 	}
 	modules.PutLargest(&st.Hosts, host, h, maxTallies, Tally.weight)
-	modules.PutLargest(&st.Ports, port, p, maxTallies, Tally.weight)
+	*st.Ports.PutLargest(port, maxTallies, (*Tally).mass) = p
 }
 
 func (t Tally) weight() int64 { return int64(t.Pairs) + int64(t.Answered) }
+
+func (t *Tally) mass() int64 { return t.weight() }
 
 func (t *Tally) more(packets uint32) {
 	t.Flows++
@@ -233,26 +246,19 @@ func (t *Tally) more(packets uint32) {
 // admit sets the bit of the pair and returns how many pairs it stands for,
 // 0 when it lies outside the sample.
 func (st *State) admit(pair uint32, have, bit uint8) uint32 {
-	if st.Pairs == nil {
-		st.Pairs = make(map[uint32]uint8)
-	}
 	if have == 0 {
 		if pair&(1<<st.Depth-1) != 0 {
 			return 0
 		}
-		for len(st.Pairs) >= maxPairs && st.Depth < 31 {
+		for st.Pairs.Len() >= maxPairs && st.Depth < 31 {
 			st.Depth++
-			for k := range st.Pairs {
-				if k&(1<<st.Depth-1) != 0 {
-					delete(st.Pairs, k)
-				}
-			}
+			st.Pairs.Keep(func(k uint32, _ *uint8) bool { return k&(1<<st.Depth-1) == 0 })
 		}
 		if pair&(1<<st.Depth-1) != 0 {
 			return 0
 		}
 	}
-	st.Pairs[pair] = have | bit
+	*st.Pairs.Put(pair) = have | bit
 	return 1 << st.Depth
 }
 

@@ -370,11 +370,11 @@ func TestEstimate(t *testing.T) {
 			b.handle(&f) // again, which is no other host
 		}
 	}
-	p := b.state().Ports[uint32(flow.TCP)<<16|23]
+	p := b.state().Ports.Get(uint32(flow.TCP)<<16 | 23)
 	if e := math.Abs(float64(p.Pairs)/targets - 1); e > 0.02 {
 		t.Errorf("counted %d of %d, off by %.3f", p.Pairs, targets, e)
 	}
-	if n := len(b.state().Pairs); n > maxPairs {
+	if n := b.state().Pairs.Len(); n > maxPairs {
 		t.Errorf("%d pairs kept, at most %d wanted", n, maxPairs)
 	}
 	if last := b.got[len(b.got)-1]; !strings.Contains(last.Description, "about ") {

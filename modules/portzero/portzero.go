@@ -65,6 +65,11 @@ var _ modules.Rule[State] = rule{}
 // New returns the rule.
 func New(Config, modules.Env) (modules.Rule[State], error) { return rule{}, nil }
 
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return f.HasPorts && (f.SrcPort == 0 || f.DstPort == 0)
+}
+
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if f.SrcPort != 0 && f.DstPort != 0 || !f.HasPorts || cx.Role() != profile.Client {

@@ -63,7 +63,10 @@ type Count struct {
 
 type rule struct{ c Config }
 
-var _ modules.Rule[State] = rule{}
+var (
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
+)
 
 // New checks the config and returns the rule.
 func New(c Config, _ modules.Env) (modules.Rule[State], error) {
@@ -76,6 +79,11 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 		}
 	}
 	return rule{c}, nil
+}
+
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return f.State == flow.NotEstablished && f.Proto == flow.TCP && !f.Open
 }
 
 // Handle implements modules.Rule.

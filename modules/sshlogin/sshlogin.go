@@ -100,6 +100,7 @@ type rule struct {
 var (
 	_ modules.Rule[State]       = rule{}
 	_ modules.TimerFirer[State] = rule{}
+	_ modules.Chooser           = rule{}
 )
 
 // New checks the config and returns the rule.
@@ -111,6 +112,11 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 		env.Log = slog.New(slog.DiscardHandler)
 	}
 	return rule{threshold: c.Threshold, log: env.Log}, nil
+}
+
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return f.Kind == flow.SSH || isSSH(f) && !f.Open
 }
 
 // Handle implements modules.Rule. Every login is reported from Fire, at a

@@ -64,7 +64,10 @@ type Sent struct {
 
 type rule struct{ flow, sum int64 } // bytes
 
-var _ modules.Rule[State] = rule{}
+var (
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
+)
 
 // New checks the config and returns the rule.
 func New(c Config, _ modules.Env) (modules.Rule[State], error) {
@@ -77,6 +80,11 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 		}
 	}
 	return rule{flow: c.FlowMB * mb, sum: c.DataExfiltrationThreshold * mb}, nil
+}
+
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return f.OrigBytes >= minBytes
 }
 
 // Handle implements modules.Rule.
