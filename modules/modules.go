@@ -36,6 +36,7 @@ type Meta struct {
 	Doc   string          // one line
 	Scope Scope           // what a state belongs to
 	Kinds flow.KindSet    // records delivered to Handle
+	Needs flow.KindSet    // of Kinds, those without any of which it finds nothing: it is off when no input bears one
 	Emits []evidence.Spec // closed list; emitting another type is a bug
 }
 

@@ -13,8 +13,10 @@ import (
 
 const (
 	// Directories are not listed more often than this, however many names
-	// come and go.
-	lookGap = 10 * time.Millisecond
+	// come and go, and take no more than a tenth of the time when listing
+	// them is slow.
+	lookGap   = 10 * time.Millisecond
+	lookShare = 10
 	// The time of a directory's last change is coarse: one that changed this
 	// shortly before it was listed may have changed since.
 	coarse = 2 * time.Second
@@ -40,10 +42,15 @@ func (s *Set) discover(ctx context.Context, start func(*source)) {
 	s.touch() // what came before the watches were in place
 	s.wakeAll()
 	var looked time.Time
+	gap := lookGap
 	var fresh []*source
 	var stop <-chan struct{} = s.stop
 	look := func() {
-		looked = time.Now()
+		begun := time.Now()
+		defer func() {
+			looked = time.Now()
+			gap = max(lookGap, lookShare*looked.Sub(begun))
+		}()
 		fresh = append(fresh, s.lookAgain()...)
 		for _, src := range fresh {
 			if !src.announced {
@@ -88,7 +95,7 @@ func (s *Set) discover(ctx context.Context, start func(*source)) {
 			news = true
 		}
 		if news && stop != nil {
-			if wait := lookGap - time.Since(looked); wait > 0 {
+			if wait := gap - time.Since(looked); wait > 0 {
 				later.Reset(wait)
 			} else {
 				look()
@@ -212,7 +219,7 @@ func (s *Set) event(ev tail.Event) (news bool) {
 		if e != nil && e.src != nil {
 			e.src.poke()
 		}
-		if ev.Grown && e != nil && r.pending[e.path] == nil && (e.seg == nil || !e.seg.done) {
+		if ev.Grown && e != nil && !e.urgent(r) {
 			continue
 		}
 		if s.concerns(r, ev.Path) {
@@ -220,6 +227,15 @@ func (s *Set) event(ev tail.Event) (news bool) {
 		}
 	}
 	return news
+}
+
+// urgent reports whether a file that grew has to be looked at before the next
+// poll: one that was empty, or one that was thought to be finished.
+func (e *entry) urgent(r *root) bool {
+	if e.seg != nil {
+		return e.seg.done
+	}
+	return r.pending[e.path] != nil && e.info.Size() == 0
 }
 
 // concerns reports whether a path is one that the root lists.

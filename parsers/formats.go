@@ -5,7 +5,9 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"github.com/slips-go/slips/parsers/argus"
@@ -180,14 +182,10 @@ type opening struct {
 	copy     copyKey
 }
 
-// copyKey holds what copies of one log agree in: all of the first record but
-// its labels.
-type copyKey struct {
-	time, duration, origBytes, respBytes, origPkts, respPkts int64
-	kind                                                     flow.Kind
-	open                                                     bool
-	src, dst, uid, log, history                              string
-}
+// copyKey is what copies of one log agree in: the hash of all of the first
+// record but its labels. Part of it would not do: there may be many records
+// of one kind at the same time and without a uid.
+type copyKey [sha1.Size]byte
 
 // read decodes the head of a file up to its first record. whole means that
 // the head is all of the file, so that a last line without newline counts.
@@ -197,7 +195,6 @@ type copyKey struct {
 // renamed or compressed, and differs between files whose headers are alike.
 // When not even that line ends within headSize, the head itself is hashed.
 func (o *opening) read(dec Decoder, head []byte, whole bool) {
-	var dst flow.Flow
 	for at := 0; at < len(head); {
 		line := head[at:]
 		end := bytes.IndexByte(line, '\n')
@@ -213,6 +210,7 @@ func (o *opening) read(dec Decoder, head []byte, whole bool) {
 			}
 			return
 		}
+		var dst flow.Flow
 		err := dec.Decode(&dst, line)
 		if err == flow.ErrHeader { //nolint:errorlint // decoders return it bare
 			continue
@@ -232,19 +230,26 @@ func (o *opening) read(dec Decoder, head []byte, whole bool) {
 	}
 }
 
-func keyOf(f *flow.Flow) copyKey {
-	k := copyKey{
-		time: f.Time, duration: f.Duration, origBytes: f.OrigBytes, respBytes: f.RespBytes,
-		origPkts: f.OrigPkts, respPkts: f.RespPkts, kind: f.Kind, open: f.Open,
-		src: f.Src.String(), dst: f.Dst.String(), uid: strings.Clone(f.UID), history: strings.Clone(f.History),
+// keyOf hashes a record.
+func keyOf(f *flow.Flow) (k copyKey) {
+	h := sha1.New()
+	hash := func(v reflect.Value) {
+		for i := range v.NumField() {
+			switch name := v.Type().Field(i); {
+			case !name.IsExported(), name.Anonymous:
+			case name.Name == "Label", name.Name == "DetailedLabel":
+			case v.Field(i).Kind() != reflect.Pointer:
+				_, _ = fmt.Fprintf(h, "%s=%q\n", name.Name, fmt.Sprint(v.Field(i).Interface()))
+			case !v.Field(i).IsNil():
+				_, _ = fmt.Fprintf(h, "%s=%q\n", name.Name, fmt.Sprintf("%+v", v.Field(i).Elem().Interface()))
+			}
+		}
 	}
-	switch f.Kind { // one event may be in several logs of these kinds
-	case flow.Known:
-		k.log = strings.Clone(f.Known.Log)
-	case flow.SMB:
-		k.log = strings.Clone(f.SMB.Log)
-	default:
+	hash(reflect.ValueOf(f).Elem())
+	if f.Parts != nil {
+		hash(reflect.ValueOf(f.Parts).Elem())
 	}
+	h.Sum(k[:0])
 	return k
 }
 

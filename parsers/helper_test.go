@@ -73,7 +73,8 @@ type got struct {
 	rejects map[string]int
 	ignored int
 	idles   int // Idle marks
-	doubled int // Idle marks without lines since the one before
+	doubled int // Idle marks with nothing since the one before
+	resting bool
 	ended   bool
 	closed  bool
 	prints  []string // of the segments, in order
@@ -205,12 +206,14 @@ func (g *got) add(b *flow.Batch) {
 		g.prints = append(g.prints, b.Segment.Print)
 	}
 	g.prints[len(g.prints)-1] = b.Segment.Print
-	switch b.Mark {
-	case flow.Idle:
+	if b.Mark == flow.Idle {
 		g.idles++
-	case flow.Ended:
-		g.ended = true
+		if g.resting && len(b.Flows)+len(b.Rejects) == 0 {
+			g.doubled++
+		}
 	}
+	g.resting = b.Mark == flow.Idle
+	g.ended = b.Mark == flow.Ended
 }
 
 // until waits for a condition of what has come so far.

@@ -223,8 +223,9 @@ func TestRejects(t *testing.T) {
 	write(t, path, b.String())
 	now := time.Unix(1000, 0)
 	var log lockedBuffer
-	r := start(t, Options{Paths: []string{path}, Now: func() time.Time { return now },
-		Log: slog.New(slog.NewTextHandler(&log, nil))}, testFormats())
+	r := start(t, Options{
+		Paths: []string{path}, Now: func() time.Time { return now }, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	}, testFormats())
 	g := r.finish()["conn.log"]
 	r.want("conn.log", []int{0, 1, 2})
 	want := map[string]int{flow.ErrNumber.Error(): 1001, flow.ErrTooLong.Error(): 1}

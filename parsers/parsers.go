@@ -34,7 +34,7 @@ var (
 
 // Problem says what is wrong with a path. The rest of the input is analysed
 // all the same; a caller may turn it into an exit code.
-type Problem struct {
+type Problem struct { //nolint:errname // Set.Problems holds them, and that is how users call them
 	Path string // as given, or the file found behind it
 	Err  error
 }

@@ -40,8 +40,9 @@ func newPump(ctx context.Context, s *Set, path string) *pump {
 				p.err = err
 				return
 			}
-			defer f.Close()
-			defer context.AfterFunc(ctx, func() { f.Close() })()
+			// Closing it twice is harmless, and there is nothing to lose in a reader.
+			defer func() { _ = f.Close() }()
+			defer context.AfterFunc(ctx, func() { _ = f.Close() })()
 			r = f
 		}
 		for {
@@ -82,7 +83,8 @@ func (p *pump) Read(b []byte) (int, error) {
 			p.free <- p.buf
 			p.buf = nil
 		}
-		data, ok := []byte(nil), false
+		var data []byte
+		var ok bool
 		select {
 		case data, ok = <-p.data:
 		default:

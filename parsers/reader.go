@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,9 +18,9 @@ const (
 	// once, and double up to where reading in larger ones gains nothing.
 	firstBlock = 16 << 10
 	lastBlock  = 256 << 10
-	// With this many sources the blocks stay small, for each source holds some.
-	manySources = 64
-	manyBlock   = 64 << 10
+	// All sources together hold no more than this in blocks, as long as that
+	// leaves each firstBlock.
+	allBlocks = 128 << 20
 
 	keepData = 1 << 20 // a batch's memory is given back when a long line made it larger
 
@@ -51,11 +52,8 @@ type reader struct {
 
 func (s *Set) newReader(src *source) *reader {
 	r := &reader{
-		s: s, src: src, pool: make(chan *flow.Batch, s.opts.Batches), max: lastBlock,
+		s: s, src: src, pool: make(chan *flow.Batch, s.opts.Batches), max: max(firstBlock, min(lastBlock, allBlocks/(s.opts.Batches*max(1, len(s.sources))))),
 		log: throttle{log: s.log, now: s.opts.Now, source: src.name},
-	}
-	if len(s.sources) > manySources {
-		r.max = manyBlock
 	}
 	return r
 }
@@ -437,8 +435,16 @@ func (c *cursor) step(ctx context.Context) bool {
 		c.deliver(flow.Idle)
 		return true
 	}
+	from := c.f.Offset()
 	data, err := c.f.Next(c.b.Data, c.size)
 	c.b.Data = data
+	if c.s.opts.Follow && !c.over && (err == nil || errors.Is(err, io.EOF)) {
+		// Looked at behind the read: what passes was read before the file was
+		// written over, if it was.
+		if rewritten, err := c.f.Rewritten(); err != nil || rewritten {
+			return c.rewritten(ctx, from, err)
+		}
+	}
 	c.count()
 	var corrupt *tail.CorruptError
 	switch {
@@ -527,9 +533,6 @@ func (c *cursor) atEnd(ctx context.Context) bool {
 	case c.limited:
 		return false
 	}
-	if rewritten, err := c.f.Rewritten(); err != nil || rewritten {
-		return c.rewritten(ctx, err)
-	}
 	c.s.mu.Lock()
 	final, next := c.src.final, len(c.src.queue) > 0
 	c.s.mu.Unlock()
@@ -552,13 +555,7 @@ func (c *cursor) atEnd(ctx context.Context) bool {
 		c.f.Limit(st.Size())
 		return true
 	}
-	if !c.wait(ctx, c.s.opts.Poll) {
-		return false
-	}
-	if rewritten, err := c.f.Rewritten(); err != nil || rewritten {
-		return c.rewritten(ctx, err)
-	}
-	return true
+	return c.wait(ctx, c.s.opts.Poll)
 }
 
 // still reports whether the file has not been written for a while.
@@ -584,9 +581,9 @@ func (c *cursor) last(ctx context.Context) {
 }
 
 // rewritten goes on when a followed file was truncated or written over under
-// its reader. Who rotates by copying left a copy: what was not read yet is
+// its reader, who has all lines of it up to offset from. Who rotates by copying left a copy: what was not read yet is
 // read from there. The new content becomes the next segment.
-func (c *cursor) rewritten(ctx context.Context, err error) bool {
+func (c *cursor) rewritten(ctx context.Context, from int64, err error) bool {
 	if err != nil {
 		c.lost(ctx, c.seg.opened, err)
 		return false
@@ -609,7 +606,7 @@ func (c *cursor) rewritten(ctx context.Context, err error) bool {
 	copied, ok := c.s.find(c.src.root, c.seg, filepath.Base(path))
 	if ok && copied != path {
 		if f, err := tail.Open(copied); err == nil {
-			if _, err := f.Skip(c.f.Offset(), nil); err == nil {
+			if _, err := f.Skip(from, nil); err == nil {
 				c.s.log.Info("log truncated; reading its end from the copy", "source", c.src.name, "file", path, "copy", copied)
 				c.f.Close()
 				c.f, c.over = f, true
@@ -622,7 +619,7 @@ func (c *cursor) rewritten(ctx context.Context, err error) bool {
 		}
 	}
 	c.s.log.Warn("log truncated, and no copy of it found; lines written just before may be lost",
-		"source", c.src.name, "file", path, "offset", c.f.Offset())
+		"source", c.src.name, "file", path, "offset", from)
 	if c.f.Held() > 0 && c.batch(ctx) {
 		c.reject(&flow.SyntaxError{Source: path, Line: c.line + 1, Err: flow.ErrTruncated})
 	}

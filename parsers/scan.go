@@ -380,7 +380,7 @@ func (s *Set) changed(r *root, e *entry, now os.FileInfo) bool {
 	}
 	grown := now.Size() != e.info.Size() || !now.ModTime().Equal(e.info.ModTime())
 	if r.pending[e.path] != nil {
-		return grown || e.err == errUnsettled
+		return grown || errors.Is(e.err, errUnsettled)
 	}
 	return grown && now.Size() < e.info.Size()
 }
@@ -408,7 +408,7 @@ func (s *Set) renamed(r *root, f found) {
 		if e.seg != e.src.cur && e.seg.print == "" {
 			// It had no record when it was queued. Now it may, and takes its
 			// place among the others by it.
-			if o, err := openingOf(f.path, e.seg.format); err == nil {
+			if o, err := openingOf(f.path, e.seg.format, false); err == nil {
 				e.seg.info, e.seg.print, e.seg.end = f.info, o.print, o.end
 				r.remember(e.group, o.print)
 			}
@@ -555,6 +555,9 @@ func (s *Set) place(r *root, e *entry) (*source, *segment) {
 	}
 	key := dirKey{filepath.Dir(e.path), e.opening.copy}
 	other := r.copies[key]
+	if r.begun {
+		other = nil // rotations may begin alike by chance; only what is beside each other from the start is compared
+	}
 	if r.prints[e.group+e.opening.print] && e.opening.print != "" || e.opening.known && other != nil {
 		s.copyOf(r, e, other)
 		return nil, nil
@@ -574,7 +577,7 @@ func (s *Set) place(r *root, e *entry) (*source, *segment) {
 	}
 	e.src, e.seg = src, seg
 	r.remember(e.group, seg.print)
-	if e.opening.known {
+	if e.opening.known && !r.begun {
 		r.copies[key] = e
 	}
 	return src, seg
@@ -584,9 +587,6 @@ func (s *Set) place(r *root, e *entry) (*source, *segment) {
 // leaves behind is no news; two logs beside each other from the start are.
 func (s *Set) copyOf(r *root, e, other *entry) {
 	s.skipped++
-	if other != nil && other.src != nil && e.opening.print == other.opening.print && os.SameFile(e.info, other.info) {
-		e.src, e.seg = other.src, other.seg
-	}
 	if r.begun {
 		for _, src := range s.sources { // the file being read, whose directory went away and came back
 			if src.root == r && src.cur != nil && src.cur.print == e.opening.print && os.SameFile(src.cur.info, e.info) {
@@ -689,12 +689,13 @@ func begins(seg *segment, path string) bool {
 
 // printOf returns the fingerprint of the file at path.
 func printOf(path string, f *format) (string, error) {
-	o, err := openingOf(path, f)
+	o, err := openingOf(path, f, true)
 	return o.print, err
 }
 
-// openingOf reads what the beginning of the file at path tells.
-func openingOf(path string, f *format) (o opening, err error) {
+// openingOf reads what the beginning of the file at path tells. ended means
+// that its last line counts even without a newline.
+func openingOf(path string, f *format, ended bool) (o opening, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return o, err
@@ -708,7 +709,7 @@ func openingOf(path string, f *format) (o opening, err error) {
 			return o, err
 		}
 		o = opening{end: unknownEnd}
-		o.read(f.fresh(hint(logOf(f.name, filepath.Base(path)))), head, len(head) < n)
+		o.read(f.fresh(hint(logOf(f.name, filepath.Base(path)))), head, ended && len(head) < n)
 		if o.print != "" || len(head) < n {
 			break
 		}

@@ -572,3 +572,40 @@ func BenchmarkEngine(b *testing.B) {
 		})
 	}
 }
+
+// A module that needs a kind no input bears is off, and on again once a record
+// of it comes all the same.
+func TestModulesSleepAndWake(t *testing.T) {
+	logs := traffic(2, 500)
+	mods := load(t)
+	mods[3].Spec.Needs = flow.Of(flow.Conn, flow.DNS) // unresolved
+	run := func(in ...flow.Input) (string, profiler.Snapshot) {
+		e, err := profiler.New(config(2, 64), mods, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out record
+		if err := e.Run(t.Context(), profiler.Inputs{Initial: in}, &out); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(out.lines, ""), e.Stats().Snapshot()
+	}
+	input := func(name string, k flow.KindSet, recs []rec) flow.Input {
+		i := feed(name, recs, 50)
+		i.Kinds = k
+		return i
+	}
+	got, s := run(input("conn", flow.Of(flow.Conn), logs["conn"]))
+	if strings.Contains(got, "UNRESOLVED") || !strings.Contains(got, "FANOUT") || s.Modules[3].Calls != 0 || !slices.Equal(s.Modules[3].Missing, []string{"dns"}) {
+		t.Errorf("without DNS: %+v", s.Modules[3])
+	}
+	if _, s = run(input("conn", 0, logs["conn"])); s.Modules[3].Calls != 500 {
+		t.Errorf("of unknown kinds: %+v", s.Modules[3])
+	}
+	// What seemed to be a log of connections goes on with DNS.
+	mixed := append(slices.Clone(logs["conn"][:200]), logs["dns"][200:]...)
+	_, s = run(input("conn", flow.Of(flow.Conn), mixed))
+	if s.Modules[3].Calls != 300 || s.Modules[1].Calls != 300 {
+		t.Errorf("after waking: %+v %+v", s.Modules[1], s.Modules[3])
+	}
+}

@@ -70,10 +70,25 @@ type lane struct {
 func newLane(e *Engine, n int, network bool) *lane {
 	l := &lane{e: e, n: n, in: make(chan msg, 4), next: endOfTime, cnt: make([]counter, len(e.mods)),
 		freeItems: make(chan []item, 8), freeFlows: make(chan []*flow.Flow, 8)}
-	for j, m := range e.mods {
+	for _, m := range e.mods {
 		l.domain = append(l.domain, domainOf(m.Spec))
 		l.wants = append(l.wants, m.Run.Chooser())
-		if (m.Spec.Scope == modules.Network) != network {
+	}
+	if network {
+		l.netst = make([]any, len(e.mods))
+	}
+	l.choose(make([]bool, len(e.mods)))
+	l.cx = modules.NewContext(&l.host)
+	l.host.Net = &profile.Network{}
+	l.host.Emit, l.host.After, l.host.At = l.emit, l.after, func(t int64) profile.Window { return e.seq.window(t) }
+	return l
+}
+
+// choose sets which modules run on which records. off has a value for each.
+func (l *lane) choose(off []bool) {
+	l.byKind, l.perWindow = [flow.NumKinds][]int{}, 0
+	for j, m := range l.e.mods {
+		if off[j] || (m.Spec.Scope == modules.Network) != (l.netst != nil) {
 			continue
 		}
 		for k := range flow.NumKinds {
@@ -85,13 +100,6 @@ func newLane(e *Engine, n int, network bool) *lane {
 			}
 		}
 	}
-	if network {
-		l.netst = make([]any, len(e.mods))
-	}
-	l.cx = modules.NewContext(&l.host)
-	l.host.Net = &profile.Network{}
-	l.host.Emit, l.host.After, l.host.At = l.emit, l.after, func(t int64) profile.Window { return e.seq.window(t) }
-	return l
 }
 
 // found is what a lane has to say about one round.
@@ -106,6 +114,9 @@ type found struct {
 
 func (l *lane) run(res chan<- found) {
 	for m := range l.in {
+		if m.wake {
+			l.choose(make([]bool, len(l.e.mods)))
+		}
 		l.nets = m.nets
 		for l.pos, l.at = 0, -1; l.pos < len(m.flows); {
 			l.guard(func() { l.network(m.flows) })

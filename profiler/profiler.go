@@ -160,6 +160,7 @@ func (e *Engine) Run(ctx context.Context, in Inputs, out Sink) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
+	e.sleep(in)
 	res := make(chan found, 2*len(e.lanes))
 	var lanes sync.WaitGroup
 	for _, l := range e.lanes {
@@ -188,6 +189,39 @@ func (e *Engine) Run(ctx context.Context, in Inputs, out Sink) error {
 	return errors.Join(failed, err)
 }
 
+// sleep switches off the modules that can find nothing in a replay of in,
+// because no input bears records of a kind they need. Should one come all the
+// same, the sequencer wakes them.
+func (e *Engine) sleep(in Inputs) {
+	if e.cfg.Follow {
+		return // a log may turn up late
+	}
+	var kinds flow.KindSet
+	for _, i := range in.Initial {
+		if i.Kinds == 0 {
+			return
+		}
+		kinds |= i.Kinds
+	}
+	off := make([]bool, len(e.mods))
+	any := false
+	for j, m := range e.mods {
+		if missing := m.Spec.Needs &^ kinds; missing != 0 {
+			off[j], any = true, true
+			e.stats.off[j] = missing.Names()
+			e.cfg.Log.Info("a module is off: the input has no log that it needs", "module", m.Spec.Name, "missing", missing.Names())
+		}
+	}
+	if !any {
+		return
+	}
+	e.seq.expect = kinds
+	e.seq.choose(off)
+	for _, l := range e.lanes {
+		l.choose(off)
+	}
+}
+
 // endOfTime is a stream time that no record reaches.
 const endOfTime = math.MaxInt64
 
@@ -207,6 +241,7 @@ type msg struct {
 	flows []*flow.Flow // for the network lane
 	nets  []*profile.Network
 	clock clocks
+	wake  bool // all modules are on from here
 	save  bool // encode the state behind this message
 	end   bool
 }

@@ -67,7 +67,7 @@ type sequencer struct {
 	ins    []*input
 	seq    uint64
 	now    int64 // greatest At so far
-	low    int64 // what all inputs have reached; never goes back
+	low    int64 // what all inputs have reached; see lower
 	origin atomic.Int64
 	began  bool
 	first  int64
@@ -78,6 +78,8 @@ type sequencer struct {
 
 	hosts   *hosts
 	netWant flow.KindSet // kinds that Network modules read
+	expect  flow.KindSet // kinds of a replay in which modules are off; 0: all
+	waking  bool         // the next round wakes them
 
 	items    [][]item
 	flows    []*flow.Flow
@@ -96,12 +98,27 @@ func newSequencer(e *Engine) *sequencer {
 		e: e, index: make(map[netip.Addr]int32), profs: make([]prof, 1), hosts: newHosts(e.cfg.Home, 2*e.cfg.MaxProfiles),
 		items: make([][]item, e.cfg.Lanes), low: minTime, now: minTime, last: -1,
 	}
-	for _, m := range e.mods {
-		if m.Spec.Scope == modules.Network {
+	s.choose(make([]bool, len(e.mods)))
+	return s
+}
+
+// choose sets which records the network lane gets. off has a value for each module.
+func (s *sequencer) choose(off []bool) {
+	s.netWant = 0
+	for j, m := range s.e.mods {
+		if m.Spec.Scope == modules.Network && !off[j] {
 			s.netWant |= m.Spec.Kinds
 		}
 	}
-	return s
+}
+
+// wake switches all modules on again: a record came of a kind that no input
+// seemed to bear.
+func (s *sequencer) wake(f *flow.Flow) {
+	s.flush(false, false)
+	s.expect, s.waking = 0, true
+	s.choose(make([]bool, len(s.e.mods)))
+	s.e.cfg.Log.Warn("a log holds records that it did not begin with; modules that were off are on from here", "kind", f.Kind.String())
 }
 
 // minTime is a stream time before all records.
@@ -267,6 +284,9 @@ func (s *sequencer) merge() {
 func (s *sequencer) pass(in *input) {
 	b := in.batch
 	f := &b.Flows[in.i]
+	if s.expect != 0 && !s.expect.Has(f.Kind) {
+		s.wake(f)
+	}
 	if !s.began {
 		s.began = true
 		o := f.Time
@@ -302,9 +322,11 @@ func (s *sequencer) pass(in *input) {
 	s.settle(in)
 }
 
-// lower raises s.low to what all inputs have reached that are not silent. One
+// lower sets s.low to what all inputs have reached that are not silent. One
 // that has ended counts as one that is idle: when following, an input ends
-// because the program stops, and goes on after the next start.
+// because the program stops, and goes on after the next start. When a log
+// turns up late s.low goes back to where that log begins: what was decided
+// stays decided, and what was not waits for it.
 func (s *sequencer) lower() {
 	low := int64(endOfTime)
 	for _, in := range s.ins {
@@ -316,7 +338,7 @@ func (s *sequencer) lower() {
 	if low == endOfTime {
 		low = s.now
 	}
-	s.low = max(s.low, low)
+	s.low = low
 }
 
 // silent reports whether an idle input has been so long enough not to hold
@@ -451,7 +473,7 @@ func (s *sequencer) flush(save, end bool) {
 		}
 	}
 	for i, l := range s.e.lanes {
-		m := msg{round: r, clock: c, save: save, end: end}
+		m := msg{round: r, clock: c, wake: s.waking, save: save, end: end}
 		if i < len(s.items) {
 			m.items = s.items[i]
 			s.items[i] = l.spare()
@@ -462,7 +484,7 @@ func (s *sequencer) flush(save, end bool) {
 		l.in <- m
 	}
 	s.e.stats.sequenced(s.seq, s.now, s.first, s.began, save || end || s.rounds%64 == 0)
-	s.rnd, s.count = nil, 0
+	s.rnd, s.count, s.waking = nil, 0, false
 	if save {
 		// Nothing may go on meanwhile: what the sink saves has to be of one moment.
 		select {

@@ -26,7 +26,8 @@ type sourceCount struct {
 type Stats struct {
 	records, late, evicted, profiles, profilesSeen, windowsCut, now, first atomic.Int64
 
-	names   []string // of the modules
+	names   []string   // of the modules
+	off     [][]string // for each module that is off, the kinds it misses; written before the run
 	mu      sync.Mutex
 	sources []*sourceCount
 	base    []counter         // of runs before a restart
@@ -35,7 +36,7 @@ type Stats struct {
 }
 
 func newStats(mods []Loaded) *Stats {
-	s := &Stats{lanes: make(map[int][]counter), base: make([]counter, len(mods))}
+	s := &Stats{lanes: make(map[int][]counter), base: make([]counter, len(mods)), off: make([][]string, len(mods))}
 	for _, m := range mods {
 		s.names = append(s.names, m.Spec.Name)
 	}
@@ -57,7 +58,8 @@ type ModuleStats struct {
 	Timers   int64
 	Evidence int64
 	Panics   int64
-	Nanos    int64 // estimated from one record in 256
+	Missing  []string // the kinds of record it needs and the input does not have: it was off
+	Nanos    int64    // estimated from one record in 256
 }
 
 // Snapshot is a copy of all counters.
@@ -86,7 +88,7 @@ func (s *Stats) Snapshot() Snapshot {
 	defer s.mu.Unlock()
 	x.Sources = slices.Clone(s.copies)
 	for j, n := range s.names {
-		m := ModuleStats{Name: n}
+		m := ModuleStats{Name: n, Missing: s.off[j]}
 		add := func(c *counter) {
 			m.Calls += c.calls
 			m.Timers += c.timers

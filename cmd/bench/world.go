@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -52,6 +54,14 @@ type server struct {
 	looked int64 // when anybody asked for the name last, µs
 }
 
+// addr returns the address at which src reaches the server.
+func (s *server) addr(src netip.Addr) netip.Addr {
+	if src.Is6() {
+		return s.v6
+	}
+	return s.v4
+}
+
 // world makes the traffic of one network, always the same for a seed.
 type world struct {
 	rng     *rand.Rand
@@ -67,10 +77,12 @@ type world struct {
 	tries   [numHosts]int64 // of each hostile host
 	names   int64           // made up by infected hosts
 	emit    func(at int64, r *record)
+	tick    func(now int64)
 }
 
 var (
 	gateway  = netip.AddrFrom4([4]byte{10, 0, 0, 1}) // resolver, and all guests behind NAT
+	upstream = netip.AddrFrom4([4]byte{9, 9, 9, 9})
 	scanner  = netip.AddrFrom4([4]byte{10, 0, 9, 9})
 	fileHost = netip.AddrFrom4([4]byte{10, 0, 1, 10})
 	dcHost   = netip.AddrFrom4([4]byte{10, 0, 1, 5})
@@ -80,10 +92,10 @@ var (
 
 // newWorld returns a world that will make limit records, rate for each second
 // of its time. It gives each to emit with the time at which Zeek would write
-// its line.
-func newWorld(seed uint64, limit, rate int64, all bool, emit func(at int64, r *record)) *world {
+// its line, and before that tells tick the time before which no more will be.
+func newWorld(seed uint64, limit, rate int64, all bool, emit func(at int64, r *record), tick func(now int64)) *world {
 	w := &world{
-		rng: rand.New(rand.NewPCG(seed, 0x51195)), all: all, limit: limit, gap: 1_000_000 / rate, emit: emit,
+		rng: rand.New(rand.NewPCG(seed, 0x51195)), all: all, limit: limit, gap: 1_000_000 / rate, emit: emit, tick: tick,
 		now: 1_760_000_400_000_000, // 2025-10-09
 	}
 	for i := range numHosts {
@@ -122,7 +134,7 @@ func scramble(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-func (w *world) n(n int64) int64         { return w.rng.Int64N(n) }
+func (w *world) n(n int64) int64          { return w.rng.Int64N(n) }
 func (w *world) between(a, b int64) int64 { return a + w.rng.Int64N(b-a) }
 
 // skewed returns an index below n; low ones come more often.
@@ -134,6 +146,7 @@ func (w *world) skewed(n int) int {
 // run makes all records.
 func (w *world) run() {
 	for w.made < w.limit {
+		w.tick(w.now)
 		switch r := w.n(1000); {
 		case w.probes*10 <= w.made: // a tenth of all records
 			w.probe()
@@ -161,6 +174,10 @@ func (w *world) put(r *record, delay int64) {
 // conn returns a new connection that begins now.
 func (w *world) conn(src, dst netip.Addr, proto string, dp uint16) record {
 	w.uid++
+	if src.Is6() && dst.Is4() { // the local machines have both
+		b := dst.As4()
+		dst = v6(0xfd12_3456_789a_0001, uint64(binary.BigEndian.Uint32(b[:])))
+	}
 	r := record{
 		kind: connLog, ts: w.now, uid: w.uid, src: src, dst: dst, proto: proto, dp: dp, server: -1,
 		sp: uint16(w.between(32768, 61000)),
@@ -219,19 +236,29 @@ func (w *world) refused(r *record, silent bool) {
 	w.put(r, delay)
 }
 
-// udp finishes an exchange of datagrams.
+// udp finishes an exchange of datagrams, or of echoes.
 func (w *world) udp(r *record, orig, resp, dur int64) {
 	r.dur, r.origBytes, r.respBytes, r.origPkts, r.respPkts = dur, orig, resp, 1+orig/1200, 1+resp/1200
 	r.state, r.history = "SF", "Dd"
+	switch {
+	case r.proto == "icmp":
+		r.state, r.history = "OTH", ""
+	case resp == 0:
+		r.state, r.history = "S0", "D"
+	}
 	if resp == 0 {
-		r.respPkts, r.state, r.history = 0, "S0", "D"
+		r.respPkts = 0
 	}
 	w.put(r, afterSilence)
 }
 
 // lookup asks the gateway for a name: of the server, or one that does not exist.
 func (w *world) lookup(src netip.Addr, server int32, nx bool) {
-	r := w.conn(src, gateway, "udp", 53)
+	resolver := gateway
+	if src == gateway {
+		resolver = upstream
+	}
+	r := w.conn(src, resolver, "udp", 53)
 	r.service, r.server, r.nx = "dns", server, nx
 	rtt := w.between(400, 60_000)
 	if w.all {
@@ -252,10 +279,7 @@ func (w *world) browse(src netip.Addr) {
 		w.lookup(src, i, false)
 		w.now += w.between(100, 5000)
 	}
-	dst := s.v4
-	if src.Is6() {
-		dst = s.v6
-	}
+	dst := s.addr(src)
 	// Most are over in seconds, few last minutes, very few hours.
 	dur := w.between(20_000, 4_000_000)
 	switch p := w.n(1000); {
@@ -326,7 +350,6 @@ func (w *world) normal(src netip.Addr) {
 		r := w.conn(src, gateway, "icmp", 0)
 		r.sp = 8
 		w.udp(&r, 56, 56, w.between(100, 3000))
-		// An echo has a history of its own, which is none.
 	default:
 		r := w.conn(src, mailHost, "tcp", 587)
 		r.service = "smtp"
@@ -371,23 +394,22 @@ func (w *world) hostile() {
 		}
 		s := int32(i % numServers)
 		w.lookup(src, s, false)
-		r := w.conn(src, w.servers[s].v4, "tcp", 443)
+		r := w.conn(src, w.servers[s].addr(src), "tcp", 443)
 		r.service, r.server = "ssl", s
 		w.tcp(&r, w.between(20e6, 300e6), w.between(9000, 90_000), w.between(30e6, 900e6))
 	case 4: // names that do not exist
 		w.names++
 		w.lookup(src, -1, true)
 	default: // a channel that is held open, and a look around
-		switch {
-		case n%15 == 0:
-			s := int32(i % numServers)
-			w.lookup(src, s, false)
-			r := w.conn(src, w.servers[s].v4, "tcp", 8443)
-			w.tcp(&r, w.between(9000, 90_000), w.between(9000, 90_000), w.between(1600e6, 10_000e6))
-		default:
+		if n%15 > 0 {
 			r := w.conn(src, netip.AddrFrom4([4]byte{10, 0, 1, byte(n)}), "icmp", 0)
 			r.sp = 8
 			w.udp(&r, 56, 0, -1)
+			return
 		}
+		s := int32(i % numServers)
+		w.lookup(src, s, false)
+		r := w.conn(src, w.servers[s].addr(src), "tcp", 8443)
+		w.tcp(&r, w.between(9000, 90_000), w.between(9000, 90_000), w.between(1600e6, 10_000e6))
 	}
 }

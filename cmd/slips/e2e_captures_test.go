@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -22,8 +21,6 @@ import (
 // This file makes the captures in testdata/captures. All traffic is invented,
 // and the same every time; testdata/README.md says what is in it.
 
-func updating() bool { return flag.Lookup("update").Value.String() == "true" }
-
 // captures returns the files of every capture, by their path in testdata/captures.
 func captures() map[string]string {
 	all := make(map[string]string)
@@ -41,7 +38,7 @@ func captures() map[string]string {
 func TestCapturesAreGenerated(t *testing.T) {
 	root := testdata("captures")
 	want := captures()
-	if updating() {
+	if *update {
 		must(t, os.RemoveAll(root))
 		for name, text := range want {
 			writeFile(t, filepath.Join(root, name), text)
@@ -463,7 +460,7 @@ func benignCapture() map[string]string {
 		w.resolve(w.at(25.05+float64(i)/9), "192.168.10.32", w.label(8)+".corp")
 	}
 	w.conn(connection{at: w.at(30), src: "192.168.10.31", dst: "192.88.99.14", dport: 443, service: "ssl", dur: 24 * time.Minute, out: 60_000_000, in: 80_000_000}) // a video call
-	w.conn(connection{at: w.at(32), src: "192.168.10.32", dst: "192.168.10.6", dport: 445, service: "smb", dur: 6 * time.Minute, out: 400_000_000, in: 3_000_000})   // a backup
+	w.conn(connection{at: w.at(32), src: "192.168.10.32", dst: "192.168.10.6", dport: 445, service: "smb", dur: 6 * time.Minute, out: 400_000_000, in: 3_000_000})  // a backup
 	for i := range 5 {
 		w.conn(connection{at: w.at(40 + float64(i)), src: "192.168.10.31", dst: fmt.Sprint("192.168.10.", 1+i), dport: 0, sport: 8, proto: "icmp", state: "OTH"})
 	}
@@ -544,12 +541,12 @@ func suricataCapture() map[string]string {
 		c := e.flow(connection{at: at.Add(30 * time.Millisecond), src: src, dst: s[1], dport: 443, service: "tls", dur: w.between(time.Second, time.Minute), out: 900, in: 20000})
 		e.add(c.at.Add(40*time.Millisecond), "tls", &c, map[string]any{"tls": map[string]any{"sni": s[0], "version": "TLS 1.3"}})
 	}
-	for i := range 8 {
-		visit(w.at(6*float64(i)), "10.20.30.21")
-		visit(w.at(6*float64(i)+2), "10.20.30.66")
+	for i := range 5 {
+		visit(w.at(9*float64(i)), "10.20.30.21")
+		visit(w.at(9*float64(i)+2), "10.20.30.66")
 	}
 	const bad = "10.20.30.66"
-	for i := range 14 {
+	for i := range 11 {
 		c := e.flow(connection{at: w.at(8 + float64(i)/5), src: bad, dst: "10.20.30.1", dport: 53, proto: "udp", service: "dns", dur: 15 * time.Millisecond, out: 30, in: 30})
 		e.add(c.at.Add(15*time.Millisecond), "dns", &c, map[string]any{"dns": map[string]any{
 			"version": 3, "type": "response", "id": w.rnd.IntN(65536), "rcode": "NXDOMAIN", "queries": []map[string]any{{"rrname": w.label(12) + ".example", "rrtype": "A"}},

@@ -10,8 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The flag belongs to the whole package: go test ./cmd/slips -update
-var _ = flag.Bool("update", false, "write testdata/captures and testdata/golden anew")
+// update is set by: go test ./cmd/slips -run 'TestCaptures|TestGolden' -update
+var update = flag.Bool("update", false, "write testdata/captures and testdata/golden anew")
 
 // goldenFiles are the files of alerts/ that depend on nothing but the input.
 func goldenFiles() []string {
@@ -61,7 +61,7 @@ func TestGolden(t *testing.T) {
 			for _, name := range goldenFiles() {
 				text := analyser.ReplaceAllString(readFile(t, filepath.Join(out, "alerts", name)), `"Model":"slips VERSION"`)
 				golden := testdata("golden", c.name, name)
-				if updating() {
+				if *update {
 					writeFile(t, golden, text)
 				}
 				if d := cmp.Diff(strings.Split(readFile(t, golden), "\n"), strings.Split(text, "\n")); d != "" {

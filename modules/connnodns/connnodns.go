@@ -33,6 +33,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "connections to public addresses that no DNS answer has named",
 	Scope: modules.Network,
 	Kinds: flow.Of(flow.Conn, flow.DNS),
+	Needs: flow.Of(flow.Conn, flow.DNS),
 	Emits: []evidence.Spec{{
 		Type: WithoutDNS, Level: evidence.Info, MITRE: []string{"T1071"},
 		Doc: "a host of the network connected to a public address that no DNS answer of the last 24 hours has named",

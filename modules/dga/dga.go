@@ -29,6 +29,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "many different names that do not exist",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.DNS),
+	Needs: flow.Of(flow.DNS),
 	Emits: []evidence.Spec{{
 		Type: NXDomains, Level: evidence.High, MITRE: []string{"T1568.002"},
 		Doc: "a host looked up many different names that do not exist",

@@ -34,6 +34,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "names resolved without a connection to the answers",
 	Scope: modules.PerProfile,
 	Kinds: flow.Of(flow.DNS, flow.Conn),
+	Needs: flow.Of(flow.Conn, flow.DNS),
 	Emits: []evidence.Spec{{
 		Type: WithoutConnection, Level: evidence.Info, MITRE: []string{"T1071.004"},
 		Doc: "a host resolved a name and connected to none of its addresses",

@@ -34,6 +34,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "many hosts asked by ICMP echo, timestamp or address mask requests",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.Conn),
+	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{
 		{Type: Address, Level: evidence.Medium, MITRE: []string{"T1018"}, Method: "Recon", Doc: "echo requests to many hosts"},
 		{Type: Timestamp, Level: evidence.Medium, MITRE: []string{"T1018"}, Method: "Recon", Doc: "timestamp requests to many hosts"},

@@ -30,6 +30,7 @@ var Spec = modules.Define(modules.Meta{
 	// be gone by then.
 	Scope: modules.PerProfile,
 	Kinds: flow.Of(flow.Conn),
+	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
 		Type: Long, Level: evidence.Low, MITRE: []string{"T1071", "T1095"}, Method: "Threshold",
 		Doc: "a connection lasts longer than the threshold",

@@ -40,6 +40,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "notices of Zeek's own scripts",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.Notice),
+	Needs: flow.Of(flow.Notice),
 	Emits: []evidence.Spec{
 		{Type: VerticalScan, Level: evidence.High, MITRE: []string{"T1046"}, Doc: "Zeek noticed a scan of many ports of one host"},
 		{Type: HorizontalScan, Level: evidence.High, MITRE: []string{"T1046"}, Doc: "Zeek noticed a scan of one port on many hosts"},

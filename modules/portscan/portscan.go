@@ -33,6 +33,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "many ports of one host, or one port of many hosts, tried without success",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.Conn),
+	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{
 		{Type: Vertical, Level: evidence.High, MITRE: []string{"T1046"}, Method: "Recon", Doc: "one host was tried on many ports"},
 		{Type: Horizontal, Level: evidence.High, MITRE: []string{"T1046"}, Method: "Recon", Doc: "one port was tried on many hosts"},

@@ -25,6 +25,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "flows from or to port 0 of a protocol that has ports",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.Conn),
+	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
 		Type: Port0, Level: evidence.High, MITRE: []string{"T1571"}, Doc: "port 0 was used, which no service or client does",
 	}},

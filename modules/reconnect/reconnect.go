@@ -29,6 +29,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "repeated connections to a port that refuses them, or to a telnet port that never answers",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.Conn),
+	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
 		Type: Attempts, Level: evidence.Medium, MITRE: []string{"T1071"}, Method: "Threshold",
 		Doc: "a host connects again and again and is refused",

@@ -30,6 +30,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "alerts of the sensor's own signatures",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.Alert),
+	Needs: flow.Of(flow.Alert),
 	Emits: []evidence.Spec{{
 		Type: SignatureAlert, Level: evidence.Medium, Method: "Signature",
 		Doc: "a signature of the sensor matched; the level follows the signature's severity",

@@ -32,6 +32,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "many failed SSH logins on one server",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.SSH),
+	Needs: flow.Of(flow.SSH),
 	Emits: []evidence.Spec{{
 		Type: PasswordGuessing, Level: evidence.Medium, MITRE: []string{"T1110.001"},
 		Doc: "a host failed to log in to one SSH server many times",

@@ -32,6 +32,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "SSH logins that succeeded",
 	Scope: modules.PerProfile,
 	Kinds: flow.Of(flow.SSH, flow.Conn),
+	Needs: flow.Of(flow.SSH),
 	Emits: []evidence.Spec{{
 		Type: Successful, Level: evidence.Info, MITRE: []string{"T1021.004"},
 		Doc: "an SSH login succeeded, by Zeek's word or by the bytes of the session",

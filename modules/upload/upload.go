@@ -29,6 +29,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:   "much data sent in one flow, or to one host within a window",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.Conn),
+	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
 		Type: Upload, Level: evidence.Medium, MITRE: []string{"T1048", "T1041", "T1567"}, Method: "Threshold",
 		Doc: "much data was sent to one host",

@@ -170,6 +170,9 @@ func (b *Batch) Drop() { b.Flows = b.Flows[:len(b.Flows)-1] }
 // Input is one source of records: a log with its rotations, a file, a stream.
 type Input struct {
 	Name string // unique, the same after a restart; it decides between records of equal time
+	// Kinds are those that records of the source can be of; 0 when its reader
+	// does not know.
+	Kinds KindSet
 	// C carries the source's batches in order. The reader closes it behind the
 	// batch marked Ended, or after its context ends.
 	C <-chan *Batch

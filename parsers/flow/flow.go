@@ -62,6 +62,10 @@ func (k Kind) String() string {
 // KindSet is a set of kinds.
 type KindSet uint32
 
+// NoKind is the set of a source whose records are of no kind that is used. It
+// is not the empty set, which stands for not knowing.
+const NoKind KindSet = 1 << 31
+
 // Of returns the set of kinds.
 func Of(kinds ...Kind) KindSet {
 	var s KindSet

@@ -138,7 +138,7 @@ func Open(path string) (*File, error) {
 		return nil, err
 	}
 	if st, err := file.Stat(); err != nil || st.IsDir() {
-		file.Close()
+		_ = file.Close()
 		if err == nil {
 			err = fmt.Errorf("%s: is a directory", path)
 		}
@@ -148,7 +148,7 @@ func Open(path string) (*File, error) {
 	var magic [4]byte
 	n, err := file.ReadAt(magic[:], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		file.Close()
+		_ = file.Close()
 		return nil, err
 	}
 	if err := f.unpack(magic[:n]); err != nil {
@@ -182,6 +182,7 @@ func (f *File) unpack(magic []byte) error {
 	f.packing = Detect(magic)
 	f.r = &f.raw
 	switch f.packing {
+	case Plain:
 	case Gzip:
 		z, err := gzip.NewReader(&f.raw)
 		if err != nil { // cut within its header: nothing to deliver, but a file all the same
@@ -215,12 +216,9 @@ func (f *File) Close() {
 		f.close()
 	}
 	if f.f != nil {
-		f.f.Close()
+		_ = f.f.Close() // it was only read
 	}
 }
-
-// Path returns what the file was opened as.
-func (f *File) Path() string { return f.path }
 
 // Packing returns how the file is compressed. Only plain files grow.
 func (f *File) Packing() Compression { return f.packing }

@@ -348,7 +348,7 @@ func TestSkip(t *testing.T) {
 	ls := strings.SplitAfter(text.String(), "\n")
 	for name, data := range map[string]string{"plain": text.String(), "gzip": gz(t, text.String())} {
 		offset := int64(0)
-		for i := 0; i < 3000; i++ {
+		for i := range 3000 {
 			if i%97 == 0 || i > 2997 {
 				f, err := Open(put(t, data))
 				if err != nil {

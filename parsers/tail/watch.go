@@ -105,6 +105,6 @@ func Translate(e fsnotify.Event) Event {
 // Close ends the watching.
 func (w *Watcher) Close() {
 	if w.fs != nil {
-		w.fs.Close()
+		_ = w.fs.Close()
 	}
 }

@@ -520,3 +520,21 @@ func TestGuess(t *testing.T) {
 		}
 	}
 }
+
+func TestKindsOfFiles(t *testing.T) {
+	f := func(head, log string, want flow.KindSet) {
+		t.Helper()
+		if got := Kinds([]byte(head), log); got != want {
+			t.Errorf("%q of %q: %v, want %v", head, log, got.Names(), want.Names())
+		}
+	}
+	f("#separator \\x09\n#path\tdns\n#fields\tts\n", "", flow.Of(flow.DNS))
+	f("#path\tdns\n", "conn", flow.Of(flow.DNS))                     // the header knows better than the name
+	f("#path\tconn\n1\t2\n#path\tdns\n", "conn", flow.Of(flow.Conn)) // more than one: the name is the guess
+	f(`{"ts":1}`, "conn", flow.Of(flow.Conn))
+	f(`{"ts":1}`, "open_conn", flow.Of(flow.Conn))
+	f(`{"ts":1}`, "", 0)
+	f(`{"ts":1,"_path":"conn"}`, "conn", 0) // a stream that may mix
+	f("#path\tstats\n", "stats", flow.NoKind)
+	f("#path\tmine\n", "", 0)
+}

@@ -100,6 +100,33 @@ func LogName(fileName string) (name string, ok bool) {
 	return l.name, true
 }
 
+// Kinds returns which kinds of record a file seems to hold: head is its first
+// up to 64 KiB, log what LogName made of its name. It is 0 when that cannot be
+// told, as for a stream of several logs. A file may still change its mind
+// further on. Any goroutine may call it.
+func Kinds(head []byte, log string) flow.KindSet {
+	text := flow.Alias(head)
+	for _, key := range []string{`"_path"`, `"@path"`, `"@stream"`, `"_log_type"`, `"_write_ts"`} {
+		if strings.Contains(text, key) {
+			return 0
+		}
+	}
+	if _, rest, ok := strings.Cut(text, "#path"); ok && !strings.Contains(rest, "#path") {
+		line, _, whole := strings.Cut(rest, "\n")
+		if whole && len(line) > 1 {
+			log = strings.TrimSpace(line[1:])
+		}
+	}
+	l, _ := find(log)
+	switch {
+	case l == nil:
+		return 0
+	case !l.used: // its records are ignored
+		return flow.NoKind
+	}
+	return flow.Of(l.kind)
+}
+
 // hasComponent reports whether one of the parts of s between dots is want.
 func hasComponent(s, want string) bool {
 	for s != "" {

@@ -72,18 +72,6 @@ func (n *Network) IsDHCPServer(a netip.Addr) bool {
 	return false
 }
 
-// specialV4 are the blocks that Python's ipaddress calls private (IANA's
-// special-purpose registry, not globally reachable), which the reference's
-// rules build on. 100.64.0.0/10 is neither private nor global there.
-var specialV4 = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.0.0.0/29"), netip.MustParsePrefix("192.0.0.170/31"),
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.168.0.0/16"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
-	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
-}
-
 var specialV6 = []netip.Prefix{
 	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("fc00::/7"),
 	netip.MustParsePrefix("fe80::/10"),
@@ -94,16 +82,7 @@ var specialV6 = []netip.Prefix{
 func IsPrivate(a netip.Addr) bool {
 	a = a.Unmap()
 	if a.Is4() {
-		// The three blocks of RFC 1918 decide most calls.
-		if b := a.As4(); b[0] == 10 || (b[0] == 192 && b[1] == 168) || (b[0] == 172 && b[1]&0xf0 == 16) {
-			return true
-		}
-		for _, p := range specialV4 {
-			if p.Contains(a) {
-				return true
-			}
-		}
-		return false
+		return private4(a.As4())
 	}
 	for _, p := range specialV6 {
 		if p.Contains(a) {
@@ -111,6 +90,33 @@ func IsPrivate(a netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// private4 knows the blocks that Python's ipaddress calls private (IANA's
+// special-purpose registry, not globally reachable), which the reference's
+// rules build on. 100.64.0.0/10 is neither private nor global there. It is
+// asked several times for each record, so it is a switch and no list.
+func private4(b [4]byte) bool {
+	switch b[0] {
+	case 0, 10, 127:
+		return true
+	case 169:
+		return b[1] == 254
+	case 172:
+		return b[1]&0xf0 == 16
+	case 192:
+		switch b[1] {
+		case 168:
+			return true
+		case 0: // 192.0.0.0/29, 192.0.0.170/31 and 192.0.2.0/24
+			return b[2] == 2 || b[2] == 0 && (b[3] < 8 || b[3]&^1 == 170)
+		}
+	case 198: // 198.18.0.0/15 and 198.51.100.0/24
+		return b[1]&^1 == 18 || b[1] == 51 && b[2] == 100
+	case 203:
+		return b[1] == 0 && b[2] == 113
+	}
+	return b[0] >= 240
 }
 
 // IsBroadcast reports whether a is the limited broadcast address.

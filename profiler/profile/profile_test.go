@@ -33,6 +33,11 @@ func TestAddresses(t *testing.T) {
 		{"fe80::1", true, false, false}, {"fd00::1", true, false, true}, {"2001:4860:4860::8888", false, true, true},
 		{"ff02::1", false, false, false}, {"::1", true, false, false}, {"::ffff:10.0.0.1", true, false, true},
 		{"::ffff:8.8.8.8", false, true, true},
+		{"192.0.0.7", true, false, true}, {"192.0.0.8", false, true, true}, {"192.0.0.171", true, false, true},
+		{"192.0.0.172", false, true, true}, {"192.0.1.1", false, true, true}, {"192.169.0.1", false, true, true},
+		{"198.17.255.255", false, true, true}, {"198.19.1.1", true, false, true}, {"198.20.0.0", false, true, true},
+		{"198.51.100.9", true, false, true}, {"203.0.113.1", true, false, true}, {"203.0.114.1", false, true, true},
+		{"169.253.1.1", false, true, true}, {"239.255.255.255", false, false, false}, {"240.0.0.1", true, false, false},
 	} {
 		a := netip.MustParseAddr(c.a)
 		if got := IsPrivate(a); got != c.private {
