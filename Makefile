@@ -85,7 +85,7 @@ bench: ## Go benchmarks, six times each, for benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
 
 .PHONY: bench-tools
-bench-tools: build
+bench-tools: build ## what the two targets below use
 	@mkdir -p $(BENCH_DIR)
 	$(GO) build -o $(BENCH_DIR)/bench ./cmd/bench
 

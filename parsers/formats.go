@@ -37,15 +37,22 @@ type format struct {
 	name  string
 	sniff func(head []byte) bool
 	fresh func(log string) Decoder
+	kinds func(head []byte, log string) flow.KindSet // see flow.Input
 }
+
+// anyKind is format.kinds where every line may be something else.
+func anyKind([]byte, string) flow.KindSet { return 0 }
+
+// flows is format.kinds of the formats that know connections only.
+func flows([]byte, string) flow.KindSet { return flow.Of(flow.Conn, flow.ARP) }
 
 // formats returns the formats in the order in which they are tried.
 func formats() []format {
 	return []format{
-		{"zeek", zeek.Sniff, func(log string) Decoder { return zeek.New(log) }},
-		{"suricata", suricata.Sniff, func(string) Decoder { return suricata.New() }},
-		{"argus", argus.Sniff, func(string) Decoder { return argus.New() }},
-		{"nfdump", nfdump.Sniff, func(string) Decoder { return nfdump.New() }},
+		{"zeek", zeek.Sniff, func(log string) Decoder { return zeek.New(log) }, zeek.Kinds},
+		{"suricata", suricata.Sniff, func(string) Decoder { return suricata.New() }, anyKind},
+		{"argus", argus.Sniff, func(string) Decoder { return argus.New() }, flows},
+		{"nfdump", nfdump.Sniff, func(string) Decoder { return nfdump.New() }, flows},
 	}
 }
 
@@ -179,6 +186,7 @@ type opening struct {
 	known    bool   // the first record could be decoded
 	foreign  bool   // no record in the head belongs to a log that is known
 	labelled bool
+	kinds    flow.KindSet // of the file's records; 0: not known
 	copy     copyKey
 }
 

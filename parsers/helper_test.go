@@ -56,7 +56,8 @@ func (d *numbers) Decode(dst *flow.Flow, line []byte) error {
 
 func testFormats() []format {
 	return []format{{
-		name: "zeek", // so that file names are grouped as Zeek's are
+		kinds: anyKind,
+		name:  "zeek", // so that file names are grouped as Zeek's are
 		sniff: func(head []byte) bool {
 			return len(head) > 0 && (head[0] == '#' || head[0] == '-' || head[0] >= '0' && head[0] <= '9')
 		},

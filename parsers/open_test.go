@@ -483,7 +483,7 @@ func BenchmarkReader(b *testing.B) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		b.Fatal(err)
 	}
-	known := []format{{"zeek", func([]byte) bool { return true }, func(string) Decoder { return nop{} }}}
+	known := []format{{"zeek", func([]byte) bool { return true }, func(string) Decoder { return nop{} }, anyKind}}
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {

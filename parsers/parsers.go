@@ -161,7 +161,7 @@ func open(o Options, known []format) (*Set, error) {
 	for _, name := range sortedKeys(s.sources) {
 		src := s.sources[name]
 		src.announced = true
-		s.Inputs = append(s.Inputs, flow.Input{Name: name, C: src.c})
+		s.Inputs = append(s.Inputs, flow.Input{Name: name, Kinds: src.kinds(), C: src.c})
 	}
 	if !o.Follow {
 		close(s.more)

@@ -442,7 +442,9 @@ func (s *Set) examine(r *root, e *entry) {
 		e.format, e.err = s.recognise(r, e, head)
 		if e.format != nil {
 			e.opening = opening{end: unknownEnd}
-			e.opening.read(e.format.fresh(hint(logOf(e.format.name, filepath.Base(e.path)))), head, len(head) < n && !growing)
+			log := hint(logOf(e.format.name, filepath.Base(e.path)))
+			e.opening.read(e.format.fresh(log), head, len(head) < n && !growing)
+			e.opening.kinds = e.format.kinds(head, log)
 		}
 		if len(head) < n || e.format != nil && e.opening.known {
 			break
@@ -570,7 +572,8 @@ func (s *Set) place(r *root, e *entry) (*source, *segment) {
 		return nil, nil
 	}
 	seg := &segment{
-		path: e.path, group: e.group, info: e.info, print: e.opening.print, end: e.opening.end, format: e.format,
+		kinds: e.opening.kinds,
+		path:  e.path, group: e.group, info: e.info, print: e.opening.print, end: e.opening.end, format: e.format,
 	}
 	if resumed && src.missing {
 		seg.offset, seg.again, src.missing = src.pos.Offset, src.pos.Segment.N+1, false

@@ -39,9 +39,10 @@ type segment struct {
 	group  string // of directories whose fingerprints are compared
 	end    int64  // unix ns at which its first record ended; math.MaxInt64 when not known
 	format *format
-	size   int64 // bytes on disk counted in Set.total
-	offset int64 // where to begin
-	again  int   // number it had before the restart, plus one; 0: it is new
+	kinds  flow.KindSet // of its records; 0: not known
+	size   int64        // bytes on disk counted in Set.total
+	offset int64        // where to begin
+	again  int          // number it had before the restart, plus one; 0: it is new
 	stream bool
 
 	done bool // read to its end; offset is where that was
@@ -60,6 +61,19 @@ func (s *Set) newSource(r *root, name, log string) *source {
 	}
 	s.sources[name] = src
 	return src
+}
+
+// kinds returns which kinds of record the files of the queue seem to hold; 0
+// when that is not known of all.
+func (src *source) kinds() flow.KindSet {
+	var k flow.KindSet
+	for _, seg := range src.queue {
+		if seg.kinds == 0 {
+			return 0
+		}
+		k |= seg.kinds
+	}
+	return k
 }
 
 // add queues segments that were found, in the order in which they will be

@@ -1,0 +1,137 @@
+package archtest
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layer says what the production code of a package may import besides the
+// standard library.
+type layer struct {
+	own     []string // packages of this repository; a last element of "*" stands for any folder there
+	foreign []string // packages of others, and what is below them
+	pure    bool     // no I/O, no locks, no chance: see impure
+}
+
+func leaves() []string { return []string{"parsers/flow", "profiler/profile", "alerts/evidence"} }
+
+// layers is the table of docs/architecture.md. A package that is not in it
+// fails the test: its place is to be thought about.
+func layers() map[string]layer {
+	const (
+		fastjson = "github.com/valyala/fastjson"
+		yaml     = "go.yaml.in/yaml/v3"
+	)
+	flow := []string{"parsers/flow"}
+	module := append([]string{"modules"}, leaves()...)
+	return map[string]layer{
+		// The words that the stages share.
+		"parsers/flow":     {},
+		"profiler/profile": {},
+		"alerts/evidence":  {},
+
+		// Bytes to records.
+		"parsers/zeek":     {own: flow, foreign: []string{fastjson}, pure: true},
+		"parsers/suricata": {own: flow, foreign: []string{fastjson}, pure: true},
+		"parsers/argus":    {own: flow, pure: true},
+		"parsers/nfdump":   {own: flow, pure: true},
+		"parsers/tail":     {foreign: []string{"github.com/fsnotify/fsnotify", "github.com/klauspost/compress"}},
+		"parsers": {own: []string{
+			"parsers/flow", "parsers/zeek", "parsers/suricata", "parsers/argus", "parsers/nfdump", "parsers/tail",
+		}},
+
+		// Records to evidence.
+		"modules":         {own: leaves()},
+		"modules/*":       {own: module, pure: true},
+		"modules/all":     {own: []string{"modules", "modules/*"}},
+		"modules/modtest": {own: append([]string{"profiler", "parsers/*"}, module...), foreign: []string{"github.com/google/go-cmp", yaml, "golang.org/x/tools/txtar"}},
+		"profiler":        {own: module},
+
+		// Evidence to alerts, and out.
+		"alerts":        {own: []string{"alerts/evidence", "profiler/profile"}},
+		"alerts/export": {own: append([]string{"alerts"}, leaves()...)},
+
+		"config": {foreign: []string{"github.com/spf13/viper", yaml}},
+
+		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "modules", "modules/all", "parsers", "parsers/flow", "profiler", "profiler/*"}, foreign: []string{
+			"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/sync", "golang.org/x/term",
+		}},
+		"cmd/bench": {foreign: []string{fastjson}},
+
+		"internal/archtest": {},
+	}
+}
+
+// testForeign are packages of others that tests may import besides those of
+// the code.
+func testForeign() []string {
+	return []string{
+		"github.com/google/go-cmp", "go.uber.org/goleak", "github.com/rogpeppe/go-internal/testscript", "golang.org/x/tools/txtar",
+		"go.yaml.in/yaml/v3", "github.com/klauspost/compress",
+	}
+}
+
+// impure are the packages of the standard library that a detection or a
+// decoder has no business with.
+func impure() []string {
+	return []string{
+		"os", "os/exec", "os/signal", "net", "net/http", "sync", "sync/atomic", "syscall", "math/rand", "math/rand/v2",
+		"crypto/rand", "io/fs", "log", "runtime", "database/sql", "context",
+	}
+}
+
+// within reports whether p is one of the packages of list or below one.
+func within(p string, list []string) bool {
+	return slices.ContainsFunc(list, func(l string) bool { return p == l || strings.HasPrefix(p, l+"/") })
+}
+
+// match reports whether the package p of this repository is one of list.
+func match(p string, list []string) bool {
+	return slices.Contains(list, p) || slices.Contains(list, path.Dir(p)+"/*")
+}
+
+// checkImports compares what files import with a table of layers.
+func checkImports(files []source, table map[string]layer) (problems []string) {
+	used := make(map[string]bool)
+	for _, f := range files {
+		key := f.dir
+		l, ok := table[key]
+		if !ok {
+			key = path.Dir(f.dir) + "/*"
+			l, ok = table[key]
+		}
+		if !ok {
+			problems = append(problems, f.dir+": not in the table of imports")
+			continue
+		}
+		used[key] = true
+		for _, i := range f.imports {
+			own, isOwn := strings.CutPrefix(i, modulePath+"/")
+			isForeign := !isOwn && strings.Contains(strings.Split(i, "/")[0], ".")
+			switch {
+			case i == "testing" && !f.test && f.dir != "modules/modtest":
+				problems = append(problems, f.path+": imports testing")
+			case isOwn && strings.HasPrefix(own, "cmd/"):
+				problems = append(problems, f.path+": imports "+own+"; nobody imports a command")
+			case isOwn && !f.test && !match(own, l.own):
+				problems = append(problems, f.path+": may not import "+own)
+			case isForeign && !within(i, l.foreign) && !(f.test && within(i, testForeign())):
+				problems = append(problems, f.path+": may not import "+i)
+			case l.pure && !f.test && slices.Contains(impure(), i):
+				problems = append(problems, fmt.Sprintf("%s: may not import %s: no I/O, locks or chance in %s", f.path, i, f.dir))
+			}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(table)) {
+		if !used[key] {
+			problems = append(problems, key+": in the table of imports, but there is no such package")
+		}
+	}
+	return slices.Compact(problems)
+}
+
+func TestImports(t *testing.T) { report(t, checkImports(repository(t), layers())) }
