@@ -654,6 +654,7 @@ func TestFollowEqualsReplay(t *testing.T) {
 			appendTo(t, path, lines(n, n+7)+"bad\n-\n")
 			n += 7
 		}
+		r.records(n) // a file that comes and goes unseen would be a source of its own
 		rename(t, path, filepath.Join(dir, fmt.Sprintf("conn.%d.log", round)))
 		write(t, path, "# h\n")
 	}

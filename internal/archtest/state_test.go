@@ -184,7 +184,7 @@ func (s *state) global(e ast.Expr) types.Object {
 
 func (s *state) known(i *ast.Ident) types.Object {
 	v, ok := s.info.Uses[i].(*types.Var)
-	if !ok || v.IsField() || v.Pkg() == nil || v.Parent() == nil && v.Pkg().Scope().Lookup(v.Name()) != v || v.Parent() != nil && v.Parent() != v.Pkg().Scope() {
+	if !ok || v.Pkg() == nil || v.Parent() != v.Pkg().Scope() {
 		return nil
 	}
 	if s.vars[v.Pkg().Path()+"."+v.Name()] == nil {
