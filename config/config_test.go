@@ -93,8 +93,10 @@ func TestBadFiles(t *testing.T) {
 }
 
 func TestEveryMistakeIsNamed(t *testing.T) {
-	_, err := Load(Options{Path: "testdata/bad/several.yaml", Env: []string{"SLIPS_PROFILER_LANES=many"},
-		Overrides: []Override{{"follow.poll_interval", "never", "--set"}}})
+	_, err := Load(Options{
+		Path: "testdata/bad/several.yaml", Env: []string{"SLIPS_PROFILER_LANES=many"},
+		Overrides: []Override{{"follow.poll_interval", "never", "--set"}},
+	})
 	got := strings.Count(fmt.Sprint(err), "\n") + 1
 	if got != 4 {
 		t.Errorf("%d mistakes named, want 4:\n%v", got, err)

@@ -68,8 +68,10 @@ type lane struct {
 }
 
 func newLane(e *Engine, n int, network bool) *lane {
-	l := &lane{e: e, n: n, in: make(chan msg, 4), next: endOfTime, cnt: make([]counter, len(e.mods)),
-		freeItems: make(chan []item, 8), freeFlows: make(chan []*flow.Flow, 8)}
+	l := &lane{
+		e: e, n: n, in: make(chan msg, 4), next: endOfTime, cnt: make([]counter, len(e.mods)),
+		freeItems: make(chan []item, 8), freeFlows: make(chan []*flow.Flow, 8),
+	}
 	for _, m := range e.mods {
 		l.domain = append(l.domain, domainOf(m.Spec))
 		l.wants = append(l.wants, m.Run.Chooser())

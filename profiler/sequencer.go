@@ -316,7 +316,7 @@ func (s *sequencer) pass(in *input) {
 	in.kinds |= flow.Of(f.Kind)
 	in.pos.Offset = f.End
 	in.cnt.kinds[f.Kind]++
-	s.dispatch(f)
+	s.dispatch(f, in)
 	s.count++
 	in.i++
 	s.settle(in)
@@ -348,10 +348,11 @@ func (s *sequencer) silent(in *input) bool {
 }
 
 // dispatch gives the record to the lanes of its profiles and to the network lane.
-func (s *sequencer) dispatch(f *flow.Flow) {
+func (s *sequencer) dispatch(f *flow.Flow, in *input) {
 	w := s.window(f.Time)
 	if add(w.End, s.e.cfg.Grace) <= f.At {
 		s.e.stats.late.Add(1)
+		in.cnt.late++
 	}
 	if net, ev := s.hosts.observe(f); net != nil || ev != nil {
 		s.learn(f, net, ev)

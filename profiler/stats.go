@@ -19,6 +19,7 @@ type sourceCount struct {
 	name    string
 	kinds   [flow.NumKinds]int64
 	ignored int64
+	late    int64
 	reject  map[string]int64
 }
 
@@ -47,6 +48,7 @@ func newStats(mods []Loaded) *Stats {
 type SourceStats struct {
 	Name     string
 	Kinds    map[string]int64 // records by kind
+	Late     int64            // of the records
 	Ignored  int64            // whole records of kinds that are not used
 	Rejected map[string]int64 // lines that were not decoded, by reason
 }
@@ -59,7 +61,8 @@ type ModuleStats struct {
 	Evidence int64
 	Panics   int64
 	Missing  []string // the kinds of record it needs and the input does not have: it was off
-	Nanos    int64    // estimated from one record in 256
+	Samples  int64    // calls that were timed: those of one record in 256
+	Nanos    int64    // spent in them
 }
 
 // Snapshot is a copy of all counters.
@@ -94,9 +97,8 @@ func (s *Stats) Snapshot() Snapshot {
 			m.Timers += c.timers
 			m.Evidence += c.evidence
 			m.Panics += c.panics
-			if c.sampled > 0 {
-				m.Nanos += int64(float64(c.nanos) / float64(c.sampled) * float64(c.calls))
-			}
+			m.Samples += c.sampled
+			m.Nanos += c.nanos
 		}
 		add(&s.base[j])
 		for _, l := range s.lanes {
@@ -142,7 +144,7 @@ func (s *Stats) sequenced(records uint64, now, first int64, began, sources bool)
 	defer s.mu.Unlock()
 	s.copies = s.copies[:0]
 	for _, c := range s.sources {
-		x := SourceStats{Name: c.name, Kinds: make(map[string]int64), Ignored: c.ignored, Rejected: make(map[string]int64)}
+		x := SourceStats{Name: c.name, Kinds: make(map[string]int64), Late: c.late, Ignored: c.ignored, Rejected: make(map[string]int64)}
 		for k, n := range c.kinds {
 			if n > 0 {
 				x.Kinds[flow.Kind(k).String()] = n

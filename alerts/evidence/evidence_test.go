@@ -60,8 +60,13 @@ func TestDerive(t *testing.T) {
 func TestKeyOrder(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	want := []Key{
-		{At: 1, Class: 2, Seq: 9}, {At: 2, Class: 0, Seq: 9}, {At: 2, Class: 1, Seq: 1}, {At: 2, Class: 2, Seq: 1, Owner: a},
-		{At: 2, Class: 2, Seq: 1, Owner: a, Role: 1}, {At: 2, Class: 2, Seq: 1, Owner: b}, {At: 2, Class: 2, Seq: 1, Owner: b, Module: 1},
+		{At: 1, Class: 2, Seq: 9},
+		{At: 2, Class: 0, Seq: 9},
+		{At: 2, Class: 1, Seq: 1},
+		{At: 2, Class: 2, Seq: 1, Owner: a},
+		{At: 2, Class: 2, Seq: 1, Owner: a, Role: 1},
+		{At: 2, Class: 2, Seq: 1, Owner: b},
+		{At: 2, Class: 2, Seq: 1, Owner: b, Module: 1},
 		{At: 2, Class: 2, Seq: 1, Owner: b, Module: 1, Ord: 1},
 	}
 	got := slices.Clone(want)

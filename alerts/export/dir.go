@@ -334,7 +334,6 @@ type Run struct {
 	Inputs      []string   `json:"inputs"`
 	Start       time.Time  `json:"start"`         // wall clock
 	End         *time.Time `json:"end"`           // nil while it runs
-	ExitCode    *int       `json:"exit_code"`     // nil while it runs
 	Resumed     int        `json:"times_resumed"` // restarts so far
 }
 

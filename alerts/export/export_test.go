@@ -446,8 +446,8 @@ func TestMetadataAndSummary(t *testing.T) {
 		Start: time.Unix(1_700_000_000, 0).UTC(),
 	}
 	must(t, d.WriteMetadata(run, []byte("detection: {}\n")))
-	end, code := run.Start.Add(time.Minute), 0
-	run.End, run.ExitCode = &end, &code
+	end := run.Start.Add(time.Minute)
+	run.End = &end
 	must(t, d.WriteMetadata(run, nil))
 	if got := read(t, d.Path(configFile)); got != "detection: {}\n" {
 		t.Errorf("configuration is %q", got)

@@ -58,12 +58,13 @@ type EvidenceSummary struct {
 
 // ModuleSummary counts what one module did.
 type ModuleSummary struct {
-	Name      string `json:"name"`
-	Calls     int64  `json:"calls"`
-	SampledNS int64  `json:"sampled_ns"` // time spent in the calls that were timed
-	Samples   int64  `json:"samples"`    // how many were
-	Evidence  int64  `json:"evidence"`
-	Panics    int64  `json:"panics"`
+	Name      string   `json:"name"`
+	Missing   []string `json:"missing_logs,omitempty"` // it was off: it needs records that no input has
+	Calls     int64    `json:"calls"`
+	SampledNS int64    `json:"sampled_ns"` // time spent in the calls that were timed
+	Samples   int64    `json:"samples"`    // how many were
+	Evidence  int64    `json:"evidence"`
+	Panics    int64    `json:"panics"`
 }
 
 // StreamSummary says which time the traffic spans.

@@ -215,7 +215,7 @@ func timed(cmd *exec.Cmd) (measure, error) {
 	}
 	m.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		m.rss = int64(u.Maxrss) //nolint:unconvert // it is an int32 on some systems
+		m.rss = int64(u.Maxrss)
 		if runtime.GOOS != "darwin" {
 			m.rss *= 1024
 		}

@@ -233,11 +233,14 @@ func (p *program) versionCommand() *cobra.Command {
 	}
 }
 
+// release is the version that outputs carry: of two builds of one release the
+// outputs are the same.
+const release = "0.1.0"
+
 // version says what this program was built from: the go command knows.
 func version() string {
-	v, commit, dirty := "(unknown)", "", ""
+	commit, dirty := "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
-		v = info.Main.Version
 		for _, s := range info.Settings {
 			switch {
 			case s.Key == "vcs.revision":
@@ -247,8 +250,5 @@ func version() string {
 			}
 		}
 	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return fmt.Sprintf("slips %s%s%s %s %s/%s", v, commit, dirty, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("slips %s%s%s %s %s/%s", release, commit, dirty, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

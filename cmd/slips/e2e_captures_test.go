@@ -336,8 +336,12 @@ func (w *world) resolve(at time.Time, src, name string, answers ...string) time.
 // the documentation prefixes count as private.
 func sites() [][2]string {
 	return [][2]string{
-		{"www.example.com", "192.88.99.10"}, {"shop.example.net", "192.88.99.11"}, {"news.example.org", "198.51.100.12"},
-		{"cdn.example.net", "203.0.113.13"}, {"mail.example.com", "192.88.99.14"}, {"maps.example.org", "203.0.113.15"},
+		{"www.example.com", "192.88.99.10"},
+		{"shop.example.net", "192.88.99.11"},
+		{"news.example.org", "198.51.100.12"},
+		{"cdn.example.net", "203.0.113.13"},
+		{"mail.example.com", "192.88.99.14"},
+		{"maps.example.org", "203.0.113.15"},
 	}
 }
 

@@ -25,8 +25,10 @@ func TestSameBytesOnAnyLanes(t *testing.T) {
 		{"test9-mixed", shared("zeek/test9-mixed"), false, nil},
 		{"eve-scanned-home", shared("suricata/eve-scanned-home.json"), false, []string{"--analysis-direction", "all"}},
 		{"bittorrent", shared("argus/benign-bittorrent-normal-7.binetflow"), false, nil},
-		{"few profiles", shared("argus/benign-bittorrent-normal-7.binetflow"), false,
-			[]string{"--analysis-direction", "all", "--set", "profiler.max_profiles=50", "--set", "parameters.time_window_width=120"}},
+		{
+			"few profiles", shared("argus/benign-bittorrent-normal-7.binetflow"), false,
+			[]string{"--analysis-direction", "all", "--set", "profiler.max_profiles=50", "--set", "parameters.time_window_width=120"},
+		},
 		{"maccdc-06", shared("scale/maccdc-06"), true, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -35,7 +35,7 @@ func (r *run) summarise(s *export.Summary) error {
 		}
 	}
 	for _, src := range x.Sources {
-		y := export.SourceSummary{Name: src.Name, Ignored: src.Ignored, Rejected: src.Rejected, Error: failed[src.Name]}
+		y := export.SourceSummary{Name: src.Name, Late: src.Late, Ignored: src.Ignored, Rejected: src.Rejected, Error: failed[src.Name]}
 		for k, n := range src.Kinds {
 			y.Records += n
 			s.Kinds[k] += n
@@ -48,7 +48,7 @@ func (r *run) summarise(s *export.Summary) error {
 	}
 	for _, m := range x.Modules {
 		s.Modules = append(s.Modules, export.ModuleSummary{
-			Name: m.Name, Calls: m.Calls, SampledNS: m.Nanos, Samples: m.Calls, Evidence: m.Evidence, Panics: m.Panics,
+			Name: m.Name, Missing: m.Missing, Calls: m.Calls, SampledNS: m.Nanos, Samples: m.Samples, Evidence: m.Evidence, Panics: m.Panics,
 		})
 	}
 	if w := r.dir.Flows(); w != nil {

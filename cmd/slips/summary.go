@@ -38,8 +38,11 @@ func summaryText(o *runOptions, s *export.Summary) string {
 		name string
 		n    int64
 	}{
-		{"Records not used by any module", s.Ignored}, {"Late records (analysed)", s.Late}, {"Records lost", s.Dropped},
-		{"Profiles forgotten early", s.Profiles.Evicted}, {"Lines not written", s.Output.LostLines},
+		{"Records not used by any module", s.Ignored},
+		{"Late records (analysed)", s.Late},
+		{"Records lost", s.Dropped},
+		{"Profiles forgotten early", s.Profiles.Evicted},
+		{"Lines not written", s.Output.LostLines},
 	} {
 		if x.n > 0 {
 			t.title(x.name, thousands(x.n))

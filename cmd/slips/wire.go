@@ -80,7 +80,7 @@ type run struct {
 // open makes or takes up the output directory.
 func (r *run) open(saved *savedState) error {
 	o, c := &r.o, r.o.Config
-	opt := export.Options{Version: o.Version}
+	opt := export.Options{Version: release}
 	switch {
 	case saved != nil:
 		opt.Mode = export.Continue

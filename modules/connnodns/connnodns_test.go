@@ -112,7 +112,8 @@ func TestOrderOfLogs(t *testing.T) {
 		{
 			"multicast DNS does not show that DNS is seen",
 			[]*flow.Flow{conn(0, "10.0.0.1", "1.1.1.4"), conn(900, "10.0.0.1", "1.1.1.4")},
-			[]*flow.Flow{func() *flow.Flow { f := dns(0, "10.0.0.1", "10.0.0.9"); f.DstPort = 5353; return f }()}, nil,
+			[]*flow.Flow{func() *flow.Flow { f := dns(0, "10.0.0.1", "10.0.0.9"); f.DstPort = 5353; return f }()},
+			nil,
 		},
 		{
 			"IPv6 answers and answers with aliases",

@@ -65,7 +65,8 @@ func TestOrderOfLogs(t *testing.T) {
 	}{
 		{
 			"Zeek's word is enough",
-			[]*flow.Flow{ssh(0, "S1", server, flow.True)}, nil,
+			[]*flow.Flow{ssh(0, "S1", server, flow.True)},
+			nil,
 			[]string{"uids=S1 step=1; detected by Zeek"},
 		},
 		{
@@ -82,7 +83,9 @@ func TestOrderOfLogs(t *testing.T) {
 		},
 		{
 			"a login that Zeek saw fail is none, however many bytes",
-			[]*flow.Flow{ssh(0, "S1", server, flow.False)}, []*flow.Flow{conn(0, "S1", server, 9999)}, nil,
+			[]*flow.Flow{ssh(0, "S1", server, flow.False)},
+			[]*flow.Flow{conn(0, "S1", server, 9999)},
+			nil,
 		},
 		{
 			"hours may lie between the two records",
@@ -92,7 +95,9 @@ func TestOrderOfLogs(t *testing.T) {
 		},
 		{
 			"no connection record, no bytes, no evidence",
-			[]*flow.Flow{ssh(0, "S1", server, flow.Unset)}, []*flow.Flow{conn(0, "S9", server, 5000)}, nil,
+			[]*flow.Flow{ssh(0, "S1", server, flow.Unset)},
+			[]*flow.Flow{conn(0, "S9", server, 5000)},
+			nil,
 		},
 		{
 			"again when the number of logins doubles",

@@ -14,8 +14,10 @@ var timed = []struct{ name, header, line string }{
 	{"v6", csvHeader, "2024/03/01 12:00:00+01:00,0,udp,2001:db8::1,53,   ->,2001:db8::2,domain,CON,0,,2,173,100,1,"},
 	{"arp", csvHeader, "2024/03/01 12:00:00,1,arp,10.1.1.1,,  who,10.1.1.2,,INT,,,3,126,126,3,flow=Background-ARP"},
 	{"man", csvHeader, "2024/03/01 12:00:00,0.045,man,0,0,,0,0,STA,,,0,0,0,0,"},
-	{"udata", "StartTime,Dur,Proto,SrcAddr,Sport,Dir,DstAddr,Dport,State,TotPkts,TotBytes,SrcBytes,srcUdata,dstUdata,Service,Label",
-		"2024/03/01 12:00:00,1,tcp,10.1.1.1,1,->,10.1.1.2,80,SPA_SPA,10,1000,900,s[640]=" + strings.Repeat("QUJD", 160) + ",d[3]=abc,HTTP,flow=Bad"},
+	{
+		"udata", "StartTime,Dur,Proto,SrcAddr,Sport,Dir,DstAddr,Dport,State,TotPkts,TotBytes,SrcBytes,srcUdata,dstUdata,Service,Label",
+		"2024/03/01 12:00:00,1,tcp,10.1.1.1,1,->,10.1.1.2,80,SPA_SPA,10,1000,900,s[640]=" + strings.Repeat("QUJD", 160) + ",d[3]=abc,HTTP,flow=Bad",
+	},
 }
 
 // TestAllocations holds the decoder at no allocations for a record once its

@@ -6,8 +6,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/slips-go/slips/parsers/flow"
 	"github.com/valyala/fastjson"
+
+	"github.com/slips-go/slips/parsers/flow"
 )
 
 // part fills the part of the record's kind from the event's own object.

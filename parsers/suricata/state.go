@@ -3,8 +3,9 @@ package suricata
 import (
 	"strconv"
 
-	"github.com/slips-go/slips/parsers/flow"
 	"github.com/valyala/fastjson"
+
+	"github.com/slips-go/slips/parsers/flow"
 )
 
 // Suricata's flow.state says how far its own flow table got, not whether the

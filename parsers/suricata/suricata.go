@@ -23,8 +23,9 @@ import (
 	"math"
 	"net/netip"
 
-	"github.com/slips-go/slips/parsers/flow"
 	"github.com/valyala/fastjson"
+
+	"github.com/slips-go/slips/parsers/flow"
 )
 
 const (

@@ -510,10 +510,14 @@ var kindFields = map[flow.Kind][]field{
 		tri("established", func(f *flow.Flow) *flow.Tri { return &f.SSL.Established }),
 		list("cert_chain_fps", func(f *flow.Flow) *[]string { return &f.SSL.CertFPs }),
 		list("client_cert_chain_fps", func(f *flow.Flow) *[]string { return &f.SSL.ClientCertFPs }),
-		{name: "cert_chain_fuids|cert_hash", op: opListElse,
-			list: func(f *flow.Flow) *[]string { return &f.SSL.CertFPs }},
-		{name: "client_cert_chain_fuids", op: opListElse,
-			list: func(f *flow.Flow) *[]string { return &f.SSL.ClientCertFPs }},
+		{
+			name: "cert_chain_fuids|cert_hash", op: opListElse,
+			list: func(f *flow.Flow) *[]string { return &f.SSL.CertFPs },
+		},
+		{
+			name: "client_cert_chain_fuids", op: opListElse,
+			list: func(f *flow.Flow) *[]string { return &f.SSL.ClientCertFPs },
+		},
 		text("subject", func(f *flow.Flow) *string { return &f.SSL.Subject }),
 		text("issuer|issuer_subject", func(f *flow.Flow) *string { return &f.SSL.Issuer }),
 		text("client_subject", func(f *flow.Flow) *string { return &f.SSL.ClientSubject }),

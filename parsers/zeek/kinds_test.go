@@ -496,8 +496,10 @@ func TestKinds(t *testing.T) {
 // Every log that is told by its fields alone: standard input, odd file names.
 func TestGuess(t *testing.T) {
 	vague := map[string]bool{"known_hosts": true, "known_devices": true} // these have nothing that is theirs
-	short := map[string]bool{`{"ts":1700000000,"mac":"00:00:5e:00:53:01"}`: true,
-		`{"ts":1700000000,"uid":"C1","id.orig_h":"10.0.0.1","id.orig_p":50000,"id.resp_h":"192.0.2.1","id.resp_p":22,"host_key_fingerprint":"SHA256:x"}`: true}
+	short := map[string]bool{
+		`{"ts":1700000000,"mac":"00:00:5e:00:53:01"}`: true,
+		`{"ts":1700000000,"uid":"C1","id.orig_h":"10.0.0.1","id.orig_p":50000,"id.resp_h":"192.0.2.1","id.resp_p":22,"host_key_fingerprint":"SHA256:x"}`: true,
+	}
 	d := New("")
 	for _, c := range kindCases {
 		if vague[c.log] || short[c.line] {

@@ -48,87 +48,163 @@ func TestOddities(t *testing.T) {
 		{"byte order mark, json", "conn", []string{"\ufeff" + object}, conn},
 		{"blank before #separator: zeek/test10-mixed/conn.log", "conn", []string{"\t#separator \\x09", fields, row}, conn},
 		{"tab behind #separator: parsers/zat/conn_date_issue.log", "conn", []string{"#separator\t\\x09", fields, row}, conn},
-		{"other separator", "conn", []string{`#separator \x2c`, `#set_separator,|`, "#path,conn",
-			strings.ReplaceAll(fields, "\t", ","), strings.ReplaceAll(row, "\t", ",")}, conn},
-		{"separator of two characters", "conn", []string{`#separator \x7c\x7c`,
-			strings.ReplaceAll(fields, "\t", "||"), strings.ReplaceAll(row, "\t", "||")}, conn},
-		{"separator as itself", "", []string{`#separator |`, "#path|conn",
-			strings.ReplaceAll(fields, "\t", "|"), strings.ReplaceAll(row, "\t", "|")}, conn},
-		{"other words for unset and empty", "conn", []string{"#separator \\x09", "#unset_field\tNONE", "#empty_field\tVOID",
-			fields + "\thistory\tlabel\tservice", row + "\tNONE\tVOID\t-"}, with(func(f *flow.Flow) { f.Service = "-" })},
-		{"unset and empty are literal when escaped", "conn", []string{fields + "\thistory\tlabel", row + "\t\\x2d\t\\x28empty)"},
-			labelled(with(func(f *flow.Flow) { f.History = "-" }), "(empty)", "")},
+		{"other separator", "conn", []string{
+			`#separator \x2c`, `#set_separator,|`, "#path,conn",
+			strings.ReplaceAll(fields, "\t", ","), strings.ReplaceAll(row, "\t", ","),
+		}, conn},
+		{"separator of two characters", "conn", []string{
+			`#separator \x7c\x7c`,
+			strings.ReplaceAll(fields, "\t", "||"), strings.ReplaceAll(row, "\t", "||"),
+		}, conn},
+		{"separator as itself", "", []string{
+			`#separator |`, "#path|conn",
+			strings.ReplaceAll(fields, "\t", "|"), strings.ReplaceAll(row, "\t", "|"),
+		}, conn},
+		{"other words for unset and empty", "conn", []string{
+			"#separator \\x09", "#unset_field\tNONE", "#empty_field\tVOID",
+			fields + "\thistory\tlabel\tservice", row + "\tNONE\tVOID\t-",
+		}, with(func(f *flow.Flow) { f.Service = "-" })},
+		{
+			"unset and empty are literal when escaped", "conn",
+			[]string{fields + "\thistory\tlabel", row + "\t\\x2d\t\\x28empty)"},
+			labelled(with(func(f *flow.Flow) { f.History = "-" }), "(empty)", ""),
+		},
 		{"columns in another order, an unknown one among them", "conn", []string{
 			"#fields\t_node_name\tid.resp_p\tid.resp_h\tid.orig_p\tid.orig_h\tuid\tts\tconn_state\tproto",
-			"worker-1\t443\t192.0.2.1\t50000\t10.0.0.1\tC1\t1700000000.5\tSF\ttcp"}, conn},
+			"worker-1\t443\t192.0.2.1\t50000\t10.0.0.1\tC1\t1700000000.5\tSF\ttcp",
+		}, conn},
 		{"unknown column in the middle: parsers/has_unknown_field", "conn", []string{
-			strings.Replace(fields, "uid", "uid\ti_dont_exist", 1), strings.Replace(row, "C1", "C1\tbingbong", 1)}, conn},
-		{"header changes in mid-file", "conn", []string{"#separator \\x09", "#path\tdns", "#fields\tts\tquery", "1\tx",
-			"#close\t2020", "#separator \\x09", "#path\tconn", fields, "#types\ttime", row}, conn},
-		{"header without #separator changes in mid-file", "conn", []string{fields, row, fields + "\tlabel", row + "\tM"},
-			labelled(conn, "M", "")},
+			strings.Replace(fields, "uid", "uid\ti_dont_exist", 1), strings.Replace(row, "C1", "C1\tbingbong", 1),
+		}, conn},
+		{"header changes in mid-file", "conn", []string{
+			"#separator \\x09", "#path\tdns", "#fields\tts\tquery", "1\tx",
+			"#close\t2020", "#separator \\x09", "#path\tconn", fields, "#types\ttime", row,
+		}, conn},
+		{
+			"header without #separator changes in mid-file", "conn",
+			[]string{fields, row, fields + "\tlabel", row + "\tM"},
+			labelled(conn, "M", ""),
+		},
 		{"escapes", "conn", []string{fields + "\tlabel", row + `	a\x09b\\c\d\x`}, labelled(conn, "a\tb\\c\\d\\x", "")},
-		{"label (empty): zeek/njrat/labeled-conn.log", "labeled-conn", []string{fields + "\tlabel\tdetailedlabel",
-			row + "\tBackground\t(empty)"}, labelled(conn, "Background", "")},
-		{"IoT-23: blanks before the labels, in the header too", "conn", []string{
-			fields + "\ttunnel_parents   label   detailed-label", row + "\t-   Malicious   PartOfAHorizontalPortScan"},
-			labelled(conn, "Malicious", "PartOfAHorizontalPortScan")},
+		{"label (empty): zeek/njrat/labeled-conn.log", "labeled-conn", []string{
+			fields + "\tlabel\tdetailedlabel",
+			row + "\tBackground\t(empty)",
+		}, labelled(conn, "Background", "")},
+		{
+			"IoT-23: blanks before the labels, in the header too", "conn",
+			[]string{
+				fields + "\ttunnel_parents   label   detailed-label", row + "\t-   Malicious   PartOfAHorizontalPortScan",
+			},
+			labelled(conn, "Malicious", "PartOfAHorizontalPortScan"),
+		},
 		{"IoT-23: no detail", "conn", []string{
-			fields + "\ttunnel_parents   label   detailed-label", row + "\t(empty)   Benign   -"}, labelled(conn, "Benign", "")},
+			fields + "\ttunnel_parents   label   detailed-label", row + "\t(empty)   Benign   -",
+		}, labelled(conn, "Benign", "")},
 		{"blanks before the labels in the row only", "conn", []string{
-			fields + "\ttunnel_parents\tlabel\tdetailedlabel", row + "\t-   Malicious   CC"}, labelled(conn, "Malicious", "CC")},
+			fields + "\ttunnel_parents\tlabel\tdetailedlabel", row + "\t-   Malicious   CC",
+		}, labelled(conn, "Malicious", "CC")},
 		{"all tabs became blanks", "conn", []string{strings.ReplaceAll(fields, "\t", "   "), blanks}, conn},
-		{"two blanks within a value are no separator", "conn", []string{fields + "\tlabel", row + "\ta  b"},
-			labelled(conn, "a  b", "")},
-		{"blanks between values of JSON: parsers/json_with_all_fields", "conn",
-			[]string{strings.NewReplacer(`":`, `": `, `,"`, `, "`).Replace(object)}, conn},
-		{"number as text, text as number", "conn", []string{
-			strings.NewReplacer(`50000`, `"50000"`, `443`, `443.0`, `1700000000.5`, `"1700000000.5"`, `"C1"`, `17`).Replace(object)},
-			with(func(f *flow.Flow) { f.UID = "17" })},
+		{
+			"two blanks within a value are no separator", "conn",
+			[]string{fields + "\tlabel", row + "\ta  b"},
+			labelled(conn, "a  b", ""),
+		},
+		{
+			"blanks between values of JSON: parsers/json_with_all_fields", "conn",
+			[]string{strings.NewReplacer(`":`, `": `, `,"`, `, "`).Replace(object)},
+			conn,
+		},
+		{
+			"number as text, text as number", "conn",
+			[]string{
+				strings.NewReplacer(`50000`, `"50000"`, `443`, `443.0`, `1700000000.5`, `"1700000000.5"`, `"C1"`, `17`).Replace(object),
+			},
+			with(func(f *flow.Flow) { f.UID = "17" }),
+		},
 		{"time with exponent", "conn", []string{strings.Replace(object, "1700000000.5", "1.7000000005e9", 1)}, conn},
 		{"ISO 8601", "conn", []string{strings.Replace(object, "1700000000.5", `"2023-11-14T22:13:20.500000Z"`, 1)}, conn},
-		{"@timestamp where ts is missing", "conn",
-			[]string{strings.Replace(object, `"ts":1700000000.5`, `"@timestamp":"2023-11-14T23:13:20.5+01:00"`, 1)}, conn},
+		{
+			"@timestamp where ts is missing", "conn",
+			[]string{strings.Replace(object, `"ts":1700000000.5`, `"@timestamp":"2023-11-14T23:13:20.5+01:00"`, 1)},
+			conn,
+		},
 		{"ts goes before @timestamp, behind it", "conn", []string{`{"@timestamp":"2020-01-01T00:00:00Z",` + object[1:]}, conn},
-		{"ts goes before @timestamp, before it", "conn",
-			[]string{object[:len(object)-1] + `,"@timestamp":"rubbish"}`}, conn},
+		{
+			"ts goes before @timestamp, before it", "conn",
+			[]string{object[:len(object)-1] + `,"@timestamp":"rubbish"}`},
+			conn,
+		},
 		{"renamed by a shipper: id_orig_h", "conn", []string{strings.ReplaceAll(object, "id.", "id_")}, conn},
 		{"renamed by a shipper: orig_h", "conn", []string{strings.ReplaceAll(object, "id.", "")}, conn},
 		{"nested id", "conn", []string{
-			`{"id":{"orig_h":"10.0.0.1","orig_p":50000,"resp_h":"192.0.2.1","resp_p":443},"ts":1700000000.5,"uid":"C1","proto":"tcp","conn_state":"SF"}`}, conn},
+			`{"id":{"orig_h":"10.0.0.1","orig_p":50000,"resp_h":"192.0.2.1","resp_p":443},"ts":1700000000.5,"uid":"C1","proto":"tcp","conn_state":"SF"}`,
+		}, conn},
 		{"nested things that are not used", "conn", []string{object[:len(object)-1] + `,"x":{"y":[{"z":[1,null]}]}}`}, conn},
 		{"escapes in a key and in a value", "conn", []string{
-			strings.NewReplacer(`"uid"`, `"\u0075id"`, `"C1"`, `"C\u0031"`).Replace(object)}, conn},
+			strings.NewReplacer(`"uid"`, `"\u0075id"`, `"C1"`, `"C\u0031"`).Replace(object),
+		}, conn},
 		{"null, - and (empty) are no values", "conn", []string{
-			object[:len(object)-1] + `,"duration":null,"orig_bytes":"-","history":"(empty)","resp_bytes":"","vlan":null}`}, conn},
+			object[:len(object)-1] + `,"duration":null,"orig_bytes":"-","history":"(empty)","resp_bytes":"","vlan":null}`,
+		}, conn},
 		{"the last of two equal keys counts", "conn", []string{`{"uid":"C0","ts":5,` + object[1:]}, conn},
-		{"_path says conn, the file says open_conn: parsers/json_with_all_fields", "open_conn",
-			[]string{object[:len(object)-1] + `,"_path":"conn"}`}, with(func(f *flow.Flow) { f.Open = true })},
-		{"_path of another log does not inherit the file's open", "open_dns",
-			[]string{object[:len(object)-1] + `,"_path":"conn"}`}, conn},
-		{"#path says conn, the file says open_conn: parsers/open_conns", "open_conn",
-			[]string{"#path\tconn", fields, row}, with(func(f *flow.Flow) { f.Open = true })},
+		{
+			"_path says conn, the file says open_conn: parsers/json_with_all_fields", "open_conn",
+			[]string{object[:len(object)-1] + `,"_path":"conn"}`},
+			with(func(f *flow.Flow) { f.Open = true }),
+		},
+		{
+			"_path of another log does not inherit the file's open", "open_dns",
+			[]string{object[:len(object)-1] + `,"_path":"conn"}`},
+			conn,
+		},
+		{
+			"#path says conn, the file says open_conn: parsers/open_conns", "open_conn",
+			[]string{"#path\tconn", fields, row},
+			with(func(f *flow.Flow) { f.Open = true }),
+		},
 		{"@stream of something else", "conn", []string{object[:len(object)-1] + `,"@stream":"stdout"}`}, conn},
 		{"the first name of a log counts", "", []string{
-			`{"@path":"conn","_path":"dns",` + object[1:]}, conn},
-		{"times start at 0: zeek/njrat", "conn", []string{strings.Replace(object, "1700000000.5", "0", 1)},
-			with(func(f *flow.Flow) { f.Time = 0 })},
-		{"float noise in times: zeek/test9-mixed", "conn",
+			`{"@path":"conn","_path":"dns",` + object[1:],
+		}, conn},
+		{
+			"times start at 0: zeek/njrat", "conn",
+			[]string{strings.Replace(object, "1700000000.5", "0", 1)},
+			with(func(f *flow.Flow) { f.Time = 0 }),
+		},
+		{
+			"float noise in times: zeek/test9-mixed", "conn",
 			[]string{object[:len(object)-1] + `,"duration":0.09628199999999865}`},
-			with(func(f *flow.Flow) { f.Duration = 96281999 })},
-		{"unknown transport", "conn", []string{strings.Replace(object, "tcp", "unknown_transport", 1)},
-			with(func(f *flow.Flow) { f.Proto = flow.ProtoUnknown })},
-		{"unknown transport with its number", "conn",
+			with(func(f *flow.Flow) { f.Duration = 96281999 }),
+		},
+		{
+			"unknown transport", "conn",
+			[]string{strings.Replace(object, "tcp", "unknown_transport", 1)},
+			with(func(f *flow.Flow) { f.Proto = flow.ProtoUnknown }),
+		},
+		{
+			"unknown transport with its number", "conn",
 			[]string{`{"ip_proto":47,` + strings.Replace(object, "tcp", "unknown_transport", 1)[1:]},
-			with(func(f *flow.Flow) { f.Proto = flow.GRE })},
+			with(func(f *flow.Flow) { f.Proto = flow.GRE }),
+		},
 		{"IPv4 in IPv6 clothes", "conn", []string{strings.Replace(object, "10.0.0.1", "::ffff:10.0.0.1", 1)}, conn},
-		{"no ports", "conn", []string{strings.Replace(object, `"id.orig_p":50000,"id.resp_p":443,`, "", 1),
-			`{"ts":1700000000.5,"uid":"C1","id.orig_h":"10.0.0.1","id.resp_h":"192.0.2.1","proto":"tcp","conn_state":"SF"}`},
-			with(func(f *flow.Flow) { f.SrcPort, f.DstPort, f.HasPorts = 0, 0, false })},
-		{"no state", "conn", []string{strings.Replace(object, `,"conn_state":"SF"`, "", 1)},
-			with(func(f *flow.Flow) { f.RawState, f.State = "", flow.NotEstablished })},
-		{"NUL and broken UTF-8 in a value", "conn", []string{strings.Replace(object, "C1", "C\x00\xff", 1)},
-			with(func(f *flow.Flow) { f.UID = "C\x00\xff" })},
+		{
+			"no ports", "conn",
+			[]string{
+				strings.Replace(object, `"id.orig_p":50000,"id.resp_p":443,`, "", 1),
+				`{"ts":1700000000.5,"uid":"C1","id.orig_h":"10.0.0.1","id.resp_h":"192.0.2.1","proto":"tcp","conn_state":"SF"}`,
+			},
+			with(func(f *flow.Flow) { f.SrcPort, f.DstPort, f.HasPorts = 0, 0, false }),
+		},
+		{
+			"no state", "conn",
+			[]string{strings.Replace(object, `,"conn_state":"SF"`, "", 1)},
+			with(func(f *flow.Flow) { f.RawState, f.State = "", flow.NotEstablished }),
+		},
+		{
+			"NUL and broken UTF-8 in a value", "conn",
+			[]string{strings.Replace(object, "C1", "C\x00\xff", 1)},
+			with(func(f *flow.Flow) { f.UID = "C\x00\xff" }),
+		},
 		{"a JSON record below a header of columns", "conn", []string{fields, object}, conn},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -177,8 +253,10 @@ func TestDNSWithoutNames(t *testing.T) {
 }
 
 func TestResponseCodes(t *testing.T) {
-	for code, want := range map[string]string{"0": "NOERROR", "1": "FORMERR", "2": "SERVFAIL", "3": "NXDOMAIN", "4": "NOTIMP",
-		"5": "REFUSED", "16": "16"} {
+	for code, want := range map[string]string{
+		"0": "NOERROR", "1": "FORMERR", "2": "SERVFAIL", "3": "NXDOMAIN", "4": "NOTIMP",
+		"5": "REFUSED", "16": "16",
+	} {
 		if got := rcodeName(code); got != want {
 			t.Errorf("rcodeName(%q) = %q", code, got)
 		}
@@ -241,8 +319,10 @@ func TestHeaderLines(t *testing.T) {
 func TestResume(t *testing.T) {
 	d := New("")
 	var state []string
-	for _, l := range []string{`#separator \x2c`, "#set_separator,;", "#empty_field,(empty)", "#unset_field,-", "#path,dns",
-		"#open,2020", "#fields,ts,id.orig_h,id.resp_h,query,answers"} {
+	for _, l := range []string{
+		`#separator \x2c`, "#set_separator,;", "#empty_field,(empty)", "#unset_field,-", "#path,dns",
+		"#open,2020", "#fields,ts,id.orig_h,id.resp_h,query,answers",
+	} {
 		if d.IsHeader([]byte(l)) {
 			state = append(state, l)
 		}
