@@ -77,10 +77,7 @@ func (s *sequencer) checkpoint() *Checkpoint {
 	for p := s.profs[0].prev; p != 0; p = s.profs[p].prev {
 		c.Profiles = append(c.Profiles, s.profs[p].addr)
 	}
-	for _, h := range s.hosts.byIP {
-		c.HostList = append(c.HostList, *h)
-	}
-	slices.SortFunc(c.HostList, func(a, b Host) int { return a.IP.Compare(b.IP) })
+	c.HostList = s.hosts.list()
 	return c
 }
 

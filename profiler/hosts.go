@@ -11,13 +11,13 @@ import (
 
 // Host is what traffic has told about a host.
 type Host struct {
-	IP     netip.Addr
-	MAC    string     // lower case, as logged
-	Vendor string     // what the host calls itself in DHCP (option 60); the IEEE registry is not asked here
-	Name   string     // from DHCP
-	Other  netip.Addr // the address of the other IP version with the same MAC; invalid when not known
-	DHCP   bool       // it answers DHCP
-	Gate   bool       // it is the gateway
+	IP     netip.Addr `json:"ip"`
+	MAC    string     `json:"mac"`         // lower case, as logged
+	Vendor string     `json:"vendor"`      // what the host calls itself in DHCP (option 60); the IEEE registry is not asked here
+	Name   string     `json:"name"`        // from DHCP
+	Other  netip.Addr `json:"other_ip"`    // of the other IP version with the same MAC; invalid when not known
+	DHCP   bool       `json:"dhcp_server"` // it answers DHCP
+	Gate   bool       `json:"gateway"`     // it is the gateway
 }
 
 // maxDHCPServers bounds the list of DHCP servers; a network has a few.
@@ -73,6 +73,9 @@ func (h *hosts) observe(f *flow.Flow) (*profile.Network, []Host) {
 		h.dhcp(f)
 	case flow.ARP:
 		if f.ARP.SenderHW != "" {
+			if strings.EqualFold(f.ARP.SenderHW, h.gwMAC) && !f.Src.IsUnspecified() {
+				h.gateway(f.Src) // ARP does not cross the gateway, so the address is its own
+			}
 			h.learnMAC(f.Src, f.ARP.SenderHW)
 		}
 	case flow.Notice:
@@ -143,9 +146,9 @@ func (h *hosts) mac(f *flow.Flow) {
 		h.gwMAC = strings.ToLower(f.DstMAC)
 		h.change(func(n *profile.Network) { n.GatewayMAC = h.gwMAC })
 		if m := h.byMAC[h.gwMAC]; m != nil {
-			if m.V4.IsValid() {
+			if h.net.IsHome(m.V4) {
 				h.gateway(m.V4)
-			} else if m.V6.IsValid() {
+			} else if h.net.IsHome(m.V6) {
 				h.gateway(m.V6)
 			}
 		}
@@ -181,6 +184,16 @@ func (h *hosts) learnMAC(a netip.Addr, mac string) {
 		return
 	}
 	mac = strings.ToLower(mac)
+	if mac == h.gwMAC {
+		// Whatever lies behind the gateway has its MAC too: the first address
+		// of a home network is taken for its own.
+		if !h.net.Gateway.IsValid() && h.net.IsHome(a) {
+			h.gateway(a)
+		}
+		if a != h.net.Gateway {
+			return
+		}
+	}
 	x = h.host(a)
 	x.MAC = mac
 	m := h.byMAC[mac]
@@ -195,9 +208,7 @@ func (h *hosts) learnMAC(a netip.Addr, mac string) {
 		other = m.V4
 		m.V6 = a
 	}
-	if mac == h.gwMAC {
-		h.gateway(a)
-	} else if other.IsValid() {
+	if other.IsValid() && mac != h.gwMAC {
 		x.Other = other
 		if y := h.byIP[other]; y != nil && y.Other != a {
 			y.Other = a
@@ -260,6 +271,16 @@ func (h *hosts) gateway(a netip.Addr) {
 	x := h.host(a)
 	x.Gate = true
 	h.events = append(h.events, *x)
+}
+
+// list returns all that is known, by address.
+func (h *hosts) list() []Host {
+	l := make([]Host, 0, len(h.byIP))
+	for _, x := range h.byIP {
+		l = append(l, *x)
+	}
+	slices.SortFunc(l, func(a, b Host) int { return a.IP.Compare(b.IP) })
+	return l
 }
 
 // forget drops what is known about a host whose profile was evicted.

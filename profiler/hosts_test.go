@@ -56,6 +56,16 @@ func TestGatewayFromMACs(t *testing.T) {
 	if n, ev := h.observe(conn("10.0.0.5", "10.0.0.1", host, gw)); n != nil || ev != nil {
 		t.Error("the same again is no news")
 	}
+	// What lies behind the gateway is not the gateway.
+	for _, far := range []string{"10.9.9.9", "192.168.77.1", "10.9.9.8"} {
+		if n, ev := h.observe(conn("10.0.0.5", far, host, gw)); n != nil || ev != nil || h.net.Gateway.String() != "10.0.0.1" {
+			t.Errorf("%s made the gateway %v", far, h.net.Gateway)
+		}
+	}
+	net, _ = h.observe(record(flow.ARP, func(f *flow.Flow) { f.Src, f.ARP.SenderHW = netip.MustParseAddr("10.0.0.254"), gw }))
+	if net == nil || net.Gateway.String() != "10.0.0.254" {
+		t.Errorf("ARP says otherwise: %+v", net)
+	}
 	// Broadcast, multicast and empty hardware addresses belong to nobody.
 	for _, mac := range []string{"ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:fb", "33:33:00:00:00:01", "00:00:00:00:00:00"} {
 		if h.observe(conn("10.0.0.6", "10.0.0.255", mac, mac)); h.byIP[netip.MustParseAddr("10.0.0.6")] != nil {

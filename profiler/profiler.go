@@ -149,6 +149,10 @@ func New(cfg Config, mods []Loaded, saved *Checkpoint) (*Engine, error) {
 // from Sink.
 func (e *Engine) WindowAt(t int64) profile.Window { return e.seq.window(t) }
 
+// Hosts returns what is known about hosts, by address. It may be called once
+// Run has returned.
+func (e *Engine) Hosts() []Host { return e.seq.hosts.list() }
+
 // Stats returns the counters of the run. They may be read at any time from any goroutine.
 func (e *Engine) Stats() *Stats { return e.stats }
 

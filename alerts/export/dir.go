@@ -196,7 +196,7 @@ func (d *Dir) Flows() *FlowWriter { return d.flows }
 // Evidence implements alerts.Sink. The lines are in the files after the next Flush.
 func (d *Dir) Evidence(e *evidence.Evidence, accumulated float64) error {
 	var errs [4]error
-	d.buf = appendEvidence(d.buf[:0], e)
+	d.buf = AppendEvidence(d.buf[:0], e)
 	errs[0] = d.files[fileEvidence].line(d.buf)
 	d.buf = d.appendLogEvidence(d.buf[:0], e)
 	errs[1] = d.files[fileLog].line(d.buf)
@@ -211,7 +211,7 @@ func (d *Dir) Evidence(e *evidence.Evidence, accumulated float64) error {
 // Alert implements alerts.Sink. The lines are in the files after the next Flush.
 func (d *Dir) Alert(a *alerts.Alert) error {
 	var errs [4]error
-	d.buf = appendAlert(d.buf[:0], a)
+	d.buf = AppendAlert(d.buf[:0], a)
 	errs[0] = d.files[fileAlerts].line(d.buf)
 	d.buf = d.appendLogAlert(d.buf[:0], a)
 	errs[1] = d.files[fileLog].line(d.buf)

@@ -264,7 +264,7 @@ func FuzzJSON(f *testing.F) {
 		e.Profile, _ = netip.ParseAddr(ip)
 		e.Derive()
 
-		line := appendEvidence(nil, e)
+		line := AppendEvidence(nil, e)
 		var got struct {
 			Type, Description, Proto string
 			UIDs                     []string
@@ -297,10 +297,10 @@ func FuzzJSON(f *testing.F) {
 		if err := validateIDMEF(schema, incident); err != nil {
 			t.Error(err)
 		}
-		if al := appendAlert(nil, a); !json.Valid(al) {
+		if al := AppendAlert(nil, a); !json.Valid(al) {
 			t.Errorf("invalid JSON: %s", al)
 		}
-		for _, l := range [][]byte{line, event, incident, appendAlert(nil, a), d.appendLogEvidence(nil, e), d.appendLogAlert(nil, a)} {
+		for _, l := range [][]byte{line, event, incident, AppendAlert(nil, a), d.appendLogEvidence(nil, e), d.appendLogAlert(nil, a)} {
 			if bytes.IndexByte(l, '\n') != len(l)-1 || bytes.IndexFunc(l, func(r rune) bool { return r != '\n' && (r < ' ' || r >= 0x7f && r < 0xa0) }) >= 0 {
 				t.Errorf("control characters in %q", l)
 			}
@@ -478,12 +478,12 @@ func TestKeysAreStable(t *testing.T) {
 	want := "id type time profile window window_start window_end attacker victim threat_level confidence description module " +
 		"proto dst_port src_port uids count mitre"
 	for _, e := range oddities() {
-		if got := topKeys(t, appendEvidence(nil, e)); got != want {
+		if got := topKeys(t, AppendEvidence(nil, e)); got != want {
 			t.Errorf("evidence has the keys %s", got)
 		}
 	}
 	want = "id profile window window_start window_end time score threshold confidence threat_level evidence_ids contributions omitted"
-	if got := topKeys(t, appendAlert(nil, sampleAlert(sample(1)))); got != want {
+	if got := topKeys(t, AppendAlert(nil, sampleAlert(sample(1)))); got != want {
 		t.Errorf("alert has the keys %s", got)
 	}
 }

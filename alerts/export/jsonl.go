@@ -9,8 +9,8 @@ import (
 	"github.com/slips-go/slips/alerts/evidence"
 )
 
-// appendEvidence appends the line of evidence.jsonl for e.
-func appendEvidence(b []byte, e *evidence.Evidence) []byte {
+// AppendEvidence appends the line of evidence.jsonl for e, newline included.
+func AppendEvidence(b []byte, e *evidence.Evidence) []byte {
 	b = appendString(append(b, `{"id":`...), e.ID)
 	b = appendString(append(b, `,"type":`...), string(e.Type))
 	b = appendJSONTime(append(b, `,"time":`...), e.Time)
@@ -31,8 +31,8 @@ func appendEvidence(b []byte, e *evidence.Evidence) []byte {
 	return append(b, "}\n"...)
 }
 
-// appendAlert appends the line of alerts.jsonl for a.
-func appendAlert(b []byte, a *alerts.Alert) []byte {
+// AppendAlert appends the line of alerts.jsonl for a, newline included.
+func AppendAlert(b []byte, a *alerts.Alert) []byte {
 	b = appendString(append(b, `{"id":`...), a.ID)
 	b = appendAddr(append(b, `,"profile":`...), a.Profile)
 	b = appendWindow(b, a.Window, a.WindowStart, a.WindowEnd)

@@ -221,6 +221,14 @@ func moduleMarkdown(infos []moduleInfo) string {
 	return b.String()
 }
 
+// list makes an empty list of a missing one, for JSON.
+func list(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
 // cell makes text fit into a cell of a Markdown table.
 func cell(s string) string { return strings.NewReplacer("|", `\|`, "\n", " ").Replace(s) }
 

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bufio"
+	"encoding/json"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/slips-go/slips/alerts/export"
@@ -57,5 +60,24 @@ func (r *run) summarise(s *export.Summary) error {
 	}
 	end := time.Now()
 	r.info.End = &end
-	return errors.Join(r.dir.WriteSummary(s), r.metadata())
+	return errors.Join(r.dir.WriteSummary(s), r.metadata(), r.hosts())
+}
+
+// hosts writes metadata/hosts.jsonl: what the traffic told about hosts.
+func (r *run) hosts() error {
+	path := r.dir.Path("metadata/hosts.jsonl")
+	err := replaceFile(path, func(f *os.File) error {
+		w := bufio.NewWriter(f)
+		enc := json.NewEncoder(w)
+		for _, h := range r.engine.Hosts() {
+			if err := enc.Encode(h); err != nil {
+				return err
+			}
+		}
+		return w.Flush()
+	})
+	if err != nil {
+		return &export.WriteError{Path: path, Err: err}
+	}
+	return nil
 }
