@@ -609,3 +609,26 @@ func TestModulesSleepAndWake(t *testing.T) {
 		t.Errorf("after waking: %+v %+v", s.Modules[1], s.Modules[3])
 	}
 }
+
+// In the analysis direction "all" a connection counts for its destination too,
+// which then is the server; other records do not.
+func TestBothDirections(t *testing.T) {
+	logs := traffic(4, 300)
+	cfg := config(3, 64)
+	cfg.Both = true
+	got := replay(t, cfg, logs, 50)
+	one := replay(t, config(3, 64), logs, 50)
+	for _, l := range strings.Split(one, "\n") {
+		if l != "" && !strings.Contains(got, l) {
+			t.Fatalf("missing with both directions: %s", l)
+		}
+	}
+	if !strings.Contains(got, "FANOUT_END 192.0.2.") || strings.Contains(one, "FANOUT_END 192.0.2.") {
+		t.Error("destinations have no windows of their own, or have them in the direction out")
+	}
+	if strings.Contains(got, "ECHO 192.0.2.") && !strings.Contains(got, "ECHO 10.0.0.") {
+		t.Error("DNS records went to the destination")
+	}
+	cfg.Lanes, cfg.Round = 1, 1000
+	same(t, "lanes", replay(t, cfg, logs, 7), got)
+}

@@ -270,12 +270,10 @@ func (o *e2e) analyse(ctx context.Context, r *row) (err error) {
 	if s.Records != r.size || len(s.Rejected) > 0 || s.Dropped > 0 {
 		return fmt.Errorf("%d records read, rejected %v, dropped %d; want %d records", s.Records, s.Rejected, s.Dropped, r.size)
 	}
-	found, err := os.ReadFile(filepath.Join(out, "o", "alerts", "evidence.jsonl"))
+	hash, err := fileHash(filepath.Join(out, "o", "alerts", "evidence.jsonl"))
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(found)
-	hash := hex.EncodeToString(sum[:6])
 	if r.hash != "" && r.hash != hash {
 		return errors.New("two runs found different things")
 	}
@@ -289,6 +287,21 @@ func (o *e2e) analyse(ctx context.Context, r *row) (err error) {
 	r.hash, r.evidence, r.alerts, m.records = hash, s.Evidence.Total, s.Alerts, s.Records
 	r.runs = append(r.runs, m)
 	return nil
+}
+
+// fileHash returns a hash of a file, which it does not read into memory: see
+// set on why this process stays small.
+func fileHash(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // starts returns the times from the start of slips to its first evidence on

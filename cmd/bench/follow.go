@@ -108,6 +108,9 @@ func (o *follower) run(ctx context.Context, stdout io.Writer, name string, dns t
 	start := time.Now()
 	nextDNS := start
 	for next := start; next.Sub(start) < o.length; next = next.Add(every) {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
 		if dns > 0 && !next.Before(nextDNS) {
 			if err := w.lookup(time.Now()); err != nil {
 				return false, err
