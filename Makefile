@@ -3,7 +3,7 @@
 # its linter through the Go module proxy) and ci.
 
 SHELL := /bin/bash
-.SHELLFLAGS := -euo pipefail -c
+.SHELLFLAGS := -eo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -32,7 +32,7 @@ test: ## all tests; needs nothing but Go
 
 .PHONY: race
 race: ## tests under the race detector, where it matters; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -race $(RACE)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(RACE)
 
 .PHONY: lint
 lint: lint-install ## golangci-lint and go vet
@@ -53,8 +53,8 @@ fmt: lint-install ## format all code
 .PHONY: generate
 generate: ## write the generated documents anew
 	@mkdir -p docs
-	$(GO) run ./cmd/slips modules --markdown > docs/modules.md.tmp
-	mv docs/modules.md.tmp docs/modules.md
+	$(GO) run ./cmd/slips modules --markdown > docs/.modules.md || { rm docs/.modules.md; exit 1; }
+	mv docs/.modules.md docs/modules.md
 
 .PHONY: check-generated
 check-generated: generate ## fail if the generated documents in git are not current

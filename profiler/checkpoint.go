@@ -133,7 +133,7 @@ func (l *lane) save() ([]byte, error) {
 	}
 	for d := range l.dues {
 		for _, x := range l.dues[d] {
-			if x.own != nil && x.own.gone {
+			if x.void(d) {
 				continue
 			}
 			y := savedDue{Key: x.Key, K: x.key, Domain: d}
@@ -141,9 +141,6 @@ func (l *lane) save() ([]byte, error) {
 				y.Owner = x.own.id
 			}
 			if x.slot != nil {
-				if x.slot.open&(1<<d) == 0 {
-					continue
-				}
 				y.Win, y.InWin = x.slot.w.N, true
 			}
 			h.Dues = append(h.Dues, y)
@@ -265,8 +262,8 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 		if err := dec.Decode(&so); err != nil {
 			return err
 		}
-		p, ok := e.seq.index[so.ID]
-		if !ok {
+		p := e.seq.index.get(so.ID)
+		if p == 0 {
 			return errors.New("damaged: a profile is not in the table")
 		}
 		l := e.lanes[int(p)%e.cfg.Lanes]
@@ -302,7 +299,7 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 				return errors.New("damaged: a timer without a profile")
 			}
 			d.own = o
-			l = e.lanes[int(e.seq.index[y.Owner])%e.cfg.Lanes]
+			l = e.lanes[int(e.seq.index.get(y.Owner))%e.cfg.Lanes]
 			if y.InWin {
 				i := slices.IndexFunc(o.wins, func(s *slot) bool { return s.w.N == y.Win })
 				if i < 0 {

@@ -77,7 +77,7 @@ func (c *collector) take(f found) error {
 		}
 	}
 	c.pending = slices.Delete(c.pending, 0, i)
-	if err := c.out.Round(min(low, f.round.sent)); err != nil {
+	if err := c.out.Round(f.round.low); err != nil {
 		return err
 	}
 	if ck := f.round.save; ck != nil {

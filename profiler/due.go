@@ -23,6 +23,11 @@ type due struct {
 	slot *slot  // nil for a timer of a PerProfile or Network module
 }
 
+// void reports whether the profile or the window of d is gone.
+func (d *due) void(domain int) bool {
+	return (d.own != nil && d.own.gone) || (d.slot != nil && d.slot.open&(1<<domain) == 0)
+}
+
 type dues []due
 
 func (d dues) Len() int           { return len(d) }

@@ -143,7 +143,7 @@ func (h *hosts) mac(f *flow.Flow) {
 	case dstHome && unicast(f.DstMAC):
 		h.learnMAC(f.Dst, f.DstMAC)
 	case srcHome && h.gwMAC == "" && profile.IsPublic(f.Dst) && unicast(f.DstMAC):
-		h.gwMAC = strings.ToLower(f.DstMAC)
+		h.gwMAC = strings.Clone(strings.ToLower(f.DstMAC))
 		h.change(func(n *profile.Network) { n.GatewayMAC = h.gwMAC })
 		if m := h.byMAC[h.gwMAC]; m != nil {
 			if h.net.IsHome(m.V4) {
@@ -183,7 +183,7 @@ func (h *hosts) learnMAC(a netip.Addr, mac string) {
 	if (x == nil && len(h.byIP) >= h.max) || (x != nil && strings.EqualFold(x.MAC, mac)) || !unicast(mac) || a.IsUnspecified() || a.IsMulticast() {
 		return
 	}
-	mac = strings.ToLower(mac)
+	mac = strings.Clone(strings.ToLower(mac)) // ToLower may return what it was given
 	if mac == h.gwMAC {
 		// Whatever lies behind the gateway has its MAC too: the first address
 		// of a home network is taken for its own.

@@ -1,10 +1,13 @@
 package profiler
 
 import (
+	"cmp"
+	"container/heap"
 	"fmt"
 	"runtime/debug"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -32,19 +35,19 @@ type slot struct {
 
 // lane owns some profiles, or the network. One goroutine runs it.
 type lane struct {
-	e         *Engine
-	n         int
-	in        chan msg
-	out       []evidence.Evidence
-	byKind    [flow.NumKinds][]int // modules to run on a record, in order
-	perWindow flow.KindSet         // kinds that a PerWindow module reads
-	domain    []int                // of each module
-	wants     []modules.Chooser    // of each module; nil: all records
-	owners    []*owner             // by index of the profile / lanes
-	netst     []any                // states of the Network modules
-	dues      [flow.NumKinds + 1]dues
-	clock     clocks
-	next      int64 // no due of any domain lies before it
+	e      *Engine
+	n      int
+	in     chan msg
+	out    []evidence.Evidence
+	byKind [flow.NumKinds][]int // modules to run on a record, in order
+	domain []int                // of each module
+	wants  []modules.Chooser    // of each module; nil: all records
+	owners []*owner             // by index of the profile / lanes
+	netst  []any                // states of the Network modules
+	dues   [flow.NumKinds + 1]dues
+	full   [flow.NumKinds + 1]int // length of dues at which the void ones go
+	clock  clocks
+	next   int64 // no due of any domain lies before it
 
 	host modules.Host
 	cx   *modules.Context
@@ -52,6 +55,7 @@ type lane struct {
 	freeItems chan []item
 	freeFlows chan []*flow.Flow
 	nets      []*profile.Network
+	touched   int64 // see touch
 
 	// What is at hand, for keys and for the report of a panic.
 	pos    int  // in the message
@@ -88,7 +92,7 @@ func newLane(e *Engine, n int, network bool) *lane {
 
 // choose sets which modules run on which records. off has a value for each.
 func (l *lane) choose(off []bool) {
-	l.byKind, l.perWindow = [flow.NumKinds][]int{}, 0
+	l.byKind = [flow.NumKinds][]int{}
 	for j, m := range l.e.mods {
 		if off[j] || (m.Spec.Scope == modules.Network) != (l.netst != nil) {
 			continue
@@ -96,9 +100,6 @@ func (l *lane) choose(off []bool) {
 		for k := range flow.NumKinds {
 			if m.Spec.Kinds.Has(k) {
 				l.byKind[k] = append(l.byKind[k], j)
-				if m.Spec.Scope == modules.PerWindow {
-					l.perWindow |= flow.Of(k)
-				}
 			}
 		}
 	}
@@ -190,6 +191,9 @@ func (l *lane) records(items []item) {
 		it := &items[l.pos]
 		f := it.f
 		if l.at < 0 {
+			if l.pos%ahead == 0 {
+				l.touch(items[l.pos:min(l.pos+ahead, len(items))])
+			}
 			l.at = 0
 			if !l.begin(it) {
 				continue
@@ -197,6 +201,37 @@ func (l *lane) records(items []item) {
 		}
 		l.modules(f)
 	}
+}
+
+// ahead is how many items touch looks at.
+const ahead = 32
+
+// touch reads a little of what the next items will need: profile, window,
+// states. With ten thousand hosts none of it is in the cache, and each record
+// would wait for one piece after the other. Read in a loop of its own, the
+// pieces of many records come at the same time.
+func (l *lane) touch(items []item) {
+	var slots [ahead]*slot
+	n, sum := 0, int64(0)
+	for i := range items {
+		if k := int(items[i].prof) / l.e.cfg.Lanes; items[i].op == opRecord && k < len(l.owners) {
+			if o := l.owners[k]; o != nil && o.last != nil {
+				slots[n] = o.last
+				n++
+			}
+		}
+	}
+	for _, s := range slots[:n] {
+		sum += s.w.N
+	}
+	for _, s := range slots[:n] {
+		for _, st := range s.st {
+			if st != nil {
+				sum += int64(*(*byte)((*[2]unsafe.Pointer)(unsafe.Pointer(&st))[1]))
+			}
+		}
+	}
+	l.touched = sum // so that the compiler keeps the reads
 }
 
 // begin makes the item's record what is at hand. It returns false when there
@@ -216,14 +251,14 @@ func (l *lane) begin(it *item) bool {
 		return false
 	}
 	o := l.owner(it.prof, f, it.role)
-	var s *slot
-	if !l.perWindow.Has(f.Kind) {
-		l.host.Window = l.e.seq.numbered(it.win)
-	} else {
-		if s = o.last; s == nil || s.w.N != it.win {
-			s = l.window(o, it.win, f)
-		}
+	// A window that is not open yet is opened by the first module that wants
+	// the record, for only a window with states is ever closed.
+	s := o.last
+	if s != nil && s.w.N == it.win {
 		l.host.Window = s.w
+	} else {
+		s = nil
+		l.host.Window = l.e.seq.numbered(it.win)
 	}
 	l.f, l.own, l.slot, l.class, l.seq = f, o, s, classRecord, f.Seq
 	l.host.Now, l.host.Record, l.host.Profile, l.host.Role = f.At, f.Time, o.id, it.role
@@ -287,6 +322,9 @@ func (l *lane) call(j int, f *flow.Flow, sample bool) {
 func (l *lane) state(j int, m *Loaded) any {
 	switch m.Spec.Scope {
 	case modules.PerWindow:
+		if l.slot == nil {
+			l.slot = l.window(l.own, l.host.Window, l.f)
+		}
 		s := l.slot
 		if s.st[j] == nil {
 			s.st[j] = m.Run.NewState()
@@ -377,23 +415,22 @@ func (l *lane) owner(prof int32, f *flow.Flow, role profile.Role) *owner {
 	return o
 }
 
-// window returns the slot of window n of o, opening it first.
-func (l *lane) window(o *owner, n int64, f *flow.Flow) *slot {
-	i, ok := slices.BinarySearchFunc(o.wins, n, func(s *slot, n int64) int { return int(min(max(s.w.N-n, -1), 1)) })
+// window returns o's slot of window w, opening it first.
+func (l *lane) window(o *owner, w profile.Window, f *flow.Flow) *slot {
+	i, ok := slices.BinarySearchFunc(o.wins, w.N, func(s *slot, n int64) int { return cmp.Compare(s.w.N, n) })
 	if !ok {
-		s := &slot{own: o, w: l.e.seq.numbered(n), st: make([]any, len(l.e.mods))}
-		o.wins = slices.Insert(o.wins, i, s)
-		if len(o.wins) > l.e.cfg.MaxWindows {
+		if len(o.wins) >= l.e.cfg.MaxWindows {
 			old := o.wins[0]
-			if old == s {
-				old = o.wins[1]
-			}
 			l.e.stats.windowsCut.Add(1)
+			class, seq := l.class, l.seq // closing makes the old window what is at hand
+			host, mod, ord := l.host, l.mod, l.ord
 			for d := range l.clock {
 				l.closeSlot(old, d, f.At, f.Seq)
 			}
+			l.f, l.own, l.class, l.seq, l.host, l.mod, l.ord = f, o, class, seq, host, mod, ord
+			i, _ = slices.BinarySearchFunc(o.wins, w.N, func(s *slot, n int64) int { return cmp.Compare(s.w.N, n) })
 		}
-		i, _ = slices.BinarySearchFunc(o.wins, n, func(s *slot, n int64) int { return int(min(max(s.w.N-n, -1), 1)) })
+		o.wins = slices.Insert(o.wins, i, &slot{own: o, w: w, st: make([]any, len(l.e.mods))})
 	}
 	o.last = o.wins[i]
 	return o.last
@@ -414,9 +451,20 @@ func (l *lane) keepOpen(s *slot, domain int, now int64) {
 }
 
 func (l *lane) push(domain int, d due) {
-	l.dues[domain].put(d)
+	h := &l.dues[domain]
+	if len(*h) >= l.full[domain] {
+		// Those of evicted profiles and closed windows would stay until their
+		// time comes, which may be an hour of ever new profiles away.
+		*h = slices.DeleteFunc(*h, func(d due) bool { return d.void(domain) })
+		heap.Init(h)
+		l.full[domain] = 2*len(*h) + minDues
+	}
+	h.put(d)
 	l.next = min(l.next, d.At)
 }
+
+// minDues is how many things may be due before it pays to look for void ones.
+const minDues = 1024
 
 // advanceAll runs every domain to time t: a replay has one clock.
 func (l *lane) advanceAll(t int64) {
@@ -443,7 +491,7 @@ func (l *lane) advance(domain int, t int64) {
 }
 
 func (l *lane) fire(domain int, d due) {
-	if d.own != nil && d.own.gone {
+	if d.void(domain) {
 		return
 	}
 	if d.Class == classWindow {
@@ -454,9 +502,6 @@ func (l *lane) fire(domain int, d due) {
 	var st any
 	switch m.Spec.Scope {
 	case modules.PerWindow:
-		if d.slot.open&(1<<domain) == 0 {
-			return
-		}
 		st = d.slot.st[d.Module]
 	case modules.PerProfile:
 		st = d.own.st[d.Module]

@@ -23,7 +23,7 @@ type round struct {
 	pending atomic.Int32       // lanes that are not done
 	save    *Checkpoint        // the sequencer's part of a checkpoint
 	saved   chan struct{}      // closed when the checkpoint is done
-	sent    int64              // stream time of the last record, for the collector
+	low     int64              // stream time that all inputs have reached, for the sink
 }
 
 // done is called by each lane when it will not look at the round's records again.
@@ -72,7 +72,7 @@ type sequencer struct {
 	began  bool
 	first  int64
 
-	index map[netip.Addr]int32
+	index addrIndex
 	profs []prof // 0 is the head of the list: next is the youngest, prev the oldest
 	last  int32  // profile of the last record
 
@@ -84,6 +84,8 @@ type sequencer struct {
 	items    [][]item
 	flows    []*flow.Flow
 	rnd      *round
+	touched  int32  // see addrIndex.touch
+	fresh    uint64 // see maxFresh
 	count    int
 	rounds   uint64
 	saved    time.Time
@@ -95,8 +97,8 @@ type sequencer struct {
 
 func newSequencer(e *Engine) *sequencer {
 	s := &sequencer{
-		e: e, index: make(map[netip.Addr]int32), profs: make([]prof, 1), hosts: newHosts(e.cfg.Home, 2*e.cfg.MaxProfiles),
-		items: make([][]item, e.cfg.Lanes), low: minTime, now: minTime, last: -1,
+		e: e, profs: make([]prof, 1), hosts: newHosts(e.cfg.Home, 2*e.cfg.MaxProfiles),
+		items: make([][]item, e.cfg.Lanes), fresh: min(maxFresh, uint64(e.cfg.MaxProfiles/2)), low: minTime, now: minTime, last: -1,
 	}
 	s.choose(make([]bool, len(e.mods)))
 	return s
@@ -146,6 +148,9 @@ func (s *sequencer) run(ctx context.Context, in Inputs) error {
 	defer s.abandon()
 	s.saved = s.e.cfg.Now()
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		blocked, ready, open := s.fill()
 		if blocked == nil && ready {
 			s.merge()
@@ -272,6 +277,11 @@ func (s *sequencer) merge() {
 				if s.e.cfg.Follow {
 					s.maybeCheckpoint()
 				}
+				select {
+				case <-s.done:
+					return
+				default:
+				}
 			}
 		}
 		if first.batch == nil {
@@ -283,6 +293,9 @@ func (s *sequencer) merge() {
 // pass sends the next record of in on its way.
 func (s *sequencer) pass(in *input) {
 	b := in.batch
+	if in.i%ahead == 0 {
+		s.touched = s.index.touch(b.Flows[in.i:min(in.i+ahead, len(b.Flows))])
+	}
 	f := &b.Flows[in.i]
 	if s.expect != 0 && !s.expect.Has(f.Kind) {
 		s.wake(f)
@@ -398,10 +411,10 @@ func (s *sequencer) profile(a netip.Addr, f *flow.Flow) int32 {
 	if s.last > 0 && s.profs[s.last].addr == a {
 		return s.last
 	}
-	p, ok := s.index[a]
-	if ok {
+	p := s.index.get(a)
+	if p != 0 {
 		// Moving it for each of its records would cost more than all else here.
-		if s.seq-s.profs[p].moved > fresh {
+		if s.seq-s.profs[p].moved > s.fresh {
 			s.unlink(p)
 			s.front(p)
 		}
@@ -417,12 +430,12 @@ func (s *sequencer) profile(a netip.Addr, f *flow.Flow) int32 {
 		l := int(p) % s.e.cfg.Lanes
 		s.items[l] = append(s.items[l], item{f: f, op: opEvict, prof: p})
 		s.hosts.forget(s.profs[p].addr)
-		delete(s.index, s.profs[p].addr)
+		s.index.del(s.profs[p].addr)
 		s.e.stats.evicted.Add(1)
 		s.e.stats.profiles.Add(-1)
 	}
 	s.profs[p].addr = a
-	s.index[a] = p
+	s.index.put(a, p)
 	s.front(p)
 	s.last = p
 	s.e.stats.profiles.Add(1)
@@ -430,9 +443,11 @@ func (s *sequencer) profile(a netip.Addr, f *flow.Flow) int32 {
 	return p
 }
 
-// fresh is how many records may pass before a profile that is in use becomes
-// the youngest again. The order of use is kept to within that many records.
-const fresh = 4096
+// maxFresh is the most records that may pass before a profile that is in use
+// becomes the youngest again. It is less when few profiles are kept: until as
+// many records have passed as half of them, none that is in use can have
+// become the oldest.
+const maxFresh = 4096
 
 func (s *sequencer) unlink(p int32) {
 	x := &s.profs[p]
@@ -457,7 +472,7 @@ func (s *sequencer) flush(save, end bool) {
 		r = &round{}
 	}
 	s.rounds++
-	r.n, r.sent = s.rounds, s.now
+	r.n, r.low = s.rounds, s.now
 	if s.e.cfg.Follow {
 		s.wall = s.e.cfg.Now()
 	}
@@ -468,6 +483,7 @@ func (s *sequencer) flush(save, end bool) {
 	var c clocks
 	if s.e.cfg.Follow {
 		c = s.clocks()
+		r.low = c[join]
 	} else {
 		for i := range c {
 			c[i] = s.now
@@ -526,13 +542,17 @@ func (s *sequencer) clocks() clocks {
 // them.
 const tickLag = 5 * time.Minute
 
+// liveWithin is how far behind the wall clock the inputs' time may be for them
+// to count as live.
+const liveWithin = time.Hour
+
 // tick returns the stream time that the wall clock stands for when the inputs
-// are live: their time is the wall's to within one window. An old capture
+// are live. An old capture
 // that is merely growing gets none, so its results do not depend on when it
 // is read.
 func (s *sequencer) tick() (int64, bool) {
 	t := s.wall.Add(-tickLag).UnixNano()
-	if !s.began || s.wall.IsZero() || t <= s.now || t-s.now > int64(s.e.cfg.Width) {
+	if !s.began || s.wall.IsZero() || t <= s.now || t-s.now > int64(liveWithin) {
 		return 0, false
 	}
 	return t, true

@@ -133,7 +133,7 @@ func Create(path string, o Options) (_ *Dir, err error) {
 		}
 	}
 	for i, n := range names {
-		key := [...]lineKey{idLine(`{"id":"`), idLine(`{"id":"`), wholeLine, idLine(idmefStart)}[i]
+		key := [...]lineKey{idLine(`{"id":"`), idLine(`{"id":"`), logLine, idLine(idmefStart)}[i]
 		f, err := openFile(d.Path(n), key)
 		if err != nil {
 			return nil, fmt.Errorf("output directory is not writable: %w", err)

@@ -210,6 +210,34 @@ func TestMarkWhileLinesComeAgain(t *testing.T) {
 	}
 }
 
+// TestAlertRaisedAgain: after a crash the same alert may be raised by other
+// evidence and so at another time. It is in no file twice for that.
+func TestAlertRaisedAgain(t *testing.T) {
+	path := t.TempDir()
+	d := create(t, path, Options{})
+	must(t, d.Alert(sampleAlert(sample(1))))
+	must(t, d.Evidence(sample(1), 1))
+	closeDir(t, d)
+	before := contents(t, path)
+	d = create(t, path, Options{Mode: Continue})
+	must(t, d.Resume(nil, false))
+	again := sampleAlert(sample(2))
+	again.ID = sampleAlert(sample(1)).ID
+	again.Time, again.At, again.Score = again.Time+7e9, again.At+9e9, again.Score+1
+	must(t, d.Alert(again))
+	must(t, d.Flush())
+	if diff := cmp.Diff(before, contents(t, path)); diff != "" {
+		t.Errorf("it is told again (-before +after):\n%s", diff)
+	}
+	other := sampleAlert(sample(1)) // one of the next window is another one
+	other.ID, other.Window = "", other.Window+1
+	must(t, d.Alert(other))
+	closeDir(t, d)
+	if n := strings.Count(read(t, d.Path(alertsLog)), "\n"); n != 3 {
+		t.Errorf("%d lines in alerts.log, want 3", n)
+	}
+}
+
 func TestCleanStopCutsBack(t *testing.T) {
 	path, s := t.TempDir(), newScript(4, 20)
 	d := create(t, path, Options{})

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"bytes"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -34,6 +35,20 @@ func (d *Dir) appendLogAlert(b []byte, a *alerts.Alert) []byte {
 	b = append(appendPadded(b, a.Profile), ". Generated an alert given enough evidence on timewindow "...)
 	b = append(strconv.AppendInt(b, a.Window, 10), ". (stream time "...)
 	return append(d.appendLogTime(b, a.At), ")\n"...)
+}
+
+// logLine is the lineKey of alerts.log. A line about evidence is known by all
+// of it. One about an alert is known by what is between its times: after a
+// crash the same alert may be raised by other evidence, found in another order
+// than before, and has other times then.
+func logLine(line []byte) ([]byte, bool) {
+	key, whole := wholeLine(line)
+	when, rest, ok := bytes.Cut(key, []byte(": Src IP "))
+	end := bytes.LastIndex(rest, []byte(". (stream time "))
+	if !ok || end < 0 || bytes.IndexByte(when, ' ') >= 0 { // evidence has its window behind the time
+		return key, whole
+	}
+	return rest[:end], whole && bytes.HasSuffix(rest, []byte{')'})
 }
 
 func (d *Dir) appendLogTime(b []byte, t int64) []byte {

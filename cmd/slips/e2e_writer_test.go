@@ -213,6 +213,13 @@ func (w *writer) rotate(g *growing) {
 	}
 }
 
+// calm puts off rotations for a while: a follower has just begun.
+func (w *writer) calm() {
+	for _, g := range w.logs {
+		g.turned = time.Now()
+	}
+}
+
 // pause lets the follower have a turn of chance length. What it does in that
 // time must not matter, so there is nothing to wait for.
 func (w *writer) pause(most time.Duration) {
