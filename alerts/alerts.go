@@ -28,7 +28,7 @@
 //
 // # Bounds
 //
-// The manager keeps the windows that ended at most two widths ago, at most
+// The manager keeps the windows that ended at most keepWidths widths ago, at most
 // maxAccounts of them with maxPending pieces of evidence between them, and
 // the ids of the last maxIDs pieces of evidence. What leaves early is counted.
 package alerts
@@ -187,6 +187,9 @@ type Stats struct {
 // again with its description, so the whole stays below 100 MB at worst and
 // far below that in practice.
 const (
+	// keepWidths is how long a score outlives its window. A sensor that reads a
+	// capture may log its connections hours late, and they add up all the same.
+	keepWidths  = 50
 	maxAccounts = 20_000
 	maxPending  = 200_000
 	maxPerAlert = 1000 // contributions that one alert lists
@@ -258,8 +261,8 @@ func New(cfg Config, width time.Duration, out Sink) (*Manager, error) {
 		disabled: make(map[evidence.Type]bool),
 		limits:   limits{maxAccounts, maxPending, maxPerAlert, maxIDs},
 	}
-	if width < math.MaxInt64/2 {
-		m.keep = 2 * int64(width)
+	if width < math.MaxInt64/keepWidths {
+		m.keep = keepWidths * int64(width)
 	}
 	for _, name := range cfg.DisabledDetections {
 		m.disabled[evidence.Type(name)] = true
@@ -428,7 +431,7 @@ func (m *Manager) forget(i int) {
 }
 
 // Advance says that the stream has reached now, unix ns. Windows that ended
-// more than two widths before are forgotten.
+// more than keepWidths widths before are forgotten.
 func (m *Manager) Advance(now int64) {
 	for len(m.order) > 0 && now-m.order[0].End > m.keep {
 		m.forget(0)

@@ -282,11 +282,11 @@ func TestAdvance(t *testing.T) {
 	if len(r.alerts) != 1 {
 		t.Fatalf("%d alerts", len(r.alerts))
 	}
-	m.Advance(3 * hour) // two widths after the end of window 1
+	m.Advance(51 * hour) // fifty widths after the end of window 1
 	if m.score(1) != 16 {
-		t.Error("window 1 was forgotten two widths after its end, want later")
+		t.Error("window 1 was forgotten fifty widths after its end, want later")
 	}
-	m.Advance(3*hour + 1)
+	m.Advance(51*hour + 1)
 	if m.score(1) != 0 || m.score(2) != 8 || m.Stats().Forgotten != 1 {
 		t.Errorf("scores %v, %v, stats %+v", m.score(1), m.score(2), m.Stats())
 	}

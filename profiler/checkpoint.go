@@ -26,6 +26,8 @@ type Checkpoint struct {
 	Width    int64
 	Inputs   map[string]savedInput
 	Profiles []netip.Addr // the one idle longest first
+	Moved    []uint64     // for each, when it last became the youngest
+	Bare     bool         // positions alone: see Positions and Strip
 	Network  profile.Network
 	HostList []Host
 	GateMAC  string
@@ -42,8 +44,19 @@ func (c *Checkpoint) Positions() map[string]flow.Position {
 	return p
 }
 
+// Strip returns a checkpoint that knows where each input goes on and nothing
+// else: an engine restored from it begins with empty windows.
+func (c *Checkpoint) Strip() *Checkpoint {
+	d := &Checkpoint{Bare: true, Inputs: make(map[string]savedInput, len(c.Inputs))}
+	for n, in := range c.Inputs {
+		d.Inputs[n] = savedInput{Clock: minTime, Pos: in.Pos}
+	}
+	return d
+}
+
 type savedInput struct {
 	Clock int64
+	Leapt int64
 	Kinds flow.KindSet
 	Pos   flow.Position
 }
@@ -72,10 +85,10 @@ func (s *sequencer) checkpoint() *Checkpoint {
 	for _, in := range s.ins {
 		p := in.pos
 		p.Done = slices.Clone(p.Done)
-		c.Inputs[in.Name] = savedInput{Clock: in.clock, Kinds: in.kinds, Pos: p}
+		c.Inputs[in.Name] = savedInput{Clock: in.clock, Leapt: in.leapt, Kinds: in.kinds, Pos: p}
 	}
 	for p := s.profs[0].prev; p != 0; p = s.profs[p].prev {
-		c.Profiles = append(c.Profiles, s.profs[p].addr)
+		c.Profiles, c.Moved = append(c.Profiles, s.profs[p].addr), append(c.Moved, s.profs[p].moved)
 	}
 	c.HostList = s.hosts.list()
 	return c
@@ -86,7 +99,8 @@ func (s *sequencer) checkpoint() *Checkpoint {
 type savedLane struct {
 	Owners int
 	Dues   []savedDue
-	Net    []int // modules that have a Network state
+	Net    []int   // modules that have a Network state
+	Panics []uint8 // of the Network modules
 }
 
 type savedOwner struct {
@@ -99,6 +113,7 @@ type savedOwner struct {
 type savedWindow struct {
 	W    profile.Window
 	Open uint64
+	Gens [flow.NumKinds + 1]uint8
 	Mods []int
 }
 
@@ -109,6 +124,7 @@ type savedDue struct {
 	Owner  netip.Addr // invalid on the network lane
 	Win    int64      // number of the window when InWin
 	InWin  bool
+	Gen    uint8
 }
 
 func present(st []any) []int {
@@ -136,7 +152,7 @@ func (l *lane) save() ([]byte, error) {
 			if x.void(d) {
 				continue
 			}
-			y := savedDue{Key: x.Key, K: x.key, Domain: d}
+			y := savedDue{Key: x.Key, K: x.key, Domain: d, Gen: x.gen}
 			if x.own != nil {
 				y.Owner = x.own.id
 			}
@@ -146,7 +162,7 @@ func (l *lane) save() ([]byte, error) {
 			h.Dues = append(h.Dues, y)
 		}
 	}
-	h.Net = present(l.netst)
+	h.Net, h.Panics = present(l.netst), l.netPanics
 	err := enc.Encode(h)
 	states := func(mods []int, st []any) {
 		for _, j := range mods {
@@ -163,7 +179,7 @@ func (l *lane) save() ([]byte, error) {
 		}
 		so := savedOwner{ID: o.id, Mods: present(o.st), Panics: o.panics}
 		for _, w := range o.wins {
-			so.Wins = append(so.Wins, savedWindow{W: w.w, Open: w.open, Mods: present(w.st)})
+			so.Wins = append(so.Wins, savedWindow{W: w.w, Open: w.open, Gens: w.gens, Mods: present(w.st)})
 		}
 		if err = enc.Encode(so); err != nil {
 			break
@@ -182,6 +198,13 @@ func (l *lane) save() ([]byte, error) {
 
 // restore brings the engine to the state of c. The number of lanes may differ.
 func (e *Engine) restore(c *Checkpoint) error {
+	e.seq.restored = make(map[string]savedInput)
+	for n, in := range c.Inputs {
+		e.seq.restored[n] = in
+	}
+	if c.Bare {
+		return nil
+	}
 	var names []string
 	for _, m := range e.mods {
 		names = append(names, m.Spec.Name)
@@ -198,12 +221,11 @@ func (e *Engine) restore(c *Checkpoint) error {
 	s := e.seq
 	s.seq, s.now, s.low, s.first, s.began = c.Seq, c.Now, c.Low, c.First, c.Seq > 0
 	s.origin.Store(c.Origin)
-	s.restored = make(map[string]savedInput)
-	for n, in := range c.Inputs {
-		s.restored[n] = in
+	if len(c.Moved) != len(c.Profiles) {
+		return errors.New("damaged: the order of profiles")
 	}
-	for _, a := range c.Profiles {
-		s.profile(a, nil)
+	for i, a := range c.Profiles {
+		s.profs[s.profile(a, nil)].moved = c.Moved[i]
 	}
 	s.last = -1
 	e.stats.restore(c)
@@ -276,7 +298,7 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 			}
 		}
 		for _, sw := range so.Wins {
-			w := &slot{own: o, w: sw.W, open: sw.Open, st: make([]any, len(e.mods))}
+			w := &slot{own: o, w: sw.W, open: sw.Open, gens: sw.Gens, st: make([]any, len(e.mods))}
 			if err := load(sw.Mods, w.st); err != nil {
 				return err
 			}
@@ -289,9 +311,12 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 		if err := load(h.Net, nl.netst); err != nil {
 			return err
 		}
+		if len(h.Panics) == len(e.mods) {
+			nl.netPanics = h.Panics
+		}
 	}
 	for _, y := range h.Dues {
-		d := due{Key: y.Key, key: y.K}
+		d := due{Key: y.Key, key: y.K, gen: y.Gen}
 		l := nl
 		if y.Owner.IsValid() {
 			o := owners[y.Owner]
@@ -328,7 +353,7 @@ func (s *Stats) restore(c *Checkpoint) {
 	s.copies = c.Counters.Sources
 	for _, x := range c.Counters.Sources {
 		cnt := s.source(x.Name)
-		cnt.ignored = x.Ignored
+		cnt.ignored, cnt.late = x.Ignored, x.Late
 		for k := range flow.NumKinds {
 			cnt.kinds[k] = x.Kinds[k.String()]
 		}
@@ -339,7 +364,7 @@ func (s *Stats) restore(c *Checkpoint) {
 	for j := range s.names {
 		for _, m := range c.Counters.Modules {
 			if m.Name == s.names[j] {
-				s.base[j] = counter{calls: m.Calls, timers: m.Timers, evidence: m.Evidence, panics: m.Panics, sampled: m.Calls, nanos: m.Nanos}
+				s.base[j] = counter{calls: m.Calls, timers: m.Timers, evidence: m.Evidence, panics: m.Panics, sampled: m.Samples, nanos: m.Nanos}
 			}
 		}
 	}

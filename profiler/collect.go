@@ -24,14 +24,15 @@ type event struct {
 // collector puts what the lanes found into one order.
 type collector struct {
 	out     Sink
+	stats   *Stats
 	follow  bool
 	lanes   int
 	rounds  map[uint64][]found // rounds that not all lanes have reported
 	pending []event
 }
 
-func newCollector(lanes int, follow bool, out Sink) *collector {
-	return &collector{out: out, follow: follow, lanes: lanes, rounds: make(map[uint64][]found)}
+func newCollector(lanes int, follow bool, out Sink, stats *Stats) *collector {
+	return &collector{out: out, stats: stats, follow: follow, lanes: lanes, rounds: make(map[uint64][]found)}
 }
 
 // take adds what one lane found in one round. Once all lanes have reported a
@@ -85,6 +86,9 @@ func (c *collector) take(f found) error {
 		for _, g := range got {
 			ck.Lanes = append(ck.Lanes, g.state)
 		}
+		// The sequencer waits, so these are the counters of this very moment.
+		x := c.stats.Snapshot()
+		ck.Counters.Modules, ck.Counters.Cut = x.Modules, x.WindowsCut
 		err := c.out.Checkpoint(ck)
 		close(f.round.saved)
 		return err

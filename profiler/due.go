@@ -21,11 +21,13 @@ type due struct {
 	key  uint64
 	own  *owner // nil on the network lane
 	slot *slot  // nil for a timer of a PerProfile or Network module
+	gen  uint8  // of slot's domain: how often it had been closed
 }
 
-// void reports whether the profile or the window of d is gone.
+// void reports whether the profile or the window of d is gone, the latter also
+// when a late record has opened it again since.
 func (d *due) void(domain int) bool {
-	return (d.own != nil && d.own.gone) || (d.slot != nil && d.slot.open&(1<<domain) == 0)
+	return (d.own != nil && d.own.gone) || (d.slot != nil && (d.slot.open&(1<<domain) == 0 || d.slot.gens[domain] != d.gen))
 }
 
 type dues []due

@@ -267,6 +267,13 @@ func (h *hosts) gateway(a netip.Addr) {
 	if g == a || (g.IsValid() && g.Is4() && !a.Is4()) {
 		return
 	}
+	if len(h.byIP) >= h.max && h.byIP[a] == nil {
+		return
+	}
+	if old := h.byIP[g]; old != nil {
+		old.Gate = false
+		h.events = append(h.events, *old)
+	}
 	h.change(func(n *profile.Network) { n.Gateway = a })
 	x := h.host(a)
 	x.Gate = true

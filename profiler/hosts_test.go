@@ -108,7 +108,7 @@ func TestDHCP(t *testing.T) {
 	n, ev := h.observe(record(flow.Notice, func(f *flow.Flow) {
 		f.Notice.Note, f.Notice.Src = "Local::Gateway_addr_identified", netip.MustParseAddr("10.0.0.3")
 	}))
-	if n == nil || n.Gateway.String() != "10.0.0.3" || len(ev) != 1 || !ev[0].Gate {
+	if n == nil || n.Gateway.String() != "10.0.0.3" || len(ev) != 2 || ev[0].Gate || !ev[1].Gate {
 		t.Errorf("the notice was not understood: %+v %+v", n, ev)
 	}
 }

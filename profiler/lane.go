@@ -30,24 +30,26 @@ type slot struct {
 	own  *owner
 	w    profile.Window
 	st   []any
-	open uint64 // domains that have not closed yet
+	open uint64                   // domains that have not closed yet
+	gens [flow.NumKinds + 1]uint8 // how often each domain was closed
 }
 
 // lane owns some profiles, or the network. One goroutine runs it.
 type lane struct {
-	e      *Engine
-	n      int
-	in     chan msg
-	out    []evidence.Evidence
-	byKind [flow.NumKinds][]int // modules to run on a record, in order
-	domain []int                // of each module
-	wants  []modules.Chooser    // of each module; nil: all records
-	owners []*owner             // by index of the profile / lanes
-	netst  []any                // states of the Network modules
-	dues   [flow.NumKinds + 1]dues
-	full   [flow.NumKinds + 1]int // length of dues at which the void ones go
-	clock  clocks
-	next   int64 // no due of any domain lies before it
+	e         *Engine
+	n         int
+	in        chan msg
+	out       []evidence.Evidence
+	byKind    [flow.NumKinds][]int // modules to run on a record, in order
+	domain    []int                // of each module
+	wants     []modules.Chooser    // of each module; nil: all records
+	owners    []*owner             // by index of the profile / lanes
+	netPanics []uint8              // of the Network modules
+	netst     []any                // states of the Network modules
+	dues      [flow.NumKinds + 1]dues
+	full      [flow.NumKinds + 1]int // length of dues at which the void ones go
+	clock     clocks
+	next      int64 // no due of any domain lies before it
 
 	host modules.Host
 	cx   *modules.Context
@@ -273,8 +275,8 @@ func (l *lane) time(f *flow.Flow) {
 		}
 		return
 	}
-	if d := &l.dues[f.Kind]; len(*d) > 0 && (*d)[0].At <= f.At {
-		l.advance(int(f.Kind), f.At)
+	if d := &l.dues[f.Kind]; len(*d) > 0 && (*d)[0].At <= f.Own {
+		l.advance(int(f.Kind), f.Own)
 	}
 	if d := &l.dues[join]; len(*d) > 0 && (*d)[0].At <= f.Low {
 		l.advance(int(join), f.Low)
@@ -291,6 +293,7 @@ func (l *lane) modules(f *flow.Flow) {
 	for l.at < len(mods) {
 		j := mods[l.at]
 		l.at++
+		l.mod = j
 		if w := l.wants[j]; w != nil && !w.Wants(f) {
 			continue
 		}
@@ -300,12 +303,12 @@ func (l *lane) modules(f *flow.Flow) {
 
 // call runs one module on the record at hand.
 func (l *lane) call(j int, f *flow.Flow, sample bool) {
-	m := &l.e.mods[j]
-	st := l.state(j, m)
-	l.mod, l.ord = j, 0
-	if l.own != nil && l.own.panics != nil && int(l.own.panics[j]) >= l.e.cfg.PanicLimit {
+	if l.off(j) {
 		return
 	}
+	m := &l.e.mods[j]
+	st := l.state(j, m)
+	l.ord = 0
 	c := &l.cnt[j]
 	c.calls++
 	if sample {
@@ -316,6 +319,15 @@ func (l *lane) call(j int, f *flow.Flow, sample bool) {
 		return
 	}
 	m.Run.Handle(l.cx, st, f)
+}
+
+// off reports whether module j has panicked too often for the owner at hand.
+func (l *lane) off(j int) bool {
+	p := l.netPanics
+	if l.own != nil {
+		p = l.own.panics
+	}
+	return p != nil && int(p[j]) >= l.e.cfg.PanicLimit
 }
 
 // state returns module j's state for what is at hand, making it first.
@@ -387,16 +399,17 @@ func (l *lane) panicked(r any) {
 	if l.f != nil {
 		uid = l.f.UID
 	}
-	var off bool
-	if o := l.own; o != nil {
-		if o.panics == nil {
-			o.panics = make([]uint8, len(l.e.mods))
-		}
-		o.panics[l.mod]++
-		off = int(o.panics[l.mod]) >= l.e.cfg.PanicLimit
+	p := &l.netPanics
+	if l.own != nil {
+		p = &l.own.panics
 	}
+	if *p == nil {
+		*p = make([]uint8, len(l.e.mods))
+	}
+	(*p)[l.mod]++
+	off := l.off(l.mod)
 	l.e.cfg.Log.Error("a module panicked", "module", name, "profile", l.host.Profile, "seq", l.seq, "uid", uid,
-		"panic", fmt.Sprint(r), "off_for_profile", off, "stack", string(debug.Stack()))
+		"panic", fmt.Sprint(r), "off_from_here", off, "stack", string(debug.Stack()))
 }
 
 func (l *lane) owner(prof int32, f *flow.Flow, role profile.Role) *owner {
@@ -447,7 +460,7 @@ func (l *lane) keepOpen(s *slot, domain int, now int64) {
 	if at <= now {
 		at = add(now, l.e.cfg.Width)
 	}
-	l.push(domain, due{Key: evidence.Key{At: at, Class: classWindow, Owner: s.own.id, Seq: uint64(s.w.Start)}, own: s.own, slot: s})
+	l.push(domain, due{Key: evidence.Key{At: at, Class: classWindow, Owner: s.own.id, Seq: uint64(s.w.Start)}, own: s.own, slot: s, gen: s.gens[domain]})
 }
 
 func (l *lane) push(domain int, d due) {
@@ -510,6 +523,9 @@ func (l *lane) fire(domain int, d due) {
 	}
 	l.enter(d.Key, d.own, d.slot)
 	l.mod, l.ord = d.Module, d.Ord<<16 // keys of two timers set by one call stay apart
+	if l.off(l.mod) {
+		return
+	}
 	l.cnt[d.Module].timers++
 	m.Run.Fire(l.cx, st, d.key)
 }
@@ -520,6 +536,7 @@ func (l *lane) closeSlot(s *slot, domain int, at int64, seq uint64) {
 		return
 	}
 	s.open &^= 1 << domain
+	s.gens[domain]++
 	defer func() {
 		if s.open == 0 {
 			o := s.own
@@ -535,7 +552,9 @@ func (l *lane) closeSlot(s *slot, domain int, at int64, seq uint64) {
 		}
 		l.enter(evidence.Key{At: at, Class: classWindow, Seq: seq}, s.own, s)
 		l.mod, l.ord = j, 0
-		l.guard(func() { l.e.mods[j].Run.CloseWindow(l.cx, s.st[j], s.w) })
+		if !l.off(j) {
+			l.guard(func() { l.e.mods[j].Run.CloseWindow(l.cx, s.st[j], s.w) })
+		}
 		s.st[j] = nil
 	}
 }
@@ -552,7 +571,7 @@ func (l *lane) evict(prof int32, f *flow.Flow) {
 			l.closeSlot(s, d, f.At, f.Seq)
 		}
 	}
-	o.gone = true
+	o.gone, o.wins, o.last, o.st = true, nil, nil, nil // timers may keep it for a while
 	l.owners[i] = nil
 }
 
@@ -622,7 +641,7 @@ func (l *lane) after(d time.Duration, key uint64) {
 	l.ord++
 	x := due{Key: k, key: key, own: l.own}
 	if l.e.mods[l.mod].Spec.Scope == modules.PerWindow {
-		x.slot = l.slot
+		x.slot, x.gen = l.slot, l.slot.gens[l.domain[l.mod]]
 	}
 	l.push(l.domain[l.mod], x)
 }

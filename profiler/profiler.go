@@ -173,7 +173,7 @@ func (e *Engine) Run(ctx context.Context, in Inputs, out Sink) error {
 	var coll sync.WaitGroup
 	var failed error
 	coll.Go(func() {
-		c := newCollector(len(e.lanes), e.cfg.Follow, out)
+		c := newCollector(len(e.lanes), e.cfg.Follow, out, e.stats)
 		for f := range res {
 			if failed != nil {
 				continue // so that the lanes do not block until the sequencer has stopped
@@ -209,6 +209,8 @@ func (e *Engine) sleep(in Inputs) {
 	}
 	off := make([]bool, len(e.mods))
 	any := false
+	e.stats.mu.Lock()
+	defer e.stats.mu.Unlock()
 	for j, m := range e.mods {
 		if missing := m.Spec.Needs &^ kinds; missing != 0 {
 			off[j], any = true, true

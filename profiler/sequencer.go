@@ -44,6 +44,8 @@ type input struct {
 	i     int // next record of batch
 	rej   int // next reject of batch
 	head  int64
+	leapt int64     // start of the last record when it leapt ahead; 0: it did not
+	leaps bool      // the next record does
 	mark  flow.Mark // of what was received last: Idle means caught up
 	since time.Time // when it became idle
 	gone  bool      // ended, or its channel was closed
@@ -88,7 +90,9 @@ type sequencer struct {
 	fresh    uint64 // see maxFresh
 	count    int
 	rounds   uint64
-	saved    time.Time
+	saved    time.Time // when the last checkpoint was made
+	savedSeq uint64
+	started  time.Time
 	wall     time.Time // the last reading of the wall clock, when following
 	ended    bool      // all inputs have ended
 	restored map[string]savedInput
@@ -147,6 +151,7 @@ func (s *sequencer) run(ctx context.Context, in Inputs) error {
 	s.done = ctx.Done()
 	defer s.abandon()
 	s.saved = s.e.cfg.Now()
+	s.started, s.wall = s.saved, s.saved
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -177,7 +182,7 @@ func (s *sequencer) run(ctx context.Context, in Inputs) error {
 func (s *sequencer) addInput(i flow.Input) {
 	in := &input{Input: i, clock: minTime, cnt: s.e.stats.source(i.Name)}
 	if r, ok := s.restored[i.Name]; ok {
-		in.clock, in.kinds, in.pos = r.Clock, r.Kinds, r.Pos
+		in.clock, in.leapt, in.kinds, in.pos = r.Clock, r.Leapt, r.Kinds, r.Pos
 		delete(s.restored, i.Name)
 	}
 	s.ins = append(s.ins, in)
@@ -242,8 +247,15 @@ func (s *sequencer) settle(in *input) {
 		s.e.stats.reject(in.cnt, b.Rejects[in.rej])
 	}
 	if in.i < len(b.Flows) {
-		in.head = max(in.clock, b.Flows[in.i].Time)
+		t := b.Flows[in.i].Time
+		in.head = max(in.clock, t)
+		if in.leaps = in.clock > minTime && t > add(in.clock, leap) && (in.leapt == 0 || t < in.leapt-int64(leap)); in.leaps {
+			in.head = in.clock
+		}
 		return
+	}
+	if b.End > 0 {
+		in.pos.Offset = b.End
 	}
 	if b.Mark == flow.Ended {
 		in.gone, in.since = true, s.e.cfg.Now()
@@ -251,6 +263,12 @@ func (s *sequencer) settle(in *input) {
 	in.batch = nil
 	b.Release()
 }
+
+// leap is how far ahead of all before it in its source a record may start. One
+// that lies further ahead is analysed, but it does not move the clock until
+// the next record confirms it: a single damaged time would otherwise close
+// every window and let every timer fire.
+const leap = 24 * time.Hour
 
 // merge passes records on in the order of their inputs' clocks until an input
 // has none at hand.
@@ -310,14 +328,19 @@ func (s *sequencer) pass(in *input) {
 		s.origin.Store(o)
 	}
 	in.clock = in.head
+	in.leapt = 0
+	if in.leaps {
+		in.leapt = f.Time
+		s.e.stats.leaps.Add(1)
+	}
 	s.now = max(s.now, in.head)
 	s.seq++
 	f.Seq, f.At = s.seq, in.head
+	in.kinds |= flow.Of(f.Kind)
+	f.Low, f.Own = in.head, in.head
 	if s.e.cfg.Follow {
 		s.lower()
-		f.Low = s.low
-	} else {
-		f.Low = in.head
+		f.Low, f.Own = s.low, s.reached(f.Kind, in.head)
 	}
 	if s.rnd == nil {
 		s.rnd = &round{}
@@ -326,7 +349,6 @@ func (s *sequencer) pass(in *input) {
 		b.Hold()
 		s.rnd.batches = append(s.rnd.batches, b)
 	}
-	in.kinds |= flow.Of(f.Kind)
 	in.pos.Offset = f.End
 	in.cnt.kinds[f.Kind]++
 	s.dispatch(f, in)
@@ -343,10 +365,14 @@ func (s *sequencer) pass(in *input) {
 func (s *sequencer) lower() {
 	low := int64(endOfTime)
 	for _, in := range s.ins {
-		if in.batch == nil && (in.gone || in.mark == flow.Idle) && s.silent(in) {
-			continue
+		if !s.silent(in) {
+			low = min(low, in.clock)
 		}
-		low = min(low, in.clock)
+	}
+	if s.wall.Sub(s.started) < s.e.cfg.IdleAfter {
+		for _, r := range s.restored { // they will be back
+			low = min(low, r.Clock)
+		}
 	}
 	if low == endOfTime {
 		low = s.now
@@ -354,10 +380,25 @@ func (s *sequencer) lower() {
 	s.low = low
 }
 
-// silent reports whether an idle input has been so long enough not to hold
-// up the others.
+// silent reports whether an input has been idle long enough not to hold up the
+// others.
 func (s *sequencer) silent(in *input) bool {
-	return s.wall.Sub(in.since) >= s.e.cfg.IdleAfter
+	return in.batch == nil && (in.gone || in.mark == flow.Idle) && s.wall.Sub(in.since) >= s.e.cfg.IdleAfter
+}
+
+// reached returns the time that all inputs with records of kind k have
+// reached, but for silent ones; none if there is no such input.
+func (s *sequencer) reached(k flow.Kind, none int64) int64 {
+	t := int64(endOfTime)
+	for _, in := range s.ins {
+		if in.kinds.Has(k) && !s.silent(in) {
+			t = min(t, in.clock)
+		}
+	}
+	if t == endOfTime {
+		return none
+	}
+	return t
 }
 
 // dispatch gives the record to the lanes of its profiles and to the network lane.
@@ -516,16 +557,7 @@ func (s *sequencer) flush(save, end bool) {
 func (s *sequencer) clocks() clocks {
 	var c clocks
 	for k := range flow.NumKinds {
-		t, any := int64(endOfTime), false
-		for _, in := range s.ins {
-			if in.kinds.Has(k) {
-				t, any = min(t, in.clock), true
-			}
-		}
-		if !any {
-			t = minTime
-		}
-		c[k] = t
+		c[k] = s.reached(k, minTime)
 	}
 	s.lower()
 	c[join] = s.low
@@ -573,8 +605,8 @@ func (s *sequencer) maybeCheckpoint() {
 	if s.e.cfg.Checkpoint <= 0 || s.seq == 0 {
 		return
 	}
-	if now := s.e.cfg.Now(); now.Sub(s.saved) >= s.e.cfg.Checkpoint {
-		s.saved = now
+	if now := s.e.cfg.Now(); now.Sub(s.saved) >= s.e.cfg.Checkpoint && s.seq != s.savedSeq {
+		s.saved, s.savedSeq = now, s.seq
 		s.flush(true, false)
 	}
 }

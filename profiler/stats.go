@@ -25,7 +25,7 @@ type sourceCount struct {
 
 // Stats are the counters of a run.
 type Stats struct {
-	records, late, evicted, profiles, profilesSeen, windowsCut, now, first atomic.Int64
+	records, late, evicted, profiles, profilesSeen, windowsCut, leaps, now, first atomic.Int64
 
 	names   []string   // of the modules
 	off     [][]string // for each module that is off, the kinds it misses; written before the run
@@ -73,6 +73,7 @@ type Snapshot struct {
 	ProfilesSeen int64 // made since the start, evicted ones counted again when they come back
 	Evicted      int64
 	WindowsCut   int64 // windows closed early because a profile had too many
+	Leaps        int64 // records whose start lay so far ahead that the clock did not follow
 	First, Last  int64 // stream time, unix ns; 0 before the first record
 	Sources      []SourceStats
 	Modules      []ModuleStats
@@ -85,7 +86,7 @@ func (s *Stats) Records() int64 { return s.records.Load() }
 func (s *Stats) Snapshot() Snapshot {
 	x := Snapshot{
 		Records: s.records.Load(), Late: s.late.Load(), Profiles: s.profiles.Load(), ProfilesSeen: s.profilesSeen.Load(),
-		Evicted: s.evicted.Load(), WindowsCut: s.windowsCut.Load(), First: s.first.Load(), Last: s.now.Load(),
+		Evicted: s.evicted.Load(), WindowsCut: s.windowsCut.Load(), Leaps: s.leaps.Load(), First: s.first.Load(), Last: s.now.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -134,6 +134,7 @@ func TestKillAtAnyByte(t *testing.T) {
 // after the restart, so a reader that follows the file sees none vanish.
 func TestCrashKeepsLines(t *testing.T) {
 	path, s := t.TempDir(), newScript(3, 30)
+	s[29] = func(d *Dir) error { return d.Evidence(sample(29), 1) } // whose lines are unlike all others
 	d := create(t, path, Options{})
 	s.run(t, d, 0, 10)
 	marks, err := d.Marks()

@@ -7,13 +7,38 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
 	// With somebody listening for SIGPIPE, writing to a closed pipe is an
 	// error like any other, and the output directory is left complete.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first signal drains; the second one kills
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go watch(stop)
 	os.Exit(Main(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// impatience is how long after the first signal another one is taken for the
+// same: some programs send one to a process and to its group.
+const impatience = time.Second
+
+// watch lets the first signal end the run in good order, and a later one at
+// once, as if nobody had caught it.
+func watch(stop func()) {
+	c := make(chan os.Signal, 4)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	<-c
+	first := time.Now()
+	stop()
+	for s := range c {
+		if time.Since(first) < impatience {
+			continue
+		}
+		signal.Reset(os.Interrupt, syscall.SIGTERM)
+		if p, err := os.FindProcess(os.Getpid()); err != nil || p.Signal(s) != nil {
+			os.Exit(1)
+		}
+	}
 }

@@ -27,6 +27,9 @@ func (r *run) summarise(s *export.Summary) error {
 		Alerts:   a.Alerts, Stream: export.Span(x.First, x.Last), Output: export.OutputSummary{LostLines: r.dir.Lost()},
 		Wall: wall, PeakRSS: peakRSS(),
 	}
+	if x.Records == 0 {
+		s.Stream = export.StreamSummary{}
+	}
 	if wall > 0 {
 		s.Rate = float64(x.Records-r.before) / wall
 	}

@@ -31,6 +31,7 @@ type savedState struct {
 	Version string
 	Resumed int
 	Clean   bool             // the run ended in good order
+	Export  string           // format of the labelled flows; empty: none
 	Marks   map[string]int64 // sizes of the output files
 	Engine  *profiler.Checkpoint
 	Alerts  []byte
@@ -75,7 +76,19 @@ func loadState(o *runOptions) (*savedState, error) {
 	if in := inputs(o.Paths); !slices.Equal(in, s.Paths) {
 		return nil, &export.OccupiedError{Path: o.Output, Found: "the state of a run that follows " + strings.Join(s.Paths, " ")}
 	}
+	if now := o.flows(); s.Export != now && s.Export != "" {
+		// Flows of open windows wait for their labels in that format.
+		return nil, &export.OccupiedError{Path: o.Output, Found: "the state of a run with --export-flows " + s.Export}
+	}
 	return s, nil
+}
+
+// flows returns the format in which labelled flows are written; empty for none.
+func (o *runOptions) flows() string {
+	if !o.Config.Parameters.ExportLabeledFlows {
+		return ""
+	}
+	return string(o.Config.Parameters.ExportFormat)
 }
 
 // unfit says why the engine cannot go on from s, or nothing.
@@ -115,6 +128,7 @@ func (s *savedState) load(r *run, scores bool) error {
 func (r *run) save(s *savedState) error {
 	o := &r.o
 	s.Format, s.Paths, s.Hash, s.Version, s.Resumed = stateFormat, inputs(o.Paths), o.Config.Hash(), o.Version, r.info.Resumed
+	s.Export = o.flows()
 	var err error
 	if s.Marks, err = r.dir.Marks(); err != nil {
 		return err

@@ -87,9 +87,7 @@ func (r *run) open(saved *savedState) error {
 	case o.Overwrite:
 		opt.Mode = export.Overwrite
 	}
-	if c.Parameters.ExportLabeledFlows {
-		opt.Flows = export.FlowFormat(c.Parameters.ExportFormat)
-	}
+	opt.Flows = export.FlowFormat(o.flows())
 	var err error
 	if r.dir, err = export.Create(o.Output, opt); err != nil {
 		return err
@@ -166,19 +164,17 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		positions, engine = saved.positions(), saved.Engine
 		if why := saved.unfit(o); engine != nil && why != "" {
 			r.log.Warn("the saved state does not fit: reading goes on where it stopped, with empty windows", "reason", why)
-			engine, saved.Clean = nil, false
+			engine, saved.Clean = engine.Strip(), false
 		}
 		if err := r.dir.Resume(saved.Marks, saved.Clean); err != nil {
 			return result{}, err
 		}
 		if saved.Engine != nil {
-			if err := saved.load(r, engine != nil); err != nil {
+			if err := saved.load(r, !engine.Bare); err != nil {
 				return result{}, fmt.Errorf("cannot use the saved state in %s (--overwrite starts afresh): %w", r.dir.Path(stateFile), err)
 			}
 			r.log.Info("continuing", "records", saved.Engine.Seq, "restarts", r.info.Resumed)
-			if engine != nil {
-				r.before = int64(engine.Seq)
-			}
+			r.before = int64(engine.Seq)
 		}
 	}
 	if r.engine, err = profiler.New(pc, mods, engine); err != nil {
@@ -192,13 +188,15 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	if o.Follow && saved == nil {
-		if err := r.save(&savedState{}); err != nil { // so that a kill before the first checkpoint is recognised
+	if o.Follow {
+		// From here on a kill finds a state that is not that of a clean end, or,
+		// in a new directory, one at all.
+		if err := r.save(&savedState{Engine: engine}); err != nil {
 			return result{}, err
 		}
 	}
 	err = r.pump(ctx, wake)
-	problems := slices.Concat(r.set.Problems, r.set.Failed())
+	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.unusable())
 	if err != nil {
 		return result{Problems: problems}, errors.Join(err, r.summarise(nil))
 	}
@@ -209,6 +207,24 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	var s export.Summary
 	err = errors.Join(err, r.summarise(&s))
 	return result{Summary: s, Problems: problems}, err
+}
+
+// unusable returns a problem for each source that has lines and no records.
+func (r *run) unusable() []error {
+	var p []error
+	for _, s := range r.engine.Stats().Snapshot().Sources {
+		var records, rejected int64
+		for _, n := range s.Kinds {
+			records += n
+		}
+		for _, n := range s.Rejected {
+			rejected += n
+		}
+		if records == 0 && s.Ignored == 0 && rejected > 0 {
+			p = append(p, &parsers.Problem{Path: s.Name, Err: fmt.Errorf("no record could be read: %d lines were rejected", rejected)})
+		}
+	}
+	return p
 }
 
 // defaultLanes is what profiler.lanes: 0 stands for. On the two cores this was

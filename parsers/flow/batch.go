@@ -82,6 +82,9 @@ func Reason(err error) string {
 const (
 	MinTime int64 = 0
 	MaxTime int64 = 4102444800 * 1e9
+	// MaxDuration is 100 years in ns: with it no sum of a time and a duration
+	// overflows.
+	MaxDuration int64 = 100 * 365 * 24 * 3600 * 1e9
 )
 
 // Reject counts lines that were not decoded.
@@ -110,6 +113,7 @@ type Batch struct {
 	Rejects []Reject
 	Segment Segment // the file the lines come from
 	Mark    Mark
+	End     int64 // offset in the segment behind the last line, decoded or not; 0: no lines
 
 	refs atomic.Int32
 	free func(*Batch)
@@ -134,7 +138,7 @@ func NewBatch(free func(*Batch)) *Batch {
 // Reuse makes a batch that went through free ready to be filled again, held once.
 func (b *Batch) Reuse() {
 	b.Flows, b.Data, b.Rejects = b.Flows[:0], b.Data[:0], b.Rejects[:0]
-	b.Segment, b.Mark = Segment{}, More
+	b.Segment, b.Mark, b.End = Segment{}, More, 0
 	b.refs.Store(1)
 }
 

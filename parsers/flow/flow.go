@@ -227,6 +227,7 @@ type Flow struct {
 	Seq uint64 // place in the one order of all records; set by the sequencer
 	At  int64  // stream time of the record's source, unix ns, never goes back; set by the sequencer
 	Low int64  // stream time that every source has reached, unix ns; set by the sequencer
+	Own int64  // stream time that every source of the record's kind has reached; set by the sequencer
 	End int64  // offset in the source just behind the record's line, bytes; set by the reader
 
 	Time     int64 // start, unix ns, as logged
