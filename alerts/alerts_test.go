@@ -436,7 +436,7 @@ func TestSaveLoad(t *testing.T) {
 	now := func(i int) int64 { return list[i].WindowStart }
 	run := func(cut int) ([]string, Stats) {
 		m, r := newManager(t, time.Hour, nil)
-		m.limits.ids = 150 // so that the ring has wrapped
+		m.keep, m.limits.ids = 2*hour, 150 // so that windows go and the ring has wrapped
 		m.reset()
 		var lines []string
 		for i, e := range list {
@@ -447,7 +447,7 @@ func TestSaveLoad(t *testing.T) {
 				}
 				lines = r.lines
 				m, r = newManager(t, time.Hour, nil)
-				m.limits.ids = 150
+				m.keep, m.limits.ids = 2*hour, 150
 				m.reset()
 				give(t, m, ev("GONE", 1, evidence.High, 1, 1)) // Load replaces everything
 				r.lines = nil

@@ -105,7 +105,7 @@ func TestFollowEqualsReplay(t *testing.T) {
 				want := replayed(t, path)
 				dir, out := filepath.Join(t.TempDir(), filepath.Base(path)), filepath.Join(t.TempDir(), "out")
 				w := newWriter(t, dir, loadLogs(t, path), s, seedOf(name+how))
-				f := follow(t, out, dir, "--set", "follow.poll_interval=20ms", "--set", "profiler.checkpoint_interval=100ms")
+				f := follow(t, out, dir, "--set", "follow.poll_interval=20ms", "--set", "profiler.idle_after=1m", "--set", "profiler.checkpoint_interval=100ms")
 				for w.step() {
 					w.pause(15 * time.Millisecond)
 				}

@@ -158,7 +158,7 @@ func results(t testing.TB, dir string) *outcome {
 		t.Errorf("summary.json counts %d alerts, alerts.jsonl has %d", s.Alerts, n)
 	}
 	if n := len(o.evidence) + len(o.alerts); len(idmef) != n || len(log) != n {
-		t.Errorf("alerts.json has %d lines and alerts.log %d, want %d", len(idmef), len(log), n)
+		t.Errorf("alerts.json has %d lines and alerts.log %d, want %d:\n%s", len(idmef), len(log), n, strings.Join(slices.Sorted(slices.Values(log)), "\n"))
 	}
 	if s.Dropped != 0 {
 		t.Errorf("%d records were dropped", s.Dropped)

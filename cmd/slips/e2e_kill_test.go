@@ -132,7 +132,7 @@ func disturb(t *testing.T, path string, s style, v violence, seed uint64) {
 	dir, out := filepath.Join(t.TempDir(), filepath.Base(path)), filepath.Join(t.TempDir(), "out")
 	w := newWriter(t, dir, loadLogs(t, path), s, seed)
 	intervals := []string{"100ms", "300ms", "10s"}
-	args := []string{"--follow", dir, "--set", "follow.poll_interval=20ms", "--set", "profiler.checkpoint_interval=" + intervals[w.rnd.IntN(3)]}
+	args := []string{"--follow", dir, "--set", "follow.poll_interval=20ms", "--set", "profiler.idle_after=1m", "--set", "profiler.checkpoint_interval=" + intervals[w.rnd.IntN(3)]}
 	p := launch(t, out, args...)
 	sig := syscall.SIGKILL
 	if v.graceful {

@@ -83,6 +83,28 @@ func loadState(o *runOptions) (*savedState, error) {
 	return s, nil
 }
 
+// stillborn reports whether an output directory, in which there is no state,
+// holds nothing but metadata and empty files. That is what a follower leaves
+// that was killed before its first state was saved, and it has to be able to
+// start again over it.
+func stillborn(output string) bool {
+	if _, err := os.Lstat(filepath.Join(output, "summary.json")); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	for _, dir := range []string{"alerts", "flows", "flows/spool"} {
+		list, err := os.ReadDir(filepath.Join(output, filepath.FromSlash(dir)))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+		for _, f := range list {
+			if st, err := f.Info(); err != nil || !f.IsDir() && st.Size() > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // flows returns the format in which labelled flows are written; empty for none.
 func (o *runOptions) flows() string {
 	if !o.Config.Parameters.ExportLabeledFlows {

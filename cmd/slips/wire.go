@@ -89,7 +89,12 @@ func (r *run) open(saved *savedState) error {
 	}
 	opt.Flows = export.FlowFormat(o.flows())
 	var err error
-	if r.dir, err = export.Create(o.Output, opt); err != nil {
+	r.dir, err = export.Create(o.Output, opt)
+	if occupied := (*export.OccupiedError)(nil); errors.As(err, &occupied) && o.Follow && stillborn(o.Output) {
+		opt.Mode = export.Overwrite
+		r.dir, err = export.Create(o.Output, opt)
+	}
+	if err != nil {
 		return err
 	}
 	name := r.dir.Path("slips.log")
