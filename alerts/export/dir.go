@@ -102,7 +102,7 @@ func Create(path string, o Options) (_ *Dir, err error) {
 		return nil, fmt.Errorf("output directory %q is a file", path)
 	}
 	if o.Mode == Fresh {
-		found, err := occupied(path)
+		found, err := Occupied(path)
 		if err != nil {
 			return nil, err
 		}
@@ -149,9 +149,9 @@ func Create(path string, o Options) (_ *Dir, err error) {
 	return d, nil
 }
 
-// occupied returns the first file found that a run has left in the directory
+// Occupied returns the first file found that a run has left in the directory
 // at path, relative to it; "" for none.
-func occupied(path string) (string, error) {
+func Occupied(path string) (string, error) {
 	for _, n := range []string{runFile, summaryFile} {
 		if _, err := os.Lstat(filepath.Join(path, filepath.FromSlash(n))); err == nil {
 			return n, nil

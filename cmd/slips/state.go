@@ -145,12 +145,41 @@ func (s *savedState) load(r *run, scores bool) error {
 	return nil
 }
 
+// claim marks the output directory of a new follower as its own before anything
+// else is there, so that a kill in the first moments is followed by a restart
+// and not by a refusal.
+func claim(o *runOptions) error {
+	if !o.Overwrite {
+		found, err := export.Occupied(o.Output)
+		if err != nil {
+			return err
+		}
+		if found != "" {
+			return &export.OccupiedError{Path: o.Output, Found: found}
+		}
+	}
+	s := &savedState{}
+	s.stamp(o)
+	return s.write(filepath.Join(o.Output, filepath.FromSlash(stateFile)))
+}
+
+// stamp notes which run the state is of.
+func (s *savedState) stamp(o *runOptions) {
+	s.Format, s.Paths, s.Hash, s.Version, s.Export = stateFormat, inputs(o.Paths), o.Config.Hash(), o.Version, o.flows()
+}
+
+func (s *savedState) write(path string) error {
+	if err := replaceFile(path, func(w *os.File) error { return gob.NewEncoder(w).Encode(s) }); err != nil {
+		return &export.WriteError{Path: path, Err: err}
+	}
+	return nil
+}
+
 // save writes a checkpoint. The file is replaced as a whole, so there is
 // always one that can be read.
 func (r *run) save(s *savedState) error {
-	o := &r.o
-	s.Format, s.Paths, s.Hash, s.Version, s.Resumed = stateFormat, inputs(o.Paths), o.Config.Hash(), o.Version, r.info.Resumed
-	s.Export = o.flows()
+	s.stamp(&r.o)
+	s.Resumed = r.info.Resumed
 	var err error
 	if s.Marks, err = r.dir.Marks(); err != nil {
 		return err
@@ -166,11 +195,7 @@ func (r *run) save(s *savedState) error {
 		}
 		s.Flows = f.Bytes()
 	}
-	path := r.dir.Path(stateFile)
-	if err := replaceFile(path, func(w *os.File) error { return gob.NewEncoder(w).Encode(s) }); err != nil {
-		return &export.WriteError{Path: path, Err: err}
-	}
-	return nil
+	return s.write(r.dir.Path(stateFile))
 }
 
 // replaceFile writes a file under another name, makes it survive a power cut,

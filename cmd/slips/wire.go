@@ -40,6 +40,11 @@ func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if o.Follow && saved == nil {
+		if err := claim(&o); err != nil {
+			return result{}, err
+		}
+	}
 	r := &run{o: o, ui: ui}
 	if err := r.open(saved); err != nil {
 		return result{}, err
@@ -194,8 +199,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		return result{}, err
 	}
 	if o.Follow {
-		// From here on a kill finds a state that is not that of a clean end, or,
-		// in a new directory, one at all.
+		// From here on a kill finds a state that is not that of a clean end.
 		if err := r.save(&savedState{Engine: engine}); err != nil {
 			return result{}, err
 		}
