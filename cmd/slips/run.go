@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -222,7 +223,12 @@ func (p *program) run(ctx context.Context, f *runFlags, rest, command []string) 
 	for _, w := range o.Config.Warnings {
 		ui.Note("warning: " + w)
 	}
+	pacing, stopPacing := context.WithCancel(context.WithoutCancel(ctx))
+	var paced sync.WaitGroup
+	paced.Go(func() { pace(pacing, p.getenv) })
 	res, err := analyse(ctx, *o, ui)
+	stopPacing()
+	paced.Wait()
 	interrupted := ctx.Err() != nil && !o.Follow
 	ui.close()
 	for _, problem := range res.Problems {
