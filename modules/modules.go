@@ -66,6 +66,15 @@ type Chooser interface {
 	Wants(f *flow.Flow) bool
 }
 
+// Toucher is a Rule of scope PerWindow that wants most records and looks them
+// up in large tables. Touch is called for a run of records before Handle is
+// called for the first of them, and reads the places that Handle will read:
+// then the memory of all comes at once. It changes nothing; its result means
+// nothing.
+type Toucher[S any] interface {
+	Touch(st *S, f *flow.Flow) uint32
+}
+
 // WindowCloser is a Rule of scope PerWindow that also wants the end of a window.
 type WindowCloser[S any] interface {
 	CloseWindow(cx *Context, st *S, w profile.Window)
@@ -87,6 +96,8 @@ type Spec struct {
 type Runner interface {
 	NewState() any
 	Chooser() Chooser // nil: every record is wanted
+	Touches() bool
+	Touch(st any, f *flow.Flow) uint32
 	Handle(cx *Context, st any, f *flow.Flow)
 	CloseWindow(cx *Context, st any, w profile.Window)
 	Fire(cx *Context, st any, key uint64)
@@ -112,15 +123,17 @@ func Define[C, S any](m Meta, defaults C, build func(C, Env) (Rule[S], error)) S
 			run := runner[S]{rule: r}
 			run.closer, _ = r.(WindowCloser[S])
 			run.firer, _ = r.(TimerFirer[S])
+			run.toucher, _ = r.(Toucher[S])
 			return run, nil
 		},
 	}
 }
 
 type runner[S any] struct {
-	rule   Rule[S]
-	closer WindowCloser[S]
-	firer  TimerFirer[S]
+	rule    Rule[S]
+	closer  WindowCloser[S]
+	firer   TimerFirer[S]
+	toucher Toucher[S]
 }
 
 func (r runner[S]) NewState() any { return new(S) }
@@ -129,6 +142,10 @@ func (r runner[S]) Chooser() Chooser {
 	c, _ := r.rule.(Chooser)
 	return c
 }
+
+func (r runner[S]) Touches() bool { return r.toucher != nil }
+
+func (r runner[S]) Touch(st any, f *flow.Flow) uint32 { return r.toucher.Touch(st.(*S), f) }
 
 func (r runner[S]) Handle(cx *Context, st any, f *flow.Flow) { r.rule.Handle(cx, st.(*S), f) }
 

@@ -57,7 +57,8 @@ type lane struct {
 	freeItems chan []item
 	freeFlows chan []*flow.Flow
 	nets      []*profile.Network
-	touched   int64 // see touch
+	touched   uint32 // see touch
+	touchers  []int  // modules to touch for
 
 	// What is at hand, for keys and for the report of a panic.
 	pos    int  // in the message
@@ -78,9 +79,12 @@ func newLane(e *Engine, n int, network bool) *lane {
 		e: e, n: n, in: make(chan msg, 4), next: endOfTime, cnt: make([]counter, len(e.mods)),
 		freeItems: make(chan []item, 8), freeFlows: make(chan []*flow.Flow, 8),
 	}
-	for _, m := range e.mods {
+	for j, m := range e.mods {
 		l.domain = append(l.domain, domainOf(m.Spec))
 		l.wants = append(l.wants, m.Run.Chooser())
+		if m.Spec.Scope == modules.PerWindow && m.Run.Touches() {
+			l.touchers = append(l.touchers, j)
+		}
 	}
 	if network {
 		l.netst = make([]any, len(e.mods))
@@ -214,22 +218,33 @@ const ahead = 32
 // pieces of many records come at the same time.
 func (l *lane) touch(items []item) {
 	var slots [ahead]*slot
-	n, sum := 0, int64(0)
+	sum := uint32(0)
 	for i := range items {
 		if k := int(items[i].prof) / l.e.cfg.Lanes; items[i].op == opRecord && k < len(l.owners) {
-			if o := l.owners[k]; o != nil && o.last != nil {
-				slots[n] = o.last
-				n++
+			if o := l.owners[k]; o != nil {
+				slots[i] = o.last
 			}
 		}
 	}
-	for _, s := range slots[:n] {
-		sum += s.w.N
+	for _, s := range slots {
+		if s != nil {
+			sum += uint32(s.w.N)
+		}
 	}
-	for _, s := range slots[:n] {
+	for _, s := range slots {
+		if s == nil {
+			continue
+		}
 		for _, st := range s.st {
-			if st != nil {
-				sum += int64(*(*byte)((*[2]unsafe.Pointer)(unsafe.Pointer(&st))[1]))
+			if st != nil { // the first byte of the state behind the interface
+				sum += uint32(*(*byte)((*[2]unsafe.Pointer)(unsafe.Pointer(&st))[1]))
+			}
+		}
+	}
+	for _, j := range l.touchers {
+		for i, s := range slots {
+			if s != nil && s.st[j] != nil && l.e.mods[j].Spec.Kinds.Has(items[i].f.Kind) {
+				sum += l.e.mods[j].Run.Touch(s.st[j], items[i].f)
 			}
 		}
 	}

@@ -105,8 +105,9 @@ type Try struct {
 type rule struct{ c Config }
 
 var (
-	_ modules.Rule[State] = rule{}
-	_ modules.Chooser     = rule{}
+	_ modules.Rule[State]    = rule{}
+	_ modules.Chooser        = rule{}
+	_ modules.Toucher[State] = rule{}
 )
 
 // New checks the config and returns the rule.
@@ -133,9 +134,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if o == ignored || !r.Wants(f) || cx.Role() != profile.Client {
 		return
 	}
-	a := f.Dst.As16()
-	host := mix(binary.BigEndian.Uint64(a[:8])^uint64(f.Proto), binary.BigEndian.Uint64(a[8:]))
-	pair := uint32(mix(host, uint64(f.DstPort)+1))
+	host, pair, port := fingerprints(f)
 	var bit uint8
 	if b := st.Pairs.Get(pair); b != nil {
 		bit = *b
@@ -143,15 +142,40 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if bit&answered != 0 {
 		return
 	}
-	if !profile.IsScannable(f.Dst) || !profile.IsScannable(f.Src) {
+	if !profile.IsScannable(f.Dst) || !profile.IsScannable(f.Src) || toBroadcast(cx.Network(), f) {
 		return
 	}
-	port := uint32(f.Proto)<<16 | uint32(f.DstPort)
 	if o == success {
 		st.answer(pair, bit, host, port)
 		return
 	}
 	r.try(cx, st, f, pair, bit, host, port)
+}
+
+// toBroadcast reports whether f looks like one to the broadcast address of a
+// home network. Programs that look for others of their kind send UDP there, on
+// ports of their own, and nobody answers from that address. The width of the
+// networks is not known, but most are a /24.
+func toBroadcast(n *profile.Network, f *flow.Flow) bool {
+	if f.Proto != flow.UDP {
+		return false
+	}
+	a := f.Dst.Unmap()
+	return a.Is4() && a.As4()[3] == 255 && n.IsHome(a)
+}
+
+// fingerprints returns the hashes of protocol and host, and of protocol, host
+// and port, and the protocol and port.
+func fingerprints(f *flow.Flow) (host uint64, pair, port uint32) {
+	a := f.Dst.As16()
+	host = mix(binary.BigEndian.Uint64(a[:8])^uint64(f.Proto), binary.BigEndian.Uint64(a[8:]))
+	return host, uint32(mix(host, uint64(f.DstPort)+1)), uint32(f.Proto)<<16 | uint32(f.DstPort)
+}
+
+// Touch implements modules.Toucher.
+func (rule) Touch(st *State, f *flow.Flow) uint32 {
+	_, pair, port := fingerprints(f)
+	return st.Pairs.Touch(pair) + st.Ports.Touch(port)
 }
 
 // answer notes that the pair works, so it is no target of a scan, now or before.

@@ -172,6 +172,10 @@ func TestIgnored(t *testing.T) {
 		{"no ports", profile.Client, func(f *flow.Flow) { f.HasPorts = false }},
 		{"multicast", profile.Client, func(f *flow.Flow) { f.Dst = netip.MustParseAddr("239.1.1.1") }},
 		{"broadcast", profile.Client, func(f *flow.Flow) { f.Dst = netip.MustParseAddr("255.255.255.255") }},
+		{"broadcast of a home network", profile.Client, func(f *flow.Flow) {
+			*f = udp(*f)
+			f.Dst = netip.MustParseAddr("10.1.2.255")
+		}},
 		{"link-local target", profile.Client, func(f *flow.Flow) { f.Dst = netip.MustParseAddr("fe80::1") }},
 		{"link-local source", profile.Client, func(f *flow.Flow) { f.Src = netip.MustParseAddr("169.254.1.1") }},
 		{"no target", profile.Client, func(f *flow.Flow) { f.Dst = netip.Addr{} }},
@@ -179,6 +183,7 @@ func TestIgnored(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t, defaults)
 			b.h.Role = tt.role
+			b.h.Net = &profile.Network{Home: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 			for _, o := range []flow.State{flow.NotEstablished, flow.Established} {
 				f := syn(host(1), 80)
 				f.State = o
@@ -189,6 +194,31 @@ func TestIgnored(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// A .255 is no broadcast to TCP, outside the home networks, or when they are
+// not known.
+func TestBroadcastIsNotForAll(t *testing.T) {
+	home := &profile.Network{Home: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	in, out := netip.MustParseAddr("10.1.2.255"), netip.MustParseAddr("20.1.2.255")
+	for _, tt := range []struct {
+		name string
+		net  *profile.Network
+		f    flow.Flow
+	}{
+		{"TCP", home, syn(in, 80)},
+		{"foreign network", home, udp(syn(out, 161))},
+		{"no home network", &profile.Network{}, udp(syn(in, 161))},
+		{"nothing known", nil, udp(syn(in, 161))},
+		{"another host", home, udp(syn(in.Prev(), 161))},
+	} {
+		b := newBench(t, defaults)
+		b.h.Net = tt.net
+		b.handle(&tt.f)
+		if b.state().Pairs.Len() != 1 {
+			t.Errorf("%s: not counted", tt.name)
+		}
 	}
 }
 
