@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -77,10 +78,44 @@ type State struct {
 }
 
 // Span covers the connections to an address that lie near enough to each
-// other to make no difference. To is 0 when there was none.
+// other to make no difference. To is 0 when there was none. What came before
+// is kept for look-ups that are logged late, as one: a look-up far back, in a
+// gap between connections, is rather not reported than reported wrongly.
 type Span struct {
-	From, To uint32
-	Awaited  bool // a Query waits for the address
+	From, To         uint32
+	PrevFrom, PrevTo uint32
+	Awaited          bool // a Query waits for the address
+}
+
+// add notes a connection. Those no more than gap seconds apart are together.
+func (s *Span) add(from, to uint32, gap uint64) {
+	switch {
+	case s.To == 0:
+		s.From, s.To = from, to
+	case uint64(from) > uint64(s.To)+gap:
+		s.addPrev(s.From, s.To)
+		s.From, s.To = from, to
+	case uint64(to)+gap >= uint64(s.From):
+		s.From, s.To = min(s.From, from), max(s.To, to)
+	default:
+		s.addPrev(from, to)
+	}
+	if s.PrevTo != 0 && uint64(s.PrevTo)+gap >= uint64(s.From) {
+		s.From = min(s.From, s.PrevFrom)
+		s.PrevFrom, s.PrevTo = 0, 0
+	}
+}
+
+func (s *Span) addPrev(from, to uint32) {
+	if s.PrevTo == 0 {
+		s.PrevFrom = from
+	}
+	s.PrevFrom, s.PrevTo = min(s.PrevFrom, from), max(s.PrevTo, to)
+}
+
+// near reports whether one of the connections counts for q.
+func (s *Span) near(q Query) bool {
+	return near(s.From, s.To, q.Time, q.Until) || near(s.PrevFrom, s.PrevTo, q.Time, q.Until)
 }
 
 // Round is one name: from its first look-up in a window on until Until all
@@ -157,18 +192,13 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	key := hashAddr(f.Dst)
-	from, to := sec(f.Time), sec(f.Time+max(f.Duration, 0))+1
+	end := f.Time + min(max(f.Duration, 0), math.MaxInt64-max(f.Time, 0))
+	from, to := sec(f.Time), sec(end)+1
 	s := st.Contacts.Put(key, maxContacts)
 	if s.Awaited {
 		s.Awaited = st.settle(key, from, to)
 	}
-	gap := uint64(r.wait/int64(time.Second)) + before
-	switch {
-	case s.To == 0 || uint64(from) > uint64(s.To)+gap:
-		s.From, s.To = from, to
-	case uint64(to)+gap >= uint64(s.From):
-		s.From, s.To = min(s.From, from), max(s.To, to)
-	}
+	s.add(from, to, uint64(r.wait/int64(time.Second))+before)
 	st.AgedC = age(st.Contacts.Age, st.AgedC, f.Time, r.keep)
 }
 
@@ -247,7 +277,7 @@ func windowMark(cx *modules.Context, t int64) uint32 { return sec(cx.WindowAt(t)
 // contacted reports whether the host is known to have connected to an address of q.
 func (st *State) contacted(q Query) bool {
 	for _, a := range q.Addrs {
-		if s := st.Contacts.Get(a); s != nil && near(s.From, s.To, q.Time, q.Until) {
+		if s := st.Contacts.Get(a); s != nil && s.near(q) {
 			return true
 		}
 	}

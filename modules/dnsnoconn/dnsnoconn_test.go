@@ -2,6 +2,7 @@ package dnsnoconn_test
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -135,6 +136,24 @@ func TestOrderOfLogs(t *testing.T) {
 			[]*flow.Flow{look(100 * min), look(200 * min)},
 			[]string{"6000 b.example.com", "12000 c.example.com"},
 		},
+		{
+			"connections hours later do not hide an earlier one",
+			[]*flow.Flow{dns(10, "a.example.com", "1.1.1.1")},
+			[]*flow.Flow{conn(0, 1, "1.1.1.1"), conn(11, 1, "1.1.1.1"), conn(180*min, 1, "1.1.1.1"), conn(360*min, 1, "1.1.1.1")},
+			nil,
+		},
+		{
+			"nor do they stand for one that never came",
+			[]*flow.Flow{dns(90*min, "a.example.com", "1.1.1.1")},
+			[]*flow.Flow{conn(0, 1, "1.1.1.1"), conn(180*min, 1, "1.1.1.1")},
+			[]string{"5400 a.example.com"},
+		},
+		{
+			"a connection that was logged late counts, before and between those that are known",
+			[]*flow.Flow{dns(10, "a.example.com", "1.1.1.1")},
+			[]*flow.Flow{conn(180*min, 1, "1.1.1.1"), conn(11, 1, "1.1.1.1"), conn(0, 1, "1.1.1.1"), conn(181*min, 1, "1.1.1.1")},
+			nil,
+		},
 		{"no connection records at all", []*flow.Flow{dns(0, "a.example.com", "1.1.1.1"), dns(70*min, "b.example.com", "1.1.1.2")}, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -259,5 +278,16 @@ func TestRealTraffic(t *testing.T) {
 	}
 	if len(names) != 4 {
 		t.Errorf("names without a connection: %v", names)
+	}
+}
+
+// TestEndlessConnection feeds a duration that no time can hold.
+func TestEndlessConnection(t *testing.T) {
+	c := conn(0, 0, "1.1.1.1")
+	c.Duration = math.MaxInt64
+	got := modtest.Skew(t, dnsnoconn.Spec, dnsnoconn.Spec.Defaults(),
+		[]*flow.Flow{dns(120*min, "a.example.com", "1.1.1.1")}, []*flow.Flow{c, look(240 * min)})
+	if len(got) > 0 {
+		t.Errorf("reported: %v", got)
 	}
 }

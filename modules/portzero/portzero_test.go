@@ -52,6 +52,14 @@ func TestCasesInMemory(t *testing.T) {
 				}
 			}
 		}, ""},
+		{"open, and open, and ended: one flow", func(h func(flow.Flow)) {
+			for range 3 {
+				f := conn(1, 0, 80)
+				f.Open = true
+				h(f)
+			}
+			h(conn(1, 0, 80))
+		}, "10.0.0.1 src 10.0.0.1>20.0.0.1 @1:1"},
 		{"multicast", func(h func(flow.Flow)) {
 			f := conn(1, 0, 0)
 			f.Dst = netip.MustParseAddr("224.0.0.1")

@@ -42,11 +42,18 @@ const (
 	maxTargets = 1024
 	// maxUIDs bounds the uids kept for one target, the newest ones.
 	maxUIDs = 20
+	// firstUnprivileged is the first port that peer-to-peer programs pick from.
+	firstUnprivileged = 1024
+	// fewPeers is the number of targets on such ports up to which nothing is
+	// taken off the confidence, and minConfidence what is left in the end.
+	fewPeers      = 3
+	minConfidence = 0.05
 )
 
 // State counts the failures of a host in one window.
 type State struct {
 	Targets map[Target]Count
+	Peers   int64 // targets on unprivileged ports that were reported
 }
 
 // Target is a port of a host, or with port 0 the telnet ports of one.
@@ -109,13 +116,29 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	c.Flows++
 	c.remember(f.UID)
 	if step := modules.Step(c.Flows, first); step > c.Step {
+		if c.Step == 0 && t.Port >= firstUnprivileged {
+			st.Peers++
+		}
 		c.Step = step
-		r.report(cx, f, t, c, how)
+		r.report(cx, f, t, c, how, st.confidence(t, c))
 	}
 	modules.PutLargest(&st.Targets, t, c, maxTargets, Count.weight)
 }
 
-func (r rule) report(cx *modules.Context, f *flow.Flow, t Target, c Count, how string) {
+// confidence is the reference's 0.5, and more with each doubling: five
+// refusals are a service that restarts, a hundred are a program that cannot
+// stop. A peer-to-peer program tries many peers again that went away, each on
+// an unprivileged port of its own; malware has a few servers. So the more such
+// targets a host has, the less each of them says.
+func (st *State) confidence(t Target, c Count) float64 {
+	v := min(0.9, float64(4+c.Step)/10)
+	if t.Port >= firstUnprivileged && st.Peers > fewPeers {
+		v = max(minConfidence, v*fewPeers/float64(st.Peers))
+	}
+	return math.Round(v*100) / 100
+}
+
+func (r rule) report(cx *modules.Context, f *flow.Flow, t Target, c Count, how string, confidence float64) {
 	// Who meets closed telnet ports guesses passwords on the open ones.
 	where, subject, mitre := t.Dst.String(), t.Dst.String()+"|telnet", []string{"T1110"}
 	if t.Port != 0 {
@@ -124,12 +147,9 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, t Target, c Count, how s
 		mitre = nil
 	}
 	cx.Emit(evidence.Evidence{
-		Type: Attempts, Level: evidence.Medium,
-		// The reference's 0.5, and more with each doubling: five refusals are
-		// a service that restarts, a hundred are a program that cannot stop.
-		Confidence: math.Round(min(9, float64(4+c.Step))) / 10,
-		Attacker:   evidence.IPEntity(f.Src, evidence.Src, 0),
-		Victim:     evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
+		Type: Attempts, Level: evidence.Medium, Confidence: confidence,
+		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
+		Victim:   evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
 		Description: fmt.Sprintf("multiple reconnection attempts: %s made %d %s connections to %s",
 			f.Src, c.Flows, how, where),
 		Proto: f.Proto.String(), DstPort: f.DstPort,

@@ -2,6 +2,7 @@ package reconnect
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -83,7 +84,7 @@ func TestRefused(t *testing.T) {
 func steps(es []evidence.Evidence) string {
 	var s []string
 	for _, e := range es {
-		s = append(s, fmt.Sprintf("%s@%d:%d/%.1f", e.Subject, e.Step, e.Count, e.Confidence))
+		s = append(s, fmt.Sprintf("%s@%d:%d/%.4g", e.Subject, e.Step, e.Count, e.Confidence))
 	}
 	return strings.Join(s, " ")
 }
@@ -105,6 +106,33 @@ func TestSteps(t *testing.T) {
 			}
 		}, "20.0.0.1|1177@1:5/0.5 20.0.0.1|1177@2:10/0.6 20.0.0.1|1177@3:20/0.7 20.0.0.1|1177@4:40/0.8 " +
 			"20.0.0.1|1177@5:80/0.9 20.0.0.1|1177@6:160/0.9"},
+		{"the more targets on unprivileged ports, the less", func(h func(flow.Flow)) {
+			for i := range 60 {
+				for range 5 {
+					h(rej(i, 1024))
+				}
+			}
+			for range 5 {
+				h(rej(0, 1024))
+			}
+			for range 5 {
+				h(rej(1, 1023))
+			}
+			for range 4 {
+				h(rej(1, 2323))
+			}
+		}, func() string {
+			var s []string
+			for i := range 60 {
+				s = append(s, fmt.Sprintf("20.0.0.%d|1024@1:5/%.2g", i, max(0.05, math.Round(150/max(3, float64(i+1)))/100)))
+			}
+			return strings.Join(append(s, "20.0.0.0|1024@2:10/0.05", "20.0.0.1|1023@1:5/0.5", "20.0.0.1|telnet@1:4/0.5"), " ")
+		}()},
+		{"a single target keeps its weight", func(h func(flow.Flow)) {
+			for range 20 {
+				h(rej(1, 50000))
+			}
+		}, "20.0.0.1|50000@1:5/0.5 20.0.0.1|50000@2:10/0.6 20.0.0.1|50000@3:20/0.7"},
 		{"ports apart, hosts apart", func(h func(flow.Flow)) {
 			for i := range 16 {
 				h(rej(i%2, uint16(1000+i/2%2)))

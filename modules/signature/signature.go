@@ -46,7 +46,7 @@ const maxText = 300
 
 // State is what the module remembers of one profile in one window.
 type State struct {
-	Seen    map[Pair]*Hits
+	Seen    map[Pair]bool
 	Dropped int64 // alerts not reported because Seen was full
 }
 
@@ -55,13 +55,6 @@ type Pair struct {
 	GID, SID         int64
 	Name             string
 	Attacker, Victim netip.Addr
-}
-
-// Hits counts the alerts of one Pair.
-type Hits struct {
-	N    int64
-	Step int
-	UIDs []string // at most evidence.MaxUIDs
 }
 
 type rule struct {
@@ -99,40 +92,34 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if a.SID == 0 {
 		p.Name = clip(a.Signature)
 	}
-	h := st.Seen[p]
-	if h == nil {
-		if len(st.Seen) >= maxPairs {
-			if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
-				r.log.Warn("too many different alerts of one host in a window", "profile", cx.Profile(), "not_reported", st.Dropped)
-			}
-			return
-		}
-		if st.Seen == nil {
-			st.Seen = make(map[Pair]*Hits)
-		}
-		p.Name = strings.Clone(p.Name)
-		h = new(Hits)
-		st.Seen[p] = h
-	}
-	h.N++
-	if len(h.UIDs) < evidence.MaxUIDs && f.UID != "" {
-		h.UIDs = append(h.UIDs, strings.Clone(f.UID))
-	}
-	step := modules.Step(h.N, 1)
-	if step <= h.Step {
+	if st.Seen[p] {
 		return
 	}
-	h.Step = step
-	cx.Emit(evidence.Evidence{
+	if len(st.Seen) >= maxPairs {
+		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
+			r.log.Warn("too many different alerts of one host in a window", "profile", cx.Profile(), "not_reported", st.Dropped)
+		}
+		return
+	}
+	if st.Seen == nil {
+		st.Seen = make(map[Pair]bool)
+	}
+	p.Name = strings.Clone(p.Name)
+	st.Seen[p] = true
+	e := evidence.Evidence{
 		Type: SignatureAlert, Profile: p.Attacker, Attacker: attacker, Victim: victim,
 		Level: level(a.Severity), Confidence: r.confidence,
-		Description: describe(a, p, f, h.N),
+		Description: describe(a, p, f),
 		Proto:       f.Proto.String(), SrcPort: attacker.Port, DstPort: victim.Port,
-		UIDs: append([]string(nil), h.UIDs...), Count: h.N, MITRE: techniques(a.MITRETechnique),
+		Count: 1, MITRE: techniques(a.MITRETechnique),
 		Subject: strconv.FormatInt(a.GID, 10) + ":" + strconv.FormatInt(a.SID, 10) + " " + p.Name + " " +
 			p.Attacker.String() + " " + p.Victim.String(),
-		Step: step,
-	})
+		Step: 1,
+	}
+	if f.UID != "" {
+		e.UIDs = []string{strings.Clone(f.UID)}
+	}
+	cx.Emit(e)
 }
 
 // level maps Suricata's severity, where 1 is the worst, to a threat level.
@@ -148,7 +135,7 @@ func level(severity int) evidence.Level {
 	return evidence.Info
 }
 
-func describe(a *flow.AlertPart, p Pair, f *flow.Flow, n int64) string {
+func describe(a *flow.AlertPart, p Pair, f *flow.Flow) string {
 	var b strings.Builder
 	name := clip(a.Signature)
 	if name == "" {
@@ -176,9 +163,6 @@ func describe(a *flow.AlertPart, p Pair, f *flow.Flow, n int64) string {
 		b.WriteString(", tactic " + clip(a.MITRETactic))
 	}
 	b.WriteString(").")
-	if n > 1 {
-		fmt.Fprintf(&b, " Seen %d times in this window.", n)
-	}
 	return b.String()
 }
 
