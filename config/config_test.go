@@ -231,6 +231,7 @@ func (l *loader) walkAll(path string, n *yaml.Node) map[string]setting {
 }
 
 func uncommented(t *testing.T, prefix string, n *yaml.Node) {
+	t.Helper()
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if k.HeadComment == "" && k.LineComment == "" && v.LineComment == "" {

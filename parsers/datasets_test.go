@@ -90,14 +90,12 @@ func TestDatasetCorruptGzip(t *testing.T) {
 func TestDatasetOpenSNI(t *testing.T) {
 	dir := datasets(t)
 	r := readAll(t, filepath.Join(dir, "parsers/open_sni"))
-	var got []string
-	for _, name := range sortedKeys(r.by) {
-		got = append(got, name)
-		if len(r.by[name].records) == 0 {
-			t.Errorf("%s: no records", name)
-		}
+	got := make(map[string]int)
+	for name, g := range r.by {
+		got[name] = len(g.records)
 	}
-	if diff := cmp.Diff([]string{"open_sni/open_conn", "open_sni/open_http", "open_sni/open_ssl"}, got); diff != "" {
+	want := map[string]int{"open_sni/open_conn": 24, "open_sni/open_http": 2, "open_sni/open_ssl": 4}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -147,7 +145,12 @@ func TestDatasetFolders(t *testing.T) {
 		for _, g := range r.by {
 			n += len(g.records)
 		}
-		if n == 0 || len(r.set.Problems) > 0 {
+		problems := r.set.Problems
+		if filepath.Base(folder) == "truncated" { // has a log whose header was cut off
+			wantProblem(t, problems, "conn_top.log", flow.ErrNoHeader)
+			problems = problems[1:]
+		}
+		if n == 0 || len(problems) > 0 {
 			t.Errorf("%s: %d records, problems %v", folder, n, r.set.Problems)
 		}
 		if read, total := r.set.Progress(); read != total {

@@ -109,7 +109,7 @@ func decodable(dec Decoder, head []byte) int {
 		if !ok {
 			break
 		}
-		if dec.Decode(&dst, line) == nil {
+		if decodeLine(dec, &dst, line) == nil {
 			n++
 		}
 		head = rest
@@ -130,6 +130,20 @@ func hints(format, name string) bool {
 		return strings.Contains(name, "binetflow") || strings.Contains(name, "argus")
 	}
 	return strings.Contains(name, "nfdump") || strings.Contains(name, "nfcapd")
+}
+
+// decodeLine decodes a line but for the NUL bytes that it may begin with: a
+// writer whose log was truncated under him and who goes on at his old place
+// leaves a hole. A duration with which times would overflow is none.
+func decodeLine(dec Decoder, dst *flow.Flow, line []byte) error {
+	if len(line) > 0 && line[0] == 0 {
+		line = bytes.TrimLeft(line, "\x00")
+	}
+	err := dec.Decode(dst, line)
+	if err == nil && (dst.Duration < 0 || dst.Duration > flow.MaxDuration) {
+		return &flow.SyntaxError{Field: "duration", Err: flow.ErrNumber}
+	}
+	return err
 }
 
 // isCapture reports whether a file begins as pcap (both byte orders, with
@@ -219,7 +233,7 @@ func (o *opening) read(dec Decoder, head []byte, whole bool) {
 			return
 		}
 		var dst flow.Flow
-		err := dec.Decode(&dst, line)
+		err := decodeLine(dec, &dst, line)
 		if err == flow.ErrHeader { //nolint:errorlint // decoders return it bare
 			continue
 		}

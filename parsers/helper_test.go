@@ -81,7 +81,10 @@ type got struct {
 	prints  []string // of the segments, in order
 	numbers []int    // of the segments
 	batches int
-	segs    []flow.Segment // of each record
+	end     int64 // of the last batch with lines
+	// batches that end before their last record, or have lines and no end
+	wrongEnd int
+	segs     []flow.Segment // of each record
 }
 
 // run is a Set at work and what it has given so far.
@@ -184,6 +187,12 @@ func (r *run) take(in flow.Input) {
 
 func (g *got) add(b *flow.Batch) {
 	g.batches++
+	if n := len(b.Flows); n > 0 && b.End < b.Flows[n-1].End || n == 0 && len(b.Data) > 0 && b.Mark == flow.More && b.End == 0 {
+		g.wrongEnd++
+	}
+	if b.End > 0 {
+		g.end = b.End
+	}
 	for i := range b.Flows {
 		f := &b.Flows[i]
 		n, err := strconv.Atoi(f.UID)
@@ -277,6 +286,9 @@ func (r *run) finish() map[string]*got {
 		r.t.Fatalf("does not end; got %s", r.summary())
 	}
 	for name, g := range r.by {
+		if g.wrongEnd > 0 {
+			r.t.Errorf("%s: %d batches have a wrong End", name, g.wrongEnd)
+		}
 		if !g.ended || !g.closed {
 			r.t.Errorf("%s: ended %t, closed %t", name, g.ended, g.closed)
 		}

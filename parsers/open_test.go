@@ -274,6 +274,9 @@ func TestCorruptAndLost(t *testing.T) {
 		t.Error(diff)
 	}
 	wantProblem(t, r.set.Failed(), "conn.1.log.gz", io.ErrUnexpectedEOF)
+	if text := r.set.Failed()[0].Error(); strings.Count(text, "conn.1.log.gz") != 1 {
+		t.Errorf("%q: the path is not there once", text)
+	}
 }
 
 // A file that is gone between Open and its turn is reported and counted.
@@ -361,6 +364,9 @@ func TestStdin(t *testing.T) {
 		r := start(t, Options{Paths: []string{"-"}, Stdin: strings.NewReader("what is this\n")}, testFormats())
 		r.finish()
 		wantProblem(t, r.set.Failed(), "-", ErrUnrecognised)
+		if n := len(r.by["-"].rejects); n != 0 || len(r.set.Failed()) != 1 {
+			t.Errorf("%d rejects, problems %v", n, r.set.Failed())
+		}
 	})
 	t.Run("empty", func(t *testing.T) {
 		r := start(t, Options{Paths: []string{"-"}, Stdin: strings.NewReader("")}, testFormats())

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/parsers/tail"
 )
 
 // What may be wrong with a path. Problem wraps one of them, or an error of
@@ -41,6 +42,10 @@ type Problem struct { //nolint:errname // Set.Problems holds them, and that is h
 
 // Error implements error.
 func (p *Problem) Error() string {
+	var corrupt *tail.CorruptError
+	if errors.As(p.Err, &corrupt) && corrupt.Path == p.Path {
+		return fmt.Sprintf("%s: cannot read on from offset %d: %v", p.Path, corrupt.Offset, corrupt.Err)
+	}
 	var pathErr *os.PathError
 	if errors.As(p.Err, &pathErr) {
 		return fmt.Sprintf("%s: %v", p.Path, pathErr.Err)
@@ -56,7 +61,8 @@ const (
 	maxProblems = 100     // kept for the report; more are only logged
 	maxPrints   = 1 << 16 // fingerprints remembered, so that no copy is read again
 	defaultPoll = 250 * time.Millisecond
-	inFlight    = 4 // batches of a source between its reader and those who use them
+	maxPatience = 2 * time.Second // for files that are being compressed when Open finds them
+	inFlight    = 4               // batches of a source between its reader and those who use them
 )
 
 // Options says what to read and how.
@@ -106,6 +112,9 @@ type Set struct {
 	poke    chan struct{} // tells the discovery to look again
 	places  map[string]place
 
+	patience time.Time         // until when Open waits for files that are being compressed
+	owners   map[string]*entry // logs by the path that links lead to, when there are several roots
+
 	pollOnly bool // as where the system does not tell of changes; for tests
 
 	mu      sync.Mutex // guards all below, the roots, and the queues of the sources
@@ -140,7 +149,8 @@ func open(o Options, known []format) (*Set, error) {
 	s := &Set{
 		opts: o, log: o.Log, formats: known, more: make(chan flow.Input), stop: make(chan struct{}),
 		poke: make(chan struct{}, 1), sources: make(map[string]*source),
-		places: places(o.Resume),
+		places: places(o.Resume), owners: make(map[string]*entry),
+		patience: time.Now().Add(min(5*o.Poll/2, maxPatience)),
 	}
 	s.More = s.more
 	if o.Format != "" && o.Format != "auto" {
@@ -156,6 +166,7 @@ func open(o Options, known []format) (*Set, error) {
 	for _, r := range s.roots {
 		s.first(r)
 	}
+	s.roots = slices.DeleteFunc(s.roots, func(r *root) bool { return r.twice })
 	s.resume()
 	s.Problems, s.failed = s.failed, nil
 	for _, name := range sortedKeys(s.sources) {
@@ -192,7 +203,7 @@ func (s *Set) addRoots() error {
 			r.path, r.label = abs, filepath.Base(abs)
 		}
 		if seen[r.path] {
-			s.log.Debug("path given twice", "path", path)
+			s.log.Warn("path given twice; read once", "path", path)
 			continue
 		}
 		seen[r.path] = true

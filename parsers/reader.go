@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -43,9 +44,10 @@ type reader struct {
 
 	seg  flow.Segment // what batches carry
 	dec  Decoder
-	line int64 // lines of the segment seen
-	idle bool  // Idle was sent since the last lines
-	pump *pump // of a stream
+	form *format // that dec is of
+	line int64   // lines of the segment seen
+	idle bool    // Idle was sent since the last lines
+	pump *pump   // of a stream
 
 	timer *time.Timer
 }
@@ -102,13 +104,16 @@ func (r *reader) take() (seg *segment, final bool) {
 	}
 	r.seg = flow.Segment{Path: seg.path, Print: seg.print, N: n}
 	r.line = 0
+	if r.b != nil {
+		r.b.End = 0 // leave has sent what came of the file before
+	}
 	return seg, src.final
 }
 
 // leave ends the current segment. What it did not deliver goes out with the
 // next batch, except that a batch never spans two segments.
 func (r *reader) leave() {
-	if r.b != nil && len(r.b.Flows)+len(r.b.Rejects) > 0 {
+	if r.b != nil && (len(r.b.Flows)+len(r.b.Rejects) > 0 || r.b.End > 0) {
 		r.send(flow.More)
 	}
 }
@@ -191,16 +196,31 @@ func (r *reader) lost(ctx context.Context, path string, err error) {
 		return
 	}
 	r.b.Rejects = append(r.b.Rejects, flow.Reject{Before: len(r.b.Flows), Reason: flow.Reason(flow.ErrTruncated)})
-	r.s.log.Error("the rest of the file cannot be read; going on with what comes behind it",
-		"source", r.src.name, "file", path, "after_line", r.line, "err", err)
+	level := slog.LevelDebug // who replays reads it at once among the problems
+	if r.s.opts.Follow {
+		level = slog.LevelError
+	}
+	var corrupt *tail.CorruptError
+	reason := err
+	if errors.As(err, &corrupt) {
+		reason = corrupt.Err // the path is said
+	}
+	r.s.log.Log(ctx, level, "the rest of the file cannot be read",
+		"source", r.src.name, "file", path, "after_line", r.line, "err", reason)
+	r.fail(path, err)
+}
+
+// fail notes what is wrong with the input.
+func (r *reader) fail(path string, err error) {
 	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
 	r.s.problem(path, err)
-	r.s.mu.Unlock()
 }
 
 // decode decodes the lines in the batch's data, which begin at offset at.
 func (r *reader) decode(at int64) {
 	b, data := r.b, r.b.Data
+	b.End = at + int64(len(data))
 	for len(data) > 0 {
 		line := data
 		if i := bytes.IndexByte(data, '\n'); i >= 0 {
@@ -212,7 +232,7 @@ func (r *reader) decode(at int64) {
 		}
 		r.line++
 		f := b.Next()
-		err := r.dec.Decode(f, line)
+		err := decodeLine(r.dec, f, line)
 		if err == nil {
 			f.End = at
 			continue
@@ -342,13 +362,16 @@ func (c *cursor) begin(ctx context.Context) bool {
 	if c.seg.format == nil {
 		return c.recognise(ctx)
 	}
-	c.dec = c.seg.format.fresh(hint(logOf(c.seg.format.name, filepath.Base(c.seg.opened))))
+	if !c.seg.bare || c.dec == nil || c.form != c.seg.format { // else it goes on as the file before it ended
+		c.dec, c.form = c.seg.format.fresh(hint(logOf(c.seg.format.name, filepath.Base(c.seg.opened)))), c.seg.format
+		prime(c.dec, c.seg.header)
+	}
 	if c.seg.offset == 0 {
 		return true
 	}
 	var scratch flow.Flow
 	n, err := c.f.Skip(c.seg.offset, func(line []byte) {
-		if c.dec.IsHeader(line) {
+		if line = bytes.TrimLeft(line, "\x00"); c.dec.IsHeader(line) {
 			_ = c.dec.Decode(&scratch, line) // a header that is wrong was reported when it was new
 		}
 	})
@@ -388,11 +411,11 @@ func (c *cursor) recognise(ctx context.Context) bool {
 		}
 		if ended || len(head) >= headSize {
 			var corrupt *tail.CorruptError
-			if errors.As(err, &corrupt) {
-				reason = err
-			}
-			if reason != nil {
-				c.lost(ctx, c.seg.opened, reason)
+			switch {
+			case errors.As(err, &corrupt):
+				c.lost(ctx, c.seg.opened, err)
+			case reason != nil: // nothing of it was taken for a record, so none is counted as lost
+				c.fail(c.seg.opened, reason)
 			}
 			return false
 		}
@@ -464,6 +487,7 @@ func (c *cursor) step(ctx context.Context) bool {
 		return true
 	case errors.Is(err, tail.ErrTooLong):
 		c.line++
+		c.b.End = c.f.Offset()
 		c.idle = false
 		c.reject(&flow.SyntaxError{Source: c.seg.opened, Line: c.line, Err: flow.ErrTooLong})
 		return true
@@ -573,6 +597,7 @@ func (c *cursor) last(ctx context.Context) {
 	c.b.Data = data
 	if errors.Is(err, tail.ErrTooLong) {
 		c.line++
+		c.b.End = c.f.Offset()
 		c.reject(&flow.SyntaxError{Source: c.seg.opened, Line: c.line, Err: flow.ErrTooLong})
 		return
 	}
@@ -592,7 +617,7 @@ func (c *cursor) rewritten(ctx context.Context, from int64, err error) bool {
 	path := c.seg.path
 	st, err := c.f.Stat()
 	if err == nil {
-		next := &segment{path: path, group: c.seg.group, info: st, end: unknownEnd, format: c.seg.format, size: st.Size()}
+		next := &segment{path: path, group: c.seg.group, info: st, end: unknownEnd, format: c.seg.format, size: st.Size(), bare: true, header: c.seg.header}
 		c.s.total.Add(next.size)
 		c.src.queue = append([]*segment{next}, c.src.queue...)
 		if e := c.src.root.entries[path]; e != nil && e.seg == c.seg {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/parsers/tail"
 )
 
@@ -24,13 +25,14 @@ type root struct {
 	entries map[string]*entry   // files in them by path
 	pending map[string]*entry   // those that may become logs when they grow
 	aliases map[string]*entry   // by the path that a symbolic link leads to
-	copies  map[dirKey]*entry   // by their first record
+	told    map[string]bool     // files of which it was said that they are not read
 	prints  map[string]bool     // fingerprints of all that was queued
 	ring    []string            // the same in order, to forget the oldest
 	oldest  int
 
 	own   bool  // the directory itself has logs, so those below are not looked at
 	begun bool  // looked at before
+	twice bool  // a file that is read as part of another root
 	since int64 // a followed file's rotations that begin before this are not wanted
 	dirty bool  // to be looked at again
 }
@@ -50,6 +52,13 @@ type entry struct {
 	packed      bool
 	src         *source // nil: not read
 	seg         *segment
+
+	root   *root
+	real   string // where links lead to; empty with a single root
+	bare   bool   // begins with columns that no header explains
+	header []byte // of another file, when it has none of its own
+	copied bool   // all of it is in another file
+	twin   string // that file, when it is known
 }
 
 // dirKey finds copies of a log in the same directory.
@@ -62,7 +71,7 @@ func newRoot(path string) *root {
 	return &root{
 		path: path, dirs: make(map[string]dirState), entries: make(map[string]*entry),
 		pending: make(map[string]*entry), aliases: make(map[string]*entry),
-		copies: make(map[dirKey]*entry), prints: make(map[string]bool),
+		told: make(map[string]bool), prints: make(map[string]bool),
 	}
 }
 
@@ -96,7 +105,7 @@ func (s *Set) first(r *root) {
 			s.problem(r.path, err)
 			return
 		}
-		s.log.Info("waiting for the file to appear", "path", r.path)
+		s.log.Warn("nothing is there yet; waiting for it to appear", "path", r.path)
 	case err != nil:
 		s.problem(r.path, err)
 		return
@@ -114,6 +123,11 @@ func (s *Set) first(r *root) {
 		s.judge(r)
 		return
 	}
+	if e := r.entries[r.path]; e != nil && errors.Is(e.err, errTwice) {
+		// With a link that may lead elsewhere later the root stays.
+		r.twice = !s.opts.Follow || e.real == r.path
+		return
+	}
 	if e := r.entries[r.path]; e != nil && e.err != nil && r.pending[r.path] == nil {
 		s.problem(r.path, e.err)
 		return
@@ -128,7 +142,7 @@ func (s *Set) first(r *root) {
 func (s *Set) judge(r *root) {
 	var packets, binary bool
 	for _, e := range r.entries {
-		if e.src != nil {
+		if e.src != nil || errors.Is(e.err, errTwice) {
 			return
 		}
 		packets = packets || errors.Is(e.err, ErrPackets)
@@ -140,7 +154,7 @@ func (s *Set) judge(r *root) {
 	case binary:
 		s.problem(r.path, ErrBinaryNfdump)
 	case s.opts.Follow:
-		s.log.Info("no logs in the directory yet; waiting for them", "path", r.path)
+		s.log.Warn("no logs in the directory yet; waiting for them", "path", r.path)
 	default:
 		s.problem(r.path, ErrNoLogs)
 	}
@@ -161,6 +175,7 @@ type found struct {
 	path, group string
 	info        os.FileInfo
 	link        bool
+	real        string
 }
 
 // look lists the root's directories and takes what is new. The caller holds
@@ -279,6 +294,7 @@ func (s *Set) drop(r *root, files []found) {
 	for path, e := range r.entries {
 		if !there[path] {
 			s.forget(r, e)
+			delete(r.told, path)
 		}
 	}
 }
@@ -286,9 +302,8 @@ func (s *Set) drop(r *root, files []found) {
 func (s *Set) forget(r *root, e *entry) {
 	delete(r.entries, e.path)
 	delete(r.pending, e.path)
-	key := dirKey{filepath.Dir(e.path), e.opening.copy}
-	if r.copies[key] == e {
-		delete(r.copies, key)
+	if s.owners[e.real] == e {
+		delete(s.owners, e.real)
 	}
 	for real, of := range r.aliases {
 		if of == e {
@@ -299,6 +314,7 @@ func (s *Set) forget(r *root, e *entry) {
 
 // take looks into the files that are new or changed and queues those that are logs.
 func (s *Set) take(r *root, files []found) {
+	s.resolveLinks(files)
 	if r.begun { // before their old names are given to others
 		for _, f := range files {
 			if e := r.entries[f.path]; e == nil || !os.SameFile(e.info, f.info) {
@@ -319,7 +335,7 @@ func (s *Set) take(r *root, files []found) {
 		default:
 			s.forget(r, e)
 		}
-		e = &entry{path: f.path, group: f.group, info: f.info}
+		e = &entry{root: r, path: f.path, real: f.real, group: f.group, info: f.info}
 		r.entries[f.path] = e
 		if f.link {
 			if real, err := filepath.EvalSymlinks(f.path); err == nil {
@@ -330,6 +346,33 @@ func (s *Set) take(r *root, files []found) {
 		fresh = append(fresh, e)
 	}
 	s.admit(r, fresh)
+}
+
+// resolveLinks notes where files are when their links are followed, by which they
+// are known in other roots.
+func (s *Set) resolveLinks(files []found) {
+	if len(s.roots) < 2 {
+		return
+	}
+	dirs := make(map[string]string)
+	for i := range files {
+		f := &files[i]
+		dir, base := filepath.Split(f.path)
+		real, ok := dirs[dir]
+		if !ok {
+			real = filepath.Clean(dir)
+			if to, err := filepath.EvalSymlinks(dir); err == nil {
+				real = to
+			}
+			dirs[dir] = real
+		}
+		f.real = filepath.Join(real, base)
+		if f.link {
+			if to, err := filepath.EvalSymlinks(f.path); err == nil {
+				f.real = to
+			}
+		}
+	}
 }
 
 // grownLate reports whether a file grew that was read to its end and left
@@ -403,7 +446,11 @@ func (s *Set) renamed(r *root, f found) {
 			s.forget(r, old)
 		}
 		delete(r.entries, path)
-		e.path, e.seg.path = f.path, f.path
+		if s.owners[e.real] == e {
+			delete(s.owners, e.real)
+			s.owners[f.real] = e
+		}
+		e.path, e.seg.path, e.real = f.path, f.path, f.real
 		r.entries[f.path] = e
 		if e.seg != e.src.cur && e.seg.print == "" {
 			// It had no record when it was queued. Now it may, and takes its
@@ -418,13 +465,58 @@ func (s *Set) renamed(r *root, f found) {
 	}
 }
 
-// errUnsettled keeps a compressed file waiting that may still be written.
-var errUnsettled = errors.New("still being compressed")
+var (
+	// errUnsettled keeps a compressed file waiting that may still be written.
+	errUnsettled = errors.New("still being compressed")
+	// errTwice is for files that are read as part of another root.
+	errTwice = errors.New("read as part of another path")
+)
+
+// unsettled reports whether a compressed file may still be written. Those that
+// are there from the start belong before what is read next, so a whole one is
+// taken whatever its age, and another one is waited for a little.
+func (s *Set) unsettled(r *root, e *entry) bool {
+	for time.Since(e.info.ModTime()).Abs() < 2*s.opts.Poll {
+		if r.begun {
+			return true
+		}
+		if whole, err := tail.Complete(e.path); err != nil || whole {
+			return false
+		}
+		if !time.Now().Before(s.patience) {
+			return true
+		}
+		time.Sleep(min(s.opts.Poll/4, lookGap))
+		st, err := os.Stat(e.path)
+		if err != nil {
+			return false // gone; that is said by who opens it
+		}
+		e.info = st
+	}
+	return false
+}
+
+// awaitPacked waits for the first bytes of a compressed file, which tell that it is one.
+func (s *Set) awaitPacked(r *root, e *entry) {
+	name := strings.ToLower(e.path)
+	if r.begun || !s.opts.Follow || !strings.HasSuffix(name, ".gz") && !strings.HasSuffix(name, ".zst") {
+		return
+	}
+	for e.info.Size() < 4 && time.Since(e.info.ModTime()).Abs() < 2*s.opts.Poll && time.Now().Before(s.patience) {
+		time.Sleep(min(s.opts.Poll/4, lookGap))
+		st, err := os.Stat(e.path)
+		if err != nil {
+			return
+		}
+		e.info = st
+	}
+}
 
 // examine recognises a file and reads its first record.
 func (s *Set) examine(r *root, e *entry) {
 	e.err, e.format, e.opening = nil, nil, opening{end: unknownEnd}
 	growing := false
+	s.awaitPacked(r, e)
 	for _, n := range []int{firstLook, headSize} {
 		head, packing, err := tail.Head(e.path, n)
 		if err != nil {
@@ -433,17 +525,30 @@ func (s *Set) examine(r *root, e *entry) {
 		}
 		plain := packing == tail.Plain
 		e.packed = !plain
-		if !plain && s.opts.Follow && time.Since(e.info.ModTime()).Abs() < 2*s.opts.Poll {
-			e.err = errUnsettled
-			r.pending[e.path] = e
-			return
+		if !plain && s.opts.Follow && n == firstLook {
+			if s.unsettled(r, e) {
+				e.err = errUnsettled
+				r.pending[e.path] = e
+				return
+			}
+			if head, _, err = tail.Head(e.path, n); err != nil { // it may have been finished only now
+				e.err = err
+				return
+			}
 		}
 		growing = s.opts.Follow && plain && len(head) < headSize
+		whole := len(head) < n && !growing
 		e.format, e.err = s.recognise(r, e, head)
+		if errors.Is(e.err, ErrUnrecognised) {
+			if f := s.byName(e, head, whole); f != nil {
+				e.format, e.err = f, nil
+			}
+		}
+		e.bare = isBare(head, whole) && (e.err != nil || e.format == s.zeekFormat())
 		if e.format != nil {
 			e.opening = opening{end: unknownEnd}
 			log := hint(logOf(e.format.name, filepath.Base(e.path)))
-			e.opening.read(e.format.fresh(log), head, len(head) < n && !growing)
+			e.opening.read(e.format.fresh(log), head, whole)
 			e.opening.kinds = e.format.kinds(head, log)
 		}
 		if len(head) < n || e.format != nil && e.opening.known {
@@ -490,9 +595,14 @@ func (s *Set) admit(r *root, fresh []*entry) {
 	if !r.dir {
 		fresh = s.wanted(r, fresh)
 	}
+	s.inherit(r, fresh)
+	s.findCopies(r, fresh)
 	queued := make(map[*source][]*segment)
 	var order []*source
 	for _, e := range fresh {
+		if e.format != nil && s.elsewhere(r, e) {
+			continue
+		}
 		if e.format == nil {
 			s.pass(r, e)
 			continue
@@ -511,8 +621,33 @@ func (s *Set) admit(r *root, fresh []*entry) {
 	}
 }
 
+// elsewhere notes a log that is read as part of another root already.
+func (s *Set) elsewhere(r *root, e *entry) bool {
+	if e.real == "" {
+		return false
+	}
+	if o := s.owners[e.real]; o == nil || o.root == r {
+		s.owners[e.real] = e
+		return false
+	}
+	e.format, e.err = nil, errTwice
+	delete(r.pending, e.path)
+	r.own = r.own || filepath.Dir(e.path) == r.path
+	s.skipped++
+	if !r.told[e.path] {
+		r.told[e.path] = true
+		s.log.Warn("given twice; read once", "path", e.path)
+	}
+	return true
+}
+
 // pass notes a file that is not read.
 func (s *Set) pass(r *root, e *entry) {
+	if r.dir && e.bare && !r.told[e.path] && namedLog(filepath.Base(e.path)) {
+		r.told[e.path] = true
+		s.log.Warn("not read: named like a log, but nothing says what its columns are", "path", e.path)
+		s.problem(e.path, flow.ErrNoHeader)
+	}
 	if !r.dir {
 		if errors.Is(e.err, errEmpty) {
 			e.err = nil
@@ -529,6 +664,12 @@ func (s *Set) pass(r *root, e *entry) {
 		if !errors.Is(e.err, fs.ErrNotExist) {
 			s.problem(e.path, e.err)
 		}
+	case errors.Is(e.err, ErrPackets), errors.Is(e.err, ErrBinaryNfdump):
+		if !r.told[e.path] {
+			r.told[e.path] = true
+			s.log.Warn("not read: "+e.err.Error(), "path", e.path)
+		}
+	case e.bare && r.told[e.path]:
 	case errors.Is(e.err, ErrUnrecognised) && hints("zeek", filepath.Base(e.path)):
 		s.log.Info("not read: named like a log, but the content is none", "path", e.path)
 	default:
@@ -555,13 +696,8 @@ func (s *Set) place(r *root, e *entry) (*source, *segment) {
 		r.remember(e.group, e.opening.print)
 		return nil, nil
 	}
-	key := dirKey{filepath.Dir(e.path), e.opening.copy}
-	other := r.copies[key]
-	if r.begun {
-		other = nil // rotations may begin alike by chance; only what is beside each other from the start is compared
-	}
-	if r.prints[e.group+e.opening.print] && e.opening.print != "" || e.opening.known && other != nil {
-		s.copyOf(r, e, other)
+	if e.copied {
+		s.copyOf(r, e)
 		return nil, nil
 	}
 	src := s.sourceFor(r, name, log)
@@ -573,22 +709,20 @@ func (s *Set) place(r *root, e *entry) (*source, *segment) {
 	}
 	seg := &segment{
 		kinds: e.opening.kinds,
-		path:  e.path, group: e.group, info: e.info, print: e.opening.print, end: e.opening.end, format: e.format,
+		bare:  e.bare, header: e.header,
+		path: e.path, group: e.group, info: e.info, print: e.opening.print, end: e.opening.end, format: e.format,
 	}
 	if resumed && src.missing {
 		seg.offset, seg.again, src.missing = src.pos.Offset, src.pos.Segment.N+1, false
 	}
 	e.src, e.seg = src, seg
 	r.remember(e.group, seg.print)
-	if e.opening.known && !r.begun {
-		r.copies[key] = e
-	}
 	return src, seg
 }
 
 // copyOf notes that a file holds what was queued already. What a rotation
 // leaves behind is no news; two logs beside each other from the start are.
-func (s *Set) copyOf(r *root, e, other *entry) {
+func (s *Set) copyOf(r *root, e *entry) {
 	s.skipped++
 	if r.begun {
 		for _, src := range s.sources { // the file being read, whose directory went away and came back
@@ -599,12 +733,7 @@ func (s *Set) copyOf(r *root, e, other *entry) {
 		s.log.Debug("not read: its records were read from another file", "path", e.path)
 		return
 	}
-	same := "another file"
-	if other != nil {
-		same = other.path
-	}
-	s.log.Warn("not read: begins with the same record as another file, so it is taken for a copy",
-		"path", e.path, "read", same)
+	s.log.Warn("not read: all its records are in another file, so it is taken for a copy", "path", e.path, "read", e.twin)
 }
 
 // wanted leaves of the rotations of a single followed file those that were

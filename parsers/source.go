@@ -45,6 +45,9 @@ type segment struct {
 	again  int          // number it had before the restart, plus one; 0: it is new
 	stream bool
 
+	bare   bool   // it may go on without a header where the file before it ended
+	header []byte // what to read it with when there is none before it
+
 	done bool // read to its end; offset is where that was
 	lent bool // for good: it cannot have grown, or its end was read from a copy
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -79,9 +80,7 @@ func (s *sequencer) checkpoint() *Checkpoint {
 	for _, m := range s.e.mods {
 		c.Modules = append(c.Modules, m.Spec.Name)
 	}
-	for n, r := range s.restored { // inputs that have not come back yet
-		c.Inputs[n] = r
-	}
+	maps.Copy(c.Inputs, s.restored) // inputs that have not come back yet
 	for _, in := range s.ins {
 		p := in.pos
 		p.Done = slices.Clone(p.Done)
@@ -199,9 +198,7 @@ func (l *lane) save() ([]byte, error) {
 // restore brings the engine to the state of c. The number of lanes may differ.
 func (e *Engine) restore(c *Checkpoint) error {
 	e.seq.restored = make(map[string]savedInput)
-	for n, in := range c.Inputs {
-		e.seq.restored[n] = in
-	}
+	maps.Copy(e.seq.restored, c.Inputs)
 	if c.Bare {
 		return nil
 	}
@@ -357,9 +354,7 @@ func (s *Stats) restore(c *Checkpoint) {
 		for k := range flow.NumKinds {
 			cnt.kinds[k] = x.Kinds[k.String()]
 		}
-		for r, n := range x.Rejected {
-			cnt.reject[r] = n
-		}
+		maps.Copy(cnt.reject, x.Rejected)
 	}
 	for j := range s.names {
 		for _, m := range c.Counters.Modules {

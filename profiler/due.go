@@ -35,7 +35,7 @@ type dues []due
 func (d dues) Len() int           { return len(d) }
 func (d dues) Less(i, j int) bool { return d[i].Compare(d[j].Key) < 0 }
 func (d dues) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
-func (d *dues) Push(x any)        { *d = append(*d, x.(due)) }
+func (d *dues) Push(x any)        { *d = append(*d, x.(due)) } //nolint:errcheck // only lanes push, and only dues
 func (d *dues) Pop() any {
 	o := *d
 	x := o[len(o)-1]
@@ -46,4 +46,4 @@ func (d *dues) Pop() any {
 
 func (d *dues) put(x due) { heap.Push(d, x) }
 
-func (d *dues) take() due { return heap.Pop(d).(due) }
+func (d *dues) take() due { return heap.Pop(d).(due) } //nolint:errcheck // only lanes push, and only dues

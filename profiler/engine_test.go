@@ -505,7 +505,7 @@ func TestEvictionIsBoundedAndDeterministic(t *testing.T) {
 // bomb panics on some records.
 type bomb struct{}
 
-func (bomb) Handle(cx *modules.Context, st *none, f *flow.Flow) {
+func (bomb) Handle(cx *modules.Context, _ *none, f *flow.Flow) {
 	if strings.HasSuffix(f.UID, "3") {
 		panic("boom")
 	}
@@ -618,7 +618,7 @@ func TestBothDirections(t *testing.T) {
 	cfg.Both = true
 	got := replay(t, cfg, logs, 50)
 	one := replay(t, config(3, 64), logs, 50)
-	for _, l := range strings.Split(one, "\n") {
+	for l := range strings.SplitSeq(one, "\n") {
 		if l != "" && !strings.Contains(got, l) {
 			t.Fatalf("missing with both directions: %s", l)
 		}

@@ -88,6 +88,7 @@ func (h *hosts) observe(f *flow.Flow) (*profile.Network, []Host) {
 				}
 			}
 		}
+	default: // the others say nothing about the network
 	}
 	if h.net == old && len(h.events) == 0 {
 		return nil, nil

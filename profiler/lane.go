@@ -367,6 +367,7 @@ func (l *lane) state(j int, m *Loaded) any {
 			o.st[j] = m.Run.NewState()
 		}
 		return o.st[j]
+	default: // modules.Network
 	}
 	if l.netst[j] == nil {
 		l.netst[j] = m.Run.NewState()

@@ -1,6 +1,7 @@
 package profiler
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -151,9 +152,7 @@ func (s *Stats) sequenced(records uint64, now, first int64, began, sources bool)
 				x.Kinds[flow.Kind(k).String()] = n
 			}
 		}
-		for r, n := range c.reject {
-			x.Rejected[r] = n
-		}
+		maps.Copy(x.Rejected, c.reject)
 		s.copies = append(s.copies, x)
 	}
 }

@@ -35,7 +35,7 @@ func (l Level) Value() float64 { return [...]float64{0, 0.2, 0.5, 0.8, 1, 1, 1, 
 
 // LevelOf returns the first level, in ascending order, whose value is at least v.
 func LevelOf(v float64) Level {
-	for l := Info; l < Critical; l++ {
+	for l := range Critical {
 		if l.Value() >= v {
 			return l
 		}

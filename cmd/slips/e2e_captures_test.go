@@ -223,7 +223,7 @@ func zeekJSON(v any) string {
 	return string(text)
 }
 
-func zeekTSV(v any, typ string) string {
+func zeekTSV(v any, _ string) string {
 	switch v := v.(type) {
 	case nil:
 		return "-"

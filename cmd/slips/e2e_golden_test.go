@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// update is set by: go test ./cmd/slips -run 'TestCaptures|TestGolden' -update
+// update is set by "go test ./cmd/slips -run 'TestCaptures|TestGolden' -update".
 var update = flag.Bool("update", false, "write testdata/captures and testdata/golden anew")
 
 // goldenFiles are the files of alerts/ that depend on nothing but the input.

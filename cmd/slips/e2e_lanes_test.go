@@ -68,5 +68,8 @@ func captured(name string) func(testing.TB) string {
 }
 
 func shared(name string) func(testing.TB) string {
-	return func(t testing.TB) string { return dataset(t, name) }
+	return func(t testing.TB) string {
+		t.Helper()
+		return dataset(t, name)
+	}
 }

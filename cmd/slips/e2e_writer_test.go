@@ -118,6 +118,7 @@ type writer struct {
 // newWriter writes the first line of the log that begins first, since the
 // first record that a follower sees decides where windows begin.
 func newWriter(t testing.TB, dir string, logs []*growing, s style, seed uint64) *writer {
+	t.Helper()
 	w := &writer{t: t, dir: dir, rnd: rand.New(rand.NewPCG(seed, 77)), style: s}
 	must(t, os.MkdirAll(dir, 0o755))
 	for _, g := range logs {
@@ -146,12 +147,13 @@ func (w *writer) put(g *growing, n int) {
 	g.off += n
 }
 
-// Sensors rotate by the hour, so there is some time and traffic between two
-// rotations of a log: with less, two files may begin with records of the same
-// instant, and one is taken for a copy of the other.
+// Sensors rotate by the hour, so there is time and traffic between two
+// rotations of a log. With less traffic its files may overlap in time, and
+// a follower that finds several of them cannot tell their order: lines are
+// written seconds to minutes after what they tell of.
 const (
 	turnGap   = 150 * time.Millisecond
-	turnLines = 5
+	turnParts = 5
 )
 
 // step writes a piece of some log, or rotates one. It reports false when all
@@ -175,7 +177,7 @@ func (w *writer) step() bool {
 		n = 1 + w.rnd.IntN(200)
 	}
 	w.put(g, min(n, g.left()))
-	if (w.rename || w.copied) && w.rnd.IntN(4) == 0 && g.left() > 0 && time.Since(g.turned) > turnGap && strings.Count(g.body[g.start:g.off], "\n") >= turnLines {
+	if (w.rename || w.copied) && w.rnd.IntN(2) == 0 && g.left() > 0 && time.Since(g.turned) > turnGap && g.off-g.start > len(g.body)/turnParts {
 		if i := strings.IndexByte(g.body[g.off:], '\n'); g.body[g.off-1] != '\n' {
 			w.put(g, i+1)
 		}

@@ -274,7 +274,7 @@ func (h *humanUI) Progress(read, total int64, records uint64) {
 		h.progress = mpb.New(mpb.WithOutput(h.screen), mpb.WithAutoRefresh())
 		h.bar = h.progress.New(total, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
 			mpb.BarRemoveOnComplete(), mpb.BarWidth(24),
-			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + h.text.Load().(string) })))
+			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + h.text.Load().(string) }))) //nolint:errcheck // nothing else is stored
 	}
 	h.bar.SetTotal(total, false)
 	// A full bar would end itself; close does that.

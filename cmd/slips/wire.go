@@ -326,11 +326,11 @@ func (r *run) closeWindows(low int64) error {
 	width := r.o.Config.Parameters.TimeWindowWidth.Duration()
 	if low < endOfStream {
 		low -= 2 * int64(width)
-		if n := r.engine.WindowAt(low).N; n == r.closed {
+		n := r.engine.WindowAt(low).N
+		if n == r.closed {
 			return nil
-		} else {
-			r.closed = n
 		}
+		r.closed = n
 	}
 	return w.CloseBefore(low, width)
 }

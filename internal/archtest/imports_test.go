@@ -62,7 +62,8 @@ func layers() map[string]layer {
 		}},
 		"cmd/bench": {foreign: []string{fastjson}},
 
-		"internal/archtest": {},
+		"internal/archtest":  {},
+		"internal/idmeftest": {},
 	}
 }
 

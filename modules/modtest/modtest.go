@@ -72,6 +72,7 @@ func Evidence(t *testing.T, spec modules.Spec, paths ...string) []evidence.Evide
 }
 
 func run(t *testing.T, spec modules.Spec, path string) {
+	t.Helper()
 	ar, err := txtar.ParseFile(path)
 	if err != nil {
 		t.Fatal(err)

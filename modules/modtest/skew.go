@@ -75,6 +75,7 @@ type skewTimer struct {
 // all runs the records of all logs in the order of their times. A record of
 // the log that is ahead comes when the one that is by places before it should.
 func (s *skewed) all(t testing.TB, ahead, by int) {
+	t.Helper()
 	pos := make([]int, len(s.logs))
 	s.clocks = make([]int64, len(s.logs))
 	for i := range s.clocks {
@@ -110,6 +111,7 @@ func (s *skewed) all(t testing.TB, ahead, by int) {
 
 // fire runs the timers that are due, oldest first.
 func (s *skewed) fire(t testing.TB, now int64) {
+	t.Helper()
 	for len(s.timers) > 0 {
 		x := slices.MinFunc(s.timers, func(a, b skewTimer) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.n, b.n)) })
 		if x.at > now {

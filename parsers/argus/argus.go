@@ -272,8 +272,9 @@ func (d *Decoder) ports(f *flow.Flow) error {
 			return portError(colSrcPort, src)
 		}
 		f.SrcPort, f.DstPort, f.HasPorts = p&0xff, p>>8, true
+	default: // elsewhere ra prints other things there, such as the SPI of ESP
 	}
-	return nil // elsewhere ra prints other things there, such as the SPI of ESP
+	return nil
 }
 
 // counts sets the packets and bytes of both sides.

@@ -572,26 +572,27 @@ func TestDatasets(t *testing.T) {
 			lines := bufio.NewScanner(bytes.NewReader(data))
 			lines.Buffer(nil, 1<<20)
 			for lines.Scan() {
-				switch err := d.Decode(&f, lines.Bytes()); {
-				case err == nil:
+				switch err := d.Decode(&f, lines.Bytes()); err {
+				case nil:
 					kinds[f.Kind]++
 					states[f.State]++
-				case err == flow.ErrHeader:
+				case flow.ErrHeader:
 					headers++
-				case err == flow.ErrIgnored:
+				case flow.ErrIgnored:
 					ignored++
 				default:
 					rejected++
 					t.Log(err)
 				}
 			}
-			got := fmt.Sprintf("conn %d, arp %d, ignored %d, rejected %d, headers %d;", kinds[flow.Conn], kinds[flow.ARP], ignored, rejected, headers)
+			var got strings.Builder
+			fmt.Fprintf(&got, "conn %d, arp %d, ignored %d, rejected %d, headers %d;", kinds[flow.Conn], kinds[flow.ARP], ignored, rejected, headers)
 			for s := flow.Established; s <= flow.ICMPPortUnreachable; s++ {
 				if states[s] > 0 {
-					got += fmt.Sprintf(" %s %d,", s, states[s])
+					fmt.Fprintf(&got, " %s %d,", s, states[s])
 				}
 			}
-			if diff := cmp.Diff(c.want, strings.TrimSuffix(got, ",")); diff != "" {
+			if diff := cmp.Diff(c.want, strings.TrimSuffix(got.String(), ",")); diff != "" {
 				t.Error(diff)
 			}
 		})

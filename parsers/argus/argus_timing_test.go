@@ -38,7 +38,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// go test -run xxx -bench . ./parsers/argus
+// Run it with "go test -run xxx -bench . ./parsers/argus".
 func BenchmarkDecode(b *testing.B) {
 	for _, c := range timed {
 		b.Run(c.name, func(b *testing.B) {

@@ -2,6 +2,7 @@ package argus
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -239,7 +240,7 @@ func Sniff(head []byte) bool {
 			return true
 		}
 		// An arrow between commas or TABs is what no other sensor writes.
-		if err := d.Decode(&f, line); err == nil && bytes.ContainsAny(d.cells[colDir], "<->?") || err == flow.ErrIgnored {
+		if err := d.Decode(&f, line); err == nil && bytes.ContainsAny(d.cells[colDir], "<->?") || errors.Is(err, flow.ErrIgnored) {
 			return true
 		}
 	}

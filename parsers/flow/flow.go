@@ -642,6 +642,7 @@ func (f *Flow) Reset(k Kind) {
 		fresh(&s.SNMP)
 	case Alert:
 		fresh(&s.Alert)
+	default: // NumKinds is no kind
 	}
 }
 

@@ -71,8 +71,8 @@ func fillPart(t *testing.T, f *Flow, k Kind) {
 		return
 	}
 	v := part(t, f, k)
-	for i := range v.NumField() {
-		switch x := v.Field(i); x.Kind() {
+	for _, x := range v.Fields() {
+		switch x.Kind() {
 		case reflect.String:
 			x.SetString("x")
 		case reflect.Int, reflect.Int64:

@@ -2,6 +2,7 @@ package nfdump
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -148,7 +149,7 @@ func (d *Decoder) split(line []byte) error {
 			return nil
 		}
 		var cell []byte
-		if n := bytes.IndexByte(rest, ','); n >= 0 {
+		if n := bytes.IndexByte(rest, ','); n >= 0 { //nolint:modernize // bytes.Cut is a tenth slower
 			cell, rest = rest[:n], rest[n+1:]
 		} else {
 			cell, rest, more = rest, nil, false
@@ -179,7 +180,7 @@ func (d *Decoder) scan(line []byte) error {
 	dur, rest := token(rest)
 	if n := len(dur); n > 1 && dur[n-1] == 'd' { // "1d 02:03:04.567"
 		from := rest
-		dur, rest = token(rest)
+		_, rest = token(rest)
 		d.cells[colDuration] = line[len(line)-len(from)-n : len(line)-len(rest)]
 	} else {
 		d.cells[colDuration] = dur
@@ -358,8 +359,7 @@ func Sniff(head []byte) bool {
 			line, head, _ = bytes.Cut(head, []byte{'\n'})
 			line = trim(line)
 		}
-		switch err := d.Decode(&f, line); err {
-		case nil, flow.ErrHeader, flow.ErrIgnored:
+		if err := d.Decode(&f, line); err == nil || errors.Is(err, flow.ErrHeader) || errors.Is(err, flow.ErrIgnored) {
 			return true
 		}
 	}

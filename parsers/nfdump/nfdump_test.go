@@ -494,13 +494,14 @@ func tally(t *testing.T, data []byte) string {
 			t.Log(err)
 		}
 	}
-	got := fmt.Sprintf("records %d, packets %d, bytes %d, answers %d, ignored %d, rejected %d;", records, pkts, bytesSum, turned, ignored, rejected)
+	var got strings.Builder
+	fmt.Fprintf(&got, "records %d, packets %d, bytes %d, answers %d, ignored %d, rejected %d;", records, pkts, bytesSum, turned, ignored, rejected)
 	for s := flow.Established; s <= flow.ICMPPortUnreachable; s++ {
 		if states[s] > 0 {
-			got += fmt.Sprintf(" %s %d,", s, states[s])
+			fmt.Fprintf(&got, " %s %d,", s, states[s])
 		}
 	}
-	return strings.TrimSuffix(got, ",")
+	return strings.TrimSuffix(got.String(), ",")
 }
 
 func TestDatasetsText(t *testing.T) {

@@ -32,7 +32,7 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// go test -run xxx -bench . ./parsers/nfdump
+// Run it with "go test -run xxx -bench . ./parsers/nfdump".
 func BenchmarkDecode(b *testing.B) {
 	for _, c := range timed {
 		b.Run(c.name, func(b *testing.B) {

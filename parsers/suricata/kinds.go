@@ -52,6 +52,7 @@ func (d *Decoder) part(e *event, o *fastjson.Object) {
 		d.snmp(o)
 	case flow.NTP:
 		d.ntp(o)
+	default: // a connection has no part, and the other kinds are not Suricata's
 	}
 }
 
@@ -333,7 +334,7 @@ func (d *Decoder) quic(o *fastjson.Object) {
 	orient(d.flow, 443)
 }
 
-func (d *Decoder) alert(e *event, o *fastjson.Object) {
+func (d *Decoder) alert(_ *event, o *fastjson.Object) {
 	p := d.flow.Alert
 	var metadata, target *fastjson.Value
 	o.Visit(func(key []byte, v *fastjson.Value) {

@@ -57,7 +57,7 @@ func New() *Decoder { return new(Decoder) }
 
 // IsHeader reports whether line describes the lines after it: never, since
 // every line of eve.json stands alone.
-func (d *Decoder) IsHeader(line []byte) bool { return false }
+func (d *Decoder) IsHeader([]byte) bool { return false }
 
 // event is the top level of a line: what most kinds have in common.
 type event struct {

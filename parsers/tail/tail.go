@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/klauspost/compress/gzip"
@@ -25,6 +26,7 @@ const (
 	headSize  = 4 << 10   // first bytes kept of a file to see that it was rewritten
 	keepHeld  = 1 << 20   // a larger buffer is given back once its long line has passed
 	maxWindow = 128 << 20 // zstd window, what --long=27 asks for: bounds the memory a file can claim
+	maxHole   = 1 << 30   // bytes of a hole that Head looks beyond
 )
 
 // ErrTooLong is what File.Next and File.Last return for a line longer than
@@ -71,21 +73,54 @@ func Detect(head []byte) Compression {
 	return Plain
 }
 
-// Head returns the first up to n bytes of the file at path, uncompressed. Of
-// a damaged file it returns what can be read; the error is for files that
-// cannot be opened or read at all.
+// Head returns the first up to n bytes of the file at path, uncompressed and
+// without the NUL bytes that it may begin with. Of a damaged file it returns
+// what can be read; the error is for files that cannot be opened or read at all.
 func Head(path string, n int) ([]byte, Compression, error) {
 	f, err := Open(path)
 	if err != nil {
 		return nil, Plain, err
 	}
 	defer f.Close()
-	buf := make([]byte, n)
-	m, err := io.ReadFull(f.r, buf)
-	if m == 0 && err != nil && f.packing == Plain && !errors.Is(err, io.EOF) {
+	buf, err := head(f.r, n)
+	if len(buf) == 0 && err != nil && f.packing == Plain && !errors.Is(err, io.EOF) {
 		return nil, Plain, err
 	}
-	return buf[:m], f.packing, nil
+	return buf, f.packing, nil
+}
+
+// head reads n bytes behind the hole that a file begins with whose writer went
+// on at his old place after it was truncated.
+func head(r io.Reader, n int) ([]byte, error) {
+	buf := make([]byte, n)
+	m, err := io.ReadFull(r, buf)
+	got := bytes.TrimLeft(buf[:m], "\x00")
+	for hole := m; len(got) == 0 && err == nil && hole < maxHole; hole += m {
+		m, err = io.ReadFull(r, buf)
+		got = bytes.TrimLeft(buf[:m], "\x00")
+	}
+	if len(got) < m && err == nil { // fill up what the hole took
+		m = copy(buf, got)
+		var more int
+		more, err = io.ReadFull(r, buf[m:])
+		got = buf[:m+more]
+	}
+	return got, err
+}
+
+// Complete reports whether a compressed file is whole: it can be read to its
+// end. It reads all of it.
+func Complete(path string) (bool, error) {
+	f, err := Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if f.err != nil {
+		return false, nil
+	}
+	_, err = io.Copy(io.Discard, f.r)
+	return err == nil, nil
 }
 
 // File is one file, or one stream, read line by line. It serves one goroutine.
@@ -248,18 +283,17 @@ func (f *File) Stat() (os.FileInfo, error) {
 	return f.f.Stat()
 }
 
-// Head returns the first up to n bytes of an open plain file as they are now,
-// wherever its name points; of other files it returns nothing.
+// Head returns what the function of that name does of an open plain file as it
+// is now, wherever its name points; of other files it returns nothing.
 func (f *File) Head(n int) ([]byte, error) {
 	if f.f == nil || f.packing != Plain {
 		return nil, nil
 	}
-	buf := make([]byte, n)
-	m, err := f.f.ReadAt(buf, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
+	buf, err := head(io.NewSectionReader(f.f, 0, math.MaxInt64), n)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
 	}
-	return buf[:m], nil
+	return buf, nil
 }
 
 // Rewritten reports whether a plain file is no longer the one that was read:
@@ -383,6 +417,12 @@ func (f *File) end(n int, err error) {
 func (f *File) long(buf []byte) ([]byte, error) {
 	for {
 		n := len(f.held)
+		if n >= MaxLine && f.held[0] == 0 { // a hole is no part of the line behind it
+			rest := bytes.TrimLeft(f.held, "\x00")
+			f.off += int64(n - len(rest))
+			f.held = append(f.held[:0], rest...)
+			n = len(rest)
+		}
 		if n >= MaxLine {
 			f.skip, f.held = int64(n), nil
 			return f.pass(buf)
@@ -452,7 +492,6 @@ func (f *File) Last(buf []byte) ([]byte, error) {
 func (f *File) Skip(offset int64, line func([]byte)) (lines int64, err error) {
 	buf := make([]byte, 0, 4*chunk)
 	for f.off < offset {
-		from := f.off
 		block, err := f.Next(buf, 4*chunk)
 		if errors.Is(err, ErrTooLong) {
 			lines++
@@ -462,7 +501,7 @@ func (f *File) Skip(offset int64, line func([]byte)) (lines int64, err error) {
 			return lines, fmt.Errorf("%s: ends before offset %d: %w", f.path, offset, err)
 		}
 		if f.off > offset { // give back what lies behind
-			cut := offset - from
+			cut := int64(len(block)) - (f.off - offset)
 			f.held = append(append(make([]byte, 0, f.off-offset+int64(len(f.held))), block[cut:]...), f.held...)
 			f.whole, f.off = true, offset
 			block = block[:cut]

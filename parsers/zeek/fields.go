@@ -56,6 +56,7 @@ func (o op) reason() error {
 		return flow.ErrPort
 	case opCount, opInt, opUint16, opInterval, opSeconds, opIPProto:
 		return flow.ErrNumber
+	default: // the others have no error of their own
 	}
 	return flow.ErrNotRecord
 }
@@ -115,7 +116,7 @@ func makeSchema(groups ...[]field) schema {
 	}
 	for i := len(groups) - 1; i >= 0; i-- { // a log's own meaning of a name goes before the common one
 		for _, f := range groups[i] {
-			for _, n := range strings.Split(f.name, "|") {
+			for n := range strings.SplitSeq(f.name, "|") {
 				f.mark = markBits[n]
 				switch n {
 				case "orig_h", "orig_p", "resp_h", "resp_p": // shippers drop the "id."
@@ -297,6 +298,7 @@ func (d *Decoder) begin(f *flow.Flow, fl *field) {
 		d.from = netip.Addr{}
 	case opTo:
 		d.to = netip.Addr{}
+	default: // no list
 	}
 }
 
@@ -338,6 +340,7 @@ func (d *Decoder) item(f *flow.Flow, fl *field, s string) error {
 		if !to.IsValid() {
 			*to = a
 		}
+	default: // no list
 	}
 	return nil
 }

@@ -31,10 +31,10 @@ func (d *Decoder) object(f *flow.Flow, s string) error {
 		}
 	}
 	other, err := d.quick(f, s, l, false)
-	if err == errOther {
+	if err == errOther { //nolint:errorlint // decoders return it bare, and this is the hot path
 		_, err = d.quick(f, s, other, true)
 	}
-	if err == errSlow || err == errOther {
+	if err == errSlow || err == errOther { //nolint:errorlint // decoders return it bare, and this is the hot path
 		return d.careful(f, s)
 	}
 	return err

@@ -29,12 +29,12 @@ func makeLogs() map[string]*log {
 		flow.DCERPC: "dce_rpc", flow.NTP: "ntp", flow.SIP: "sip", flow.MySQL: "mysql", flow.SNMP: "snmp",
 	} {
 		sch := makeSchema(commonFields, kindFields[kind])
-		for _, n := range strings.Fields(names) {
+		for n := range strings.FieldsSeq(names) {
 			m[n] = &log{id: len(m), name: n, kind: kind, used: true, schema: sch}
 		}
 	}
 	sch := makeSchema(pathFields)
-	for _, n := range strings.Fields(`analyzer analyzer_debug app_stats bacnet barnyard2 broker capture_loss
+	for n := range strings.FieldsSeq(`analyzer analyzer_debug app_stats bacnet barnyard2 broker capture_loss
 		cip cluster communication config dnp3 dpd ecat_arp_info enip extracted_files intel irc
 		known_domains known_modbus known_routers known_users ldap ldap_search loaded_scripts mgmt_agent modbus
 		modbus_register_change mqtt_connect mqtt_publish mqtt_subscribe netcontrol netcontrol_catch_release

@@ -160,7 +160,7 @@ func (d *Decoder) row(f *flow.Flow, s string) error {
 		return flow.ErrIgnored
 	}
 	if len(h.sep) == 1 {
-		if err := d.quickRow(f, s); err != errSlow {
+		if err := d.quickRow(f, s); err != errSlow { //nolint:errorlint // decoders return it bare, and this is the hot path
 			return err
 		}
 	}
@@ -264,7 +264,6 @@ func (d *Decoder) split(s string) bool {
 		v, r, more := strings.Cut(rest, h.sep)
 		d.parts = append(d.parts, v)
 		if !more {
-			rest = ""
 			break
 		}
 		rest = r

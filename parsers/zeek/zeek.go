@@ -164,6 +164,7 @@ func (d *Decoder) finish(f *flow.Flow, l *log, open bool) error {
 		f.DNS.Response = f.DNS.RCode != ""
 	case flow.SMB:
 		f.SMB.Log = l.name
+	default: // nothing more to set
 	}
 	if !f.Src.IsValid() {
 		return fault("id.orig_h", "", flow.ErrMissing)

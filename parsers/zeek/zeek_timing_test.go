@@ -80,6 +80,7 @@ func BenchmarkDecode(b *testing.B) {
 }
 
 func bench(b *testing.B, d *Decoder, line string) {
+	b.Helper()
 	var f flow.Flow
 	l := []byte(line)
 	b.SetBytes(int64(len(l)) + 1)
@@ -93,6 +94,7 @@ func bench(b *testing.B, d *Decoder, line string) {
 
 // benchFastJSON parses a line and gets each of its fields once, by name.
 func benchFastJSON(b *testing.B, line string) {
+	b.Helper()
 	var p fastjson.Parser
 	v := fastjson.MustParse(line)
 	var keys []string

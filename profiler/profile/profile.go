@@ -3,7 +3,10 @@
 // only.
 package profile
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // ID identifies a profile: it is the address of the host.
 type ID = netip.Addr
@@ -64,12 +67,7 @@ func (n *Network) IsDHCPServer(a netip.Addr) bool {
 	if n == nil {
 		return false
 	}
-	for _, s := range n.DHCPServers {
-		if s == a {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(n.DHCPServers, a)
 }
 
 var specialV6 = []netip.Prefix{
