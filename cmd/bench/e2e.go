@@ -38,6 +38,7 @@ func endToEnd(ctx context.Context, args []string, stdout io.Writer) error {
 	fs.StringVar(&logs, "logs", "conn,all", "conn, all (conn, dns, http and ssl), or both separated by a comma")
 	fs.Int64Var(&o.rate, "rate", 100, "records for each second of the traffic")
 	fs.Uint64Var(&o.seed, "seed", 1, "seed of the traffic")
+	fs.BoolVar(&o.calm, "calm", false, "no bursts: each connection is of another host, which is the worst for caches")
 	if err := parseFlags(fs, args); err != nil {
 		return err
 	}
@@ -68,6 +69,7 @@ type e2e struct {
 	logs             []string
 	rate             int64
 	seed             uint64
+	calm             bool
 	failed           bool
 }
 
@@ -148,12 +150,12 @@ func (o *e2e) run(ctx context.Context) error {
 func (o *e2e) set(ctx context.Context, logs string, size int64, lanes bool) ([]*row, error) {
 	var rows []*row
 	for _, format := range []string{"json", "tsv"} {
-		dir := filepath.Join(o.dir, fmt.Sprintf("%s-%d-%s-%d-%d", logs, size, format, o.rate, o.seed))
+		dir := filepath.Join(o.dir, fmt.Sprintf("%s-%d-%s-%d-%d-%s", logs, size, format, o.rate, o.seed, map[bool]string{false: "bursts", true: "calm"}[o.calm]))
 		if _, err := os.Stat(dir); err != nil {
 			// In a process of its own: Linux counts the memory of the parent at
 			// the time of the start as the child's, so this one stays small.
 			cmd := exec.CommandContext(ctx, o.self, "gen", "-o", dir, "-n", strconv.FormatInt(size, 10), "-logs", logs, "-format", format,
-				"-rate", strconv.FormatInt(o.rate, 10), "-seed", strconv.FormatUint(o.seed, 10))
+				"-rate", strconv.FormatInt(o.rate, 10), "-seed", strconv.FormatUint(o.seed, 10), "-calm="+strconv.FormatBool(o.calm))
 			cmd.Stdout, cmd.Stderr = o.out, os.Stderr
 			o.printf("making %s\n", dir)
 			if err := cmd.Run(); err != nil {

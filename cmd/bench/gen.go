@@ -20,6 +20,7 @@ func generate(args []string, stdout io.Writer) error {
 	fs.Int64Var(&o.records, "n", 1_000_000, "records in all logs together")
 	fs.Int64Var(&o.rate, "rate", 100, "records for each second of the traffic")
 	fs.Uint64Var(&o.seed, "seed", 1, "seed of the traffic")
+	fs.BoolVar(&o.calm, "calm", false, "no bursts: each connection is of another host, which is the worst for caches")
 	fs.StringVar(&o.logs, "logs", "conn", "conn, or all: conn, dns, http and ssl")
 	fs.StringVar(&o.format, "format", "json", "json or tsv; the records are the same")
 	if err := parseFlags(fs, args); err != nil {
@@ -32,6 +33,7 @@ type genOptions struct {
 	dir, logs, format string
 	records, rate     int64
 	seed              uint64
+	calm              bool
 }
 
 func (o *genOptions) check() error {
@@ -106,6 +108,7 @@ func (o *genOptions) fill(dir string, stdout io.Writer) (err error) {
 		_, _ = logs[r.kind].Write(buf) // as above
 	}}
 	w := newWorld(o.seed, o.records, o.rate, o.logs == "all", q.put, q.advance)
+	w.calm = o.calm
 	enc.servers = w.servers
 	w.run()
 	q.drain()

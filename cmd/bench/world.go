@@ -76,6 +76,8 @@ type world struct {
 	probes  int64           // of the big scanner
 	tries   [numHosts]int64 // of each hostile host
 	names   int64           // made up by infected hosts
+	calm    bool            // hosts act one by one, not in bursts
+	acting  [busyHosts]struct{ host, left int64 }
 	emit    func(at int64, r *record)
 	tick    func(now int64)
 }
@@ -155,9 +157,30 @@ func (w *world) run() {
 		case r < 170:
 			w.hostile()
 		default:
-			w.normal(w.hosts[w.n(numHosts)])
+			w.normal(w.busy())
 		}
 	}
+}
+
+// The hosts that are busy at one time, and how many acts each does before
+// another takes its place: a page, a start-up, a sync is a burst of connections.
+// With -calm the next host is always another.
+const (
+	busyHosts = 60
+	burst     = 15
+)
+
+// busy returns the host that acts next.
+func (w *world) busy() netip.Addr {
+	if w.calm {
+		return w.hosts[w.n(numHosts)]
+	}
+	a := &w.acting[w.n(busyHosts)]
+	if a.left == 0 {
+		a.host, a.left = w.n(numHosts), w.between(1, 2*burst)
+	}
+	a.left--
+	return w.hosts[a.host]
 }
 
 // put gives a record out, delay µs after it has ended.

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,6 +100,7 @@ type violence struct {
 
 // However often a follower is killed or stopped while the logs are written,
 // and started again, the evidence is that of one run that nothing disturbed.
+// SLIPS_SEED=n tries other moments, and more combinations.
 func TestKillEqualsNoKill(t *testing.T) {
 	for name, input := range sources() {
 		for how, s := range map[string]style{"pieces": {}, "rename": {rename: true}, "late": {late: true}, "copytruncate": {copied: true}} {
@@ -110,15 +110,13 @@ func TestKillEqualsNoKill(t *testing.T) {
 			for end, v := range map[string]violence{
 				"kill": {kills: 6}, "kill at once": {kills: 10, soon: true}, "stop": {kills: 5, graceful: true},
 			} {
-				if testing.Short() && (name != "demo" || end == "stop" || s.copied) {
+				many := name == "demo" || name == "isc-2021-10" || os.Getenv("SLIPS_SEED") != ""
+				if testing.Short() && (name != "demo" || end == "stop" || s.copied) || !many && (how == "pieces" || end == "kill at once") {
 					continue
 				}
 				t.Run(strings.Join([]string{name, how, end}, "/"), func(t *testing.T) {
 					t.Parallel()
-					path := input(t)
-					for round := range 3 {
-						disturb(t, path, s, v, seedOf(fmt.Sprint(name, how, end, round)))
-					}
+					disturb(t, input(t), s, v, seedOf(name+how+end))
 				})
 			}
 		}

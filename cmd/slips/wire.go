@@ -236,10 +236,9 @@ func (r *run) unusable() []error {
 	return p
 }
 
-// defaultLanes is what profiler.lanes: 0 stands for. On the two cores this was
-// measured on, a second lane took as much from decoding as it gave: see
-// docs/decisions/0005-lanes.md.
-const defaultLanes = 1
+// defaultLanes is what profiler.lanes: 0 stands for. On two cores the second
+// lane gained a fifth: see docs/decisions/0005-lanes.md.
+const defaultLanes = 2
 
 func homes(n config.Networks) []netip.Prefix { return []netip.Prefix(n) }
 
