@@ -221,10 +221,14 @@ func (s *sequencer) receive(in *input, b *flow.Batch, ok bool) {
 	if in.mark = b.Mark; in.mark == flow.Idle {
 		in.since = s.e.cfg.Now()
 	}
-	if b.Segment.Print != in.pos.Segment.Print && in.pos.Segment.Print != "" {
-		in.pos.Done = append(in.pos.Done, in.pos.Segment.Print)
-		if n := len(in.pos.Done); n > maxDone {
-			in.pos.Done = slices.Delete(in.pos.Done, 0, n-maxDone)
+	// A batch without a fingerprint is of a file that has no record yet, or of
+	// none: the position stays behind the last record of the file before.
+	if p := b.Segment.Print; p != "" && p != in.pos.Segment.Print {
+		if in.pos.Segment.Print != "" {
+			in.pos.Done = append(in.pos.Done, in.pos.Segment.Print)
+			if n := len(in.pos.Done); n > maxDone {
+				in.pos.Done = slices.Delete(in.pos.Done, 0, n-maxDone)
+			}
 		}
 		in.pos.Offset = 0
 	}
@@ -254,7 +258,7 @@ func (s *sequencer) settle(in *input) {
 		}
 		return
 	}
-	if b.End > 0 {
+	if b.End > 0 && b.Segment.Print != "" {
 		in.pos.Offset = b.End
 	}
 	if b.Mark == flow.Ended {
