@@ -92,9 +92,10 @@ func TestBadInput(t *testing.T) {
 		{name: "TSV", file: "conn.1.log", text: tsvHeader + tsvLine(20) + tsvLine(21), records: 2},
 		{name: "missing column", file: "conn.1.log", text: tsvHeader + tsvLine(20) + strings.Replace(tsvLine(21), "\ttcp", "", 1) + tsvLine(22), records: 2, rejected: 1, said: "conn.1.log:9: "},
 		{name: "extra column", file: "conn.1.log", text: tsvHeader + tsvLine(20) + strings.Replace(tsvLine(21), "\ttcp", "\ttcp\t1\t2", 1) + tsvLine(22), records: 2, rejected: 1, said: "conn.1.log:9: "},
-		{name: "no header", file: "conn.1.log", text: tsvLine(20) + tsvLine(21), rejected: 0},
+		{name: "no header", file: "conn.1.log", text: tsvLine(20) + tsvLine(21), code: exitInput, said: "#fields"},
 		{name: "header cut", file: "conn.1.log", text: tsvHeader[:120], rejected: 0},
-		{name: "NUL in TSV", file: "conn.1.log", text: tsvHeader + tsvLine(20) + "\x00\x00\x00\n" + tsvLine(22), records: 2, rejected: 1},
+		{name: "NUL in TSV", file: "conn.1.log", text: tsvHeader + tsvLine(20) + "x\x00y\n" + tsvLine(22), records: 2, rejected: 1},
+		{name: "a hole in TSV", file: "conn.1.log", text: tsvHeader + tsvLine(20) + strings.Repeat("\x00", 9999) + tsvLine(22), records: 2},
 		{name: "wrong types in TSV", file: "conn.1.log", text: tsvHeader + tsvLine(20) + strings.Replace(tsvLine(21), "40001", "x", 1) + strings.Replace(tsvLine(22), "1700000022.5", "-3", 1), records: 1, rejected: 2},
 
 		{name: "truncated gzip", file: "conn.1.log.gz", text: cut, code: exitInput, records: -1, rejected: 1, said: "conn.1.log.gz"},
@@ -105,7 +106,7 @@ func TestBadInput(t *testing.T) {
 		{name: "empty file", file: "dns.log", text: ""},
 		{name: "other files", file: "notes.txt", text: "Buy milk.\n"},
 		{name: "an image named as a log", file: "dns.log", text: "\x89PNG\r\n\x1a\n" + strings.Repeat("\x00\xff\n", 3000)},
-		{name: "a log that is not used", file: "stats.log", text: `{"ts":1700000000.0,"peer":"zeek","mem":1}` + "\n"},
+		{name: "a log that is not used", file: "stats.log", text: `{"ts":1700000000.0,"peer":"zeek","mem":1}` + "\n", ignored: 1},
 		{name: "a line that is not used", file: "all.log", text: `{"_path":"stats","ts":1700000000.0,"mem":1}` + "\n" + `{"_path":"conn",` + connLines(20, 21)[1:], records: 1, ignored: 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -104,8 +104,11 @@ type violence struct {
 func TestKillEqualsNoKill(t *testing.T) {
 	for name, input := range sources() {
 		for how, s := range map[string]style{"pieces": {}, "rename": {rename: true}, "late": {late: true}, "copytruncate": {copied: true}} {
-			if (s.rename || s.copied) && name == "simda-dga" {
-				continue // its lines are minutes out of order, and rotated files are read in the order of their first lines
+			// Rotated files that were written while nobody followed are read in
+			// the order of the times in their first lines. Here lines tell of
+			// times minutes apart, more than there are between rotations.
+			if (s.rename || s.copied) && (name == "simda-dga" || name == "suricata") {
+				continue
 			}
 			for end, v := range map[string]violence{
 				"kill": {kills: 6}, "kill at once": {kills: 10, soon: true}, "stop": {kills: 5, graceful: true},

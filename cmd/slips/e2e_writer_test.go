@@ -215,10 +215,11 @@ func (w *writer) rotate(g *growing) {
 	}
 }
 
-// calm puts off rotations for a while: a follower has just begun.
+// calm puts off rotations until a follower that was just launched has looked
+// at the files.
 func (w *writer) calm() {
 	for _, g := range w.logs {
-		g.turned = time.Now()
+		g.turned = time.Now().Add(time.Second)
 	}
 }
 

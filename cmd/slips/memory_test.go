@@ -6,7 +6,7 @@ func TestPercent(t *testing.T) {
 	for _, c := range []struct {
 		liveMB uint64
 		want   int
-	}{{0, maxPercent}, {1, maxPercent}, {8, 1100}, {32, 200}, {48, 100}, {60, 75}, {96, 75}, {1000, 75}} {
+	}{{0, maxPercent}, {1, maxPercent}, {8, 1300}, {28, 300}, {56, 100}, {70, 75}, {112, 75}, {1000, 75}} {
 		if got := percent(c.liveMB << 20); got != c.want {
 			t.Errorf("%d MB live: %d %%, want %d %%", c.liveMB, got, c.want)
 		}
