@@ -13,7 +13,7 @@ import (
 // larger one would take twice its size. pace keeps the heap at heapFloor while
 // less than half of that is live, and at 1¾ times the live heap above.
 const (
-	heapFloor  = 112 << 20 // bytes
+	heapFloor  = 80 << 20 // bytes
 	minPercent = 75       // growth of the heap between collections, as in GOGC
 	maxPercent = 2000
 	paceEvery  = 200 * time.Millisecond
