@@ -508,6 +508,9 @@ func (c *cursor) publish() {
 		if err != nil {
 			return
 		}
+		if over, err := c.f.Rewritten(); err != nil || over {
+			head = c.f.Begin() // the records are of what it was, and so is the fingerprint
+		}
 		var o opening
 		o.read(c.seg.format.fresh(hint(logOf(c.seg.format.name, filepath.Base(c.seg.opened)))), head, false)
 		if o.print == "" {

@@ -152,8 +152,9 @@ func (w *writer) put(g *growing, n int) {
 // a follower that finds several of them cannot tell their order: lines are
 // written seconds to minutes after what they tell of.
 const (
-	turnGap   = 150 * time.Millisecond
+	turnGap   = 300 * time.Millisecond
 	turnParts = 5
+	turnLeast = 2000 // bytes
 )
 
 // step writes a piece of some log, or rotates one. It reports false when all
@@ -177,7 +178,7 @@ func (w *writer) step() bool {
 		n = 1 + w.rnd.IntN(200)
 	}
 	w.put(g, min(n, g.left()))
-	if (w.rename || w.copied) && w.rnd.IntN(2) == 0 && g.left() > 0 && time.Since(g.turned) > turnGap && g.off-g.start > len(g.body)/turnParts {
+	if (w.rename || w.copied) && w.rnd.IntN(2) == 0 && g.left() > 0 && time.Since(g.turned) > turnGap && g.off-g.start > max(len(g.body)/turnParts, turnLeast) {
 		if i := strings.IndexByte(g.body[g.off:], '\n'); g.body[g.off-1] != '\n' {
 			w.put(g, i+1)
 		}

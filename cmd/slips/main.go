@@ -16,7 +16,10 @@ func main() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	go watch(stop)
+	// Caught from here on, not from when the goroutine gets its turn.
+	c := make(chan os.Signal, 4)
+	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+	go watch(c, stop)
 	os.Exit(Main(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -26,9 +29,7 @@ const impatience = time.Second
 
 // watch lets the first signal end the run in good order, and a later one at
 // once, as if nobody had caught it.
-func watch(stop func()) {
-	c := make(chan os.Signal, 4)
-	signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+func watch(c <-chan os.Signal, stop func()) {
 	<-c
 	first := time.Now()
 	stop()

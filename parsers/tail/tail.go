@@ -296,6 +296,10 @@ func (f *File) Head(n int) ([]byte, error) {
 	return buf, nil
 }
 
+// Begin returns the first bytes of a plain file as they were read, up to a few
+// KiB, whatever the file begins with by now. They must not be changed.
+func (f *File) Begin() []byte { return f.raw.head }
+
 // Rewritten reports whether a plain file is no longer the one that was read:
 // it is shorter than what was read of it, or begins with other bytes.
 func (f *File) Rewritten() (bool, error) {
