@@ -32,7 +32,7 @@ test: ## all tests; needs nothing but Go
 
 .PHONY: race
 race: ## tests under the race detector, where it matters; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m $(RACE)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(RACE)
 
 .PHONY: lint
 lint: lint-install ## golangci-lint and go vet

@@ -108,7 +108,7 @@ func TestFollowEqualsReplay(t *testing.T) {
 				f := follow(t, out, dir, "--set", "follow.poll_interval=20ms", "--set", "profiler.idle_after=1m", "--set", "profiler.checkpoint_interval=100ms")
 				wait(t, "the first record, which decides where windows begin", func() bool { return begun(out) })
 				for w.step() {
-					w.pause(10 * time.Millisecond)
+					w.pause(5 * time.Millisecond)
 				}
 				f.stop(t)
 				got := results(t, out)

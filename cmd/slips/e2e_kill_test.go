@@ -144,12 +144,12 @@ func disturb(t *testing.T, path string, s style, v violence, seed uint64, extra 
 	}
 	for all, n := total(w.logs), v.kills; n > 0; n-- {
 		for total(w.logs) > all*n/(v.kills+1) && w.step() {
-			w.pause(10 * time.Millisecond)
+			w.pause(5 * time.Millisecond)
 		}
 		if v.soon && w.rnd.IntN(2) == 0 {
 			w.pause(40 * time.Millisecond)
 		} else {
-			w.pause(300 * time.Millisecond)
+			w.pause(200 * time.Millisecond)
 		}
 		if code := p.end(t, sig); code > 0 {
 			t.Fatalf("exit code %d: %s", code, p.text.String())
@@ -161,7 +161,7 @@ func disturb(t *testing.T, path string, s style, v violence, seed uint64, extra 
 		w.calm()
 	}
 	for w.step() {
-		w.pause(10 * time.Millisecond)
+		w.pause(5 * time.Millisecond)
 	}
 	p.stop(t)
 	got := results(t, out)
