@@ -141,7 +141,7 @@ const examples = `  slips -f zeek-logs/                    analyse a directory o
                                          follow logs as they grow; started again
                                          with the same -o it goes on where it was
   zcat eve.json.gz | slips -f -          read standard input
-  slips -f logs --json | jq .type        evidence and alerts for a pipe
+  slips -f logs --json | jq .profile     evidence and alerts for a pipe
   slips -f logs --set modules.dga.min_names=20
   slips config show                      all settings and their meaning`
 
