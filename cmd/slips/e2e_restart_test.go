@@ -30,6 +30,7 @@ func appendFile(t testing.TB, path, text string) {
 
 // logged reports whether slips.log holds a text.
 func logged(t testing.TB, out, text string) func() bool {
+	t.Helper()
 	return func() bool { return strings.Contains(readFile(t, filepath.Join(out, "slips.log")), text) }
 }
 
@@ -110,8 +111,13 @@ func TestChangedConfiguration(t *testing.T) {
 		setting string
 		fits    bool
 	}{
-		{"modules.portscan.min_hosts=5", false}, {"modules.portscan.min_hosts=5", true}, {"parameters.time_window_width=600", false},
-		{"modules.disable=portscan", false}, {"modules.disable=longconn", false}, {"profiler.lanes=3", false}, {"profiler.lanes=2", true},
+		{"modules.portscan.min_hosts=5", false},
+		{"modules.portscan.min_hosts=5", true},
+		{"parameters.time_window_width=600", false},
+		{"modules.disable=portscan", false},
+		{"modules.disable=longconn", false},
+		{"profiler.lanes=3", false},
+		{"profiler.lanes=2", true},
 	} {
 		must(t, os.Remove(filepath.Join(out, "slips.log")))
 		appendFile(t, log, connLines(read, read+10))

@@ -175,11 +175,12 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if cx.Role() != profile.Client {
 		return
 	}
-	switch f.Kind {
-	case flow.Conn:
-		r.conn(cx, st, f)
-	case flow.DNS:
+	if f.Kind == flow.DNS {
 		r.dns(cx, st, f)
+		return
+	}
+	if f.Kind == flow.Conn {
+		r.conn(cx, st, f)
 	}
 }
 

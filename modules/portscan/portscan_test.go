@@ -44,6 +44,7 @@ type bench struct {
 }
 
 func newBench(t testing.TB, c Config) *bench {
+	t.Helper()
 	b := &bench{run: runner(t, c)}
 	b.st = b.run.NewState()
 	b.h.Emit = func(e evidence.Evidence) { b.got = append(b.got, e) }

@@ -179,6 +179,7 @@ func refused(f *flow.Flow) bool {
 			return src == "RST" // of at most three packets: longer ones are Established
 		}
 		return strings.Contains(src, "S") && strings.Contains(dst, "R") && !strings.Contains(dst, "S")
+	default: // nothing else says how a connection was refused
 	}
 	return false
 }
