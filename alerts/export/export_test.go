@@ -20,6 +20,7 @@ import (
 
 	"github.com/slips-go/slips/alerts"
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/internal/idmeftest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -170,13 +171,13 @@ func TestGoldenLive(t *testing.T) {
 func TestIDMEFIsValid(t *testing.T) {
 	d := create(t, t.TempDir(), Options{})
 	defer closeDir(t, d)
-	schema := idmefSchema()
+	schema := idmeftest.New()
 	for _, e := range oddities() {
-		if err := validateIDMEF(schema, d.appendEvent(nil, e, 1)); err != nil {
+		if err := schema.Validate(d.appendEvent(nil, e, 1)); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := validateIDMEF(schema, d.appendIncident(nil, sampleAlert(oddities()...))); err != nil {
+	if err := schema.Validate(d.appendIncident(nil, sampleAlert(oddities()...))); err != nil {
 		t.Error(err)
 	}
 }
@@ -185,7 +186,7 @@ func TestIDMEFIsValid(t *testing.T) {
 func TestValidatorRejects(t *testing.T) {
 	d := create(t, t.TempDir(), Options{})
 	defer closeDir(t, d)
-	schema, good := idmefSchema(), string(d.appendEvent(nil, sample(1), 1))
+	schema, good := idmeftest.New(), string(d.appendEvent(nil, sample(1), 1))
 	for _, c := range [][2]string{
 		{`"2.0.3"`, `"2.D.V03"`},
 		{`"ID":"`, `"ID":"x`},
@@ -212,7 +213,7 @@ func TestValidatorRejects(t *testing.T) {
 		bad := strings.Replace(good, c[0], c[1], 1)
 		if bad == good {
 			t.Errorf("%q is not in the message", c[0])
-		} else if validateIDMEF(schema, []byte(bad)) == nil {
+		} else if schema.Validate([]byte(bad)) == nil {
 			t.Errorf("valid with %s", c[1])
 		}
 	}
@@ -249,7 +250,7 @@ func FuzzJSON(f *testing.F) {
 	f.Add("http://[::1]:99999/%zz", "::", "-", uint8(4), uint16(65535), math.NaN())
 	f.Add("d41d8cd98f00b204e9800998ecf8427e", "", "TCP", uint8(4), uint16(65535), math.Inf(1))
 	f.Add("DA39A3EE5E6B4B0D3255BFEF95601890AFD80709", "x", "a--b", uint8(9), uint16(7), 1e300)
-	schema := idmefSchema()
+	schema := idmeftest.New()
 	d, err := Create(f.TempDir(), Options{Version: "\x00\"v"})
 	if err != nil {
 		f.Fatal(err)
@@ -288,13 +289,13 @@ func FuzzJSON(f *testing.F) {
 		}
 
 		event := d.appendEvent(nil, e, num)
-		if err := validateIDMEF(schema, event); err != nil {
+		if err := schema.Validate(event); err != nil {
 			t.Error(err)
 		}
 		a := sampleAlert(e)
 		a.Score, a.Confidence = num, num
 		incident := d.appendIncident(nil, a)
-		if err := validateIDMEF(schema, incident); err != nil {
+		if err := schema.Validate(incident); err != nil {
 			t.Error(err)
 		}
 		if al := AppendAlert(nil, a); !json.Valid(al) {
