@@ -632,6 +632,9 @@ func (l *lane) emit(e evidence.Evidence) {
 	if e.Method == "" {
 		e.Method = "Heuristic"
 	}
+	if e.Tactic == "" {
+		e.Tactic = sp.Tactic
+	}
 	if e.MITRE == nil {
 		e.MITRE = sp.MITRE
 	}

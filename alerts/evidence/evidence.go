@@ -43,13 +43,44 @@ func LevelOf(v float64) Level {
 	return Critical
 }
 
+// Tactic is the kind of behaviour that a type of evidence belongs to: an
+// ATT&CK tactic by its short name, or Context. Evidence of several tactics
+// corroborates, evidence of one repeats.
+type Tactic string
+
+// The tactics (attack.mitre.org/tactics/enterprise).
+const (
+	// Context is no tactic: what helps to read other evidence, and proves nothing.
+	Context           Tactic = "context"
+	InitialAccess     Tactic = "initial-access"      // TA0001
+	Execution         Tactic = "execution"           // TA0002
+	DefenseEvasion    Tactic = "defense-evasion"     // TA0005
+	CredentialAccess  Tactic = "credential-access"   // TA0006
+	Discovery         Tactic = "discovery"           // TA0007
+	LateralMovement   Tactic = "lateral-movement"    // TA0008
+	CommandAndControl Tactic = "command-and-control" // TA0011
+	Exfiltration      Tactic = "exfiltration"        // TA0010
+	Impact            Tactic = "impact"              // TA0040
+)
+
+// Tactics returns all of them, in the order in which an attack goes.
+func Tactics() []Tactic {
+	return []Tactic{
+		Context, InitialAccess, Execution, DefenseEvasion, CredentialAccess, Discovery, LateralMovement, CommandAndControl,
+		Exfiltration, Impact,
+	}
+}
+
 // Spec describes a type of evidence: what is the same for each of its kind.
 type Spec struct {
-	Type   Type
-	Level  Level    // the default; Evidence.Level may differ where the module's README says so
-	MITRE  []string // ATT&CK technique ids, such as T1046
-	Method string   // IDMEFv2 analyser method; "" means Heuristic
-	Doc    string   // one line, for docs/modules.md
+	Type    Type
+	Level   Level // the default; Evidence.Level may differ where the module's README says so
+	Tactic  Tactic
+	MITRE   []string // ATT&CK technique ids, such as T1046
+	Method  string   // IDMEFv2 analyser method; "" means Heuristic
+	Subject string   // what is reported once: "victim", "port/protocol", "name"
+	Over    string   // the time over which it is added up: "flow", "window", "2 s", "24 h"
+	Doc     string   // one line, for docs/modules.md
 }
 
 // Direction says on which side of the flow an entity sits.
@@ -122,6 +153,7 @@ type Evidence struct {
 	ID          string // derived from type, profile, window start, subject and step
 	Module      string
 	MITRE       []string // from the Spec when the module leaves it empty
+	Tactic      Tactic   // likewise
 	Method      string
 	Window      int64 // number of the window
 	WindowStart int64 // unix ns

@@ -35,7 +35,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Conn, flow.DNS),
 	Needs: flow.Of(flow.Conn, flow.DNS),
 	Emits: []evidence.Spec{{
-		Type: WithoutDNS, Level: evidence.Info, MITRE: []string{"T1071"},
+		Type: WithoutDNS, Level: evidence.Info, Tactic: evidence.Context, MITRE: []string{"T1071"}, Subject: "address", Over: "24 h",
 		Doc: "a host of the network connected to a public address that no DNS answer of the last 24 hours has named",
 	}},
 }, Config{MaxPerSource: 50}, New)

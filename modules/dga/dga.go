@@ -31,7 +31,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.DNS),
 	Needs: flow.Of(flow.DNS),
 	Emits: []evidence.Spec{{
-		Type: NXDomains, Level: evidence.High, MITRE: []string{"T1568.002"},
+		Type: NXDomains, Level: evidence.High, Tactic: evidence.CommandAndControl, MITRE: []string{"T1568.002"}, Subject: "host", Over: "window",
 		Doc: "a host looked up many different names that do not exist",
 	}},
 }, Config{MinNames: 10}, New)

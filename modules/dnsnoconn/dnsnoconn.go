@@ -37,7 +37,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.DNS, flow.Conn),
 	Needs: flow.Of(flow.Conn, flow.DNS),
 	Emits: []evidence.Spec{{
-		Type: WithoutConnection, Level: evidence.Info, MITRE: []string{"T1071.004"},
+		Type: WithoutConnection, Level: evidence.Info, Tactic: evidence.Context, MITRE: []string{"T1071.004"}, Subject: "name", Over: "30 min",
 		Doc: "a host resolved a name and connected to none of its addresses",
 	}},
 }, Config{Wait: 30 * time.Minute, MaxPerWindow: 50}, New)

@@ -36,9 +36,9 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{
-		{Type: Address, Level: evidence.Medium, MITRE: []string{"T1018"}, Method: "Recon", Doc: "echo requests to many hosts"},
-		{Type: Timestamp, Level: evidence.Medium, MITRE: []string{"T1018"}, Method: "Recon", Doc: "timestamp requests to many hosts"},
-		{Type: Mask, Level: evidence.Medium, MITRE: []string{"T1018", "T1016"}, Method: "Recon", Doc: "address mask requests to many hosts"},
+		{Type: Address, Level: evidence.Medium, Tactic: evidence.Discovery, MITRE: []string{"T1018"}, Subject: "host", Over: "window", Method: "Recon", Doc: "echo requests to many hosts"},
+		{Type: Timestamp, Level: evidence.Medium, Tactic: evidence.Discovery, MITRE: []string{"T1018"}, Subject: "host", Over: "window", Method: "Recon", Doc: "timestamp requests to many hosts"},
+		{Type: Mask, Level: evidence.Medium, Tactic: evidence.Discovery, MITRE: []string{"T1018", "T1016"}, Subject: "host", Over: "window", Method: "Recon", Doc: "address mask requests to many hosts"},
 	},
 }, Config{MinHosts: 6}, New)
 

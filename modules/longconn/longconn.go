@@ -32,7 +32,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
-		Type: Long, Level: evidence.Low, MITRE: []string{"T1071", "T1095"}, Method: "Threshold",
+		Type: Long, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071", "T1095"}, Subject: "address, port, protocol", Over: "flow", Method: "Threshold",
 		Doc: "a connection lasts longer than the threshold",
 	}},
 }, Config{LongConnectionThreshold: 1500}, New)

@@ -35,8 +35,8 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{
-		{Type: Vertical, Level: evidence.High, MITRE: []string{"T1046"}, Method: "Recon", Doc: "one host was tried on many ports"},
-		{Type: Horizontal, Level: evidence.High, MITRE: []string{"T1046"}, Method: "Recon", Doc: "one port was tried on many hosts"},
+		{Type: Vertical, Level: evidence.High, Tactic: evidence.Discovery, MITRE: []string{"T1046"}, Subject: "victim/protocol", Over: "window", Method: "Recon", Doc: "one host was tried on many ports"},
+		{Type: Horizontal, Level: evidence.High, Tactic: evidence.Discovery, MITRE: []string{"T1046"}, Subject: "port/protocol", Over: "window", Method: "Recon", Doc: "one port was tried on many hosts"},
 	},
 }, Config{MinPorts: 6, MinHosts: 6}, New)
 
@@ -347,7 +347,7 @@ func (r rule) horizontal(cx *modules.Context, st *State, f *flow.Flow, t *Tally,
 		Type: Horizontal, Level: evidence.High, Confidence: c,
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
 		Description: fmt.Sprintf("horizontal port scan of %sport %s by %s: %s%d hosts, %d packets, confidence %.2f",
-			name(f.DstPort), subject, f.Src, st.about(), t.Pairs, t.Packets, c),
+			name(f.Proto, f.DstPort), subject, f.Src, st.about(), t.Pairs, t.Packets, c),
 		Proto: f.Proto.String(), DstPort: f.DstPort, Count: int64(t.Flows), Step: int(t.Step),
 		Subject: subject,
 		UIDs:    st.uids(func(o Try) bool { return o.Port == port }),
@@ -490,57 +490,10 @@ func mix(a, b uint64) uint64 {
 	return hi ^ lo
 }
 
-// name returns the usual name of a port and a space, or nothing.
-func name(port uint16) string {
-	switch port {
-	case 21:
-		return "ftp "
-	case 22:
-		return "ssh "
-	case 23:
-		return "telnet "
-	case 25:
-		return "smtp "
-	case 53:
-		return "domain "
-	case 80:
-		return "http "
-	case 81, 8080:
-		return "http-alt "
-	case 110:
-		return "pop3 "
-	case 123:
-		return "ntp "
-	case 135:
-		return "epmap "
-	case 139:
-		return "netbios-ssn "
-	case 143:
-		return "imap "
-	case 161:
-		return "snmp "
-	case 389:
-		return "ldap "
-	case 443:
-		return "https "
-	case 445:
-		return "microsoft-ds "
-	case 1433:
-		return "ms-sql-s "
-	case 1900:
-		return "ssdp "
-	case 3306:
-		return "mysql "
-	case 3389:
-		return "ms-wbt-server "
-	case 5060:
-		return "sip "
-	case 5432:
-		return "postgresql "
-	case 5900:
-		return "rfb "
-	case 6379:
-		return "redis "
+// name returns the registered name of a port and a space, or nothing.
+func name(p flow.Proto, port uint16) string {
+	if n := flow.PortName(p, port); n != "" {
+		return n + " "
 	}
 	return ""
 }

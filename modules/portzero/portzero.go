@@ -27,7 +27,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
-		Type: Port0, Level: evidence.High, MITRE: []string{"T1571"}, Doc: "port 0 was used, which no service or client does",
+		Type: Port0, Level: evidence.High, Tactic: evidence.DefenseEvasion, MITRE: []string{"T1571"}, Subject: "victim", Over: "window", Doc: "port 0 was used, which no service or client does",
 	}},
 }, Config{}, New)
 

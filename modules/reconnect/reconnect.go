@@ -31,7 +31,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
-		Type: Attempts, Level: evidence.Medium, MITRE: []string{"T1071"}, Method: "Threshold",
+		Type: Attempts, Level: evidence.Medium, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071"}, Subject: "victim, port", Over: "window", Method: "Threshold",
 		Doc: "a host connects again and again and is refused",
 	}},
 }, Config{Refused: 5, Telnet: 4}, New)

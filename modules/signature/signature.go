@@ -32,7 +32,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Alert),
 	Needs: flow.Of(flow.Alert),
 	Emits: []evidence.Spec{{
-		Type: SignatureAlert, Level: evidence.Medium, Method: "Signature",
+		Type: SignatureAlert, Level: evidence.Medium, Tactic: evidence.InitialAccess, Subject: "signature, attacker, victim", Over: "window", Method: "Signature",
 		Doc: "a signature of the sensor matched; the level follows the signature's severity",
 	}},
 }, Config{Confidence: 0.8}, New)

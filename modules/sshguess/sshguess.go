@@ -34,7 +34,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.SSH),
 	Needs: flow.Of(flow.SSH),
 	Emits: []evidence.Spec{{
-		Type: PasswordGuessing, Level: evidence.Medium, MITRE: []string{"T1110.001"},
+		Type: PasswordGuessing, Level: evidence.Medium, Tactic: evidence.CredentialAccess, MITRE: []string{"T1110.001"}, Subject: "victim, port", Over: "window",
 		Doc: "a host failed to log in to one SSH server many times",
 	}},
 }, Config{Threshold: 9}, New)

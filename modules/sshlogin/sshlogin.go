@@ -34,7 +34,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.SSH, flow.Conn),
 	Needs: flow.Of(flow.SSH),
 	Emits: []evidence.Spec{{
-		Type: Successful, Level: evidence.Info, MITRE: []string{"T1021.004"},
+		Type: Successful, Level: evidence.Info, Tactic: evidence.Context, MITRE: []string{"T1021.004"}, Subject: "victim, port", Over: "flow",
 		Doc: "an SSH login succeeded, by Zeek's word or by the bytes of the session",
 	}},
 }, Config{Threshold: 4290}, New)

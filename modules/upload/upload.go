@@ -31,7 +31,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
-		Type: Upload, Level: evidence.Medium, MITRE: []string{"T1048", "T1041", "T1567"}, Method: "Threshold",
+		Type: Upload, Level: evidence.Medium, Tactic: evidence.Exfiltration, MITRE: []string{"T1048", "T1041", "T1567"}, Subject: "victim", Over: "window", Method: "Threshold",
 		Doc: "much data was sent to one host",
 	}},
 }, Config{FlowMB: 100, DataExfiltrationThreshold: 500}, New)

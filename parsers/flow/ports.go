@@ -1,0 +1,62 @@
+package flow
+
+import (
+	_ "embed"
+	"strconv"
+	"strings"
+)
+
+// portsText is IANA's Service Name and Transport Protocol Port Number Registry
+// (https://www.iana.org/assignments/service-names-port-numbers, state of July
+// 2023): a line for each assigned port, "80 http", or "512/tcp exec" where TCP
+// and UDP differ. Of several names of a port it has the first.
+//
+//go:embed ports.txt
+var portsText string
+
+// PortName returns the service name that IANA's registry has for a port of TCP
+// or UDP, and "" when there is none. It searches a text and is meant for
+// descriptions, not for every record.
+func PortName(p Proto, port uint16) string {
+	if p != TCP && p != UDP || port == 0 {
+		return ""
+	}
+	n := strconv.Itoa(int(port))
+	for _, key := range []string{"\n" + n + " ", "\n" + n + "/" + p.String() + " "} {
+		if i := strings.Index(portsText, key); i >= 0 {
+			name, _, _ := strings.Cut(portsText[i+len(key):], "\n")
+			return name
+		}
+		if strings.HasPrefix(portsText, key[1:]) {
+			name, _, _ := strings.Cut(portsText[len(key)-1:], "\n")
+			return name
+		}
+	}
+	return ""
+}
+
+// PortSet is a set of ports, 8 KiB.
+type PortSet [1 << 16 / 64]uint64
+
+// Has reports whether port is in s.
+func (s *PortSet) Has(port uint16) bool { return s[port>>6]&(1<<(port&63)) != 0 }
+
+// Add puts port into s.
+func (s *PortSet) Add(port uint16) { s[port>>6] |= 1 << (port & 63) }
+
+// AssignedPorts returns the ports that IANA's registry has a service for, of
+// TCP or UDP. It takes about a millisecond, so a module asks in New.
+func AssignedPorts(p Proto) *PortSet {
+	s := new(PortSet)
+	for line := range strings.Lines(portsText) {
+		key, _, _ := strings.Cut(line, " ")
+		num, proto, only := strings.Cut(key, "/")
+		if only && proto != p.String() {
+			continue
+		}
+		if n, err := strconv.ParseUint(num, 10, 16); err == nil {
+			s.Add(uint16(n))
+		}
+	}
+	return s
+}
