@@ -246,3 +246,18 @@ func Step(n, first int64) int {
 	}
 	return bits.Len64(uint64(n / first))
 }
+
+// FineStep is Step with a step half way between each two, so that what
+// grows is told at first, 1.5*first, 2*first, 3*first, 4*first … It is for what
+// becomes more certain with each new target, as a scan does.
+func FineStep(n, first int64) int {
+	s := Step(n, first)
+	if s == 0 {
+		return 0
+	}
+	base := first << (s - 1)
+	if n >= base+(base+1)/2 {
+		return 2 * s
+	}
+	return 2*s - 1
+}

@@ -9,6 +9,7 @@ import (
 	"math/bits"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -74,10 +75,18 @@ type Sweep struct {
 	Seen  map[uint32]bool
 	Depth uint8
 	Hosts int64 // distinct hosts asked
-	Flows int64
-	Step  int
-	UIDs  []string // ring of those of the latest new hosts
-	Next  int
+	// Silent counts those of Hosts whose first flow had no answer.
+	Silent int64
+	Flows  int64
+	Step   int
+	Latest []Ask // ring of the latest new hosts
+	Next   int
+}
+
+// Ask is the first request to a host.
+type Ask struct {
+	Time int64 // unix ns
+	UID  string
 }
 
 type rule struct{ c Config }
@@ -119,8 +128,11 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	s.Hosts += n
-	s.remember(f.UID)
-	step := modules.Step(s.Hosts, r.c.MinHosts)
+	if f.RespPkts == 0 && f.OrigPkts > 0 {
+		s.Silent += n
+	}
+	s.remember(Ask{Time: f.Time, UID: strings.Clone(f.UID)})
+	step := modules.FineStep(s.Hosts, r.c.MinHosts)
 	if step <= s.Step {
 		return
 	}
@@ -129,12 +141,12 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if s.Depth > 0 {
 		about = "about "
 	}
-	c := confidence(s.Hosts)
+	level, c := s.judge(f.Time, r.c.MinHosts)
 	cx.Emit(evidence.Evidence{
-		Type: sweeps[kind].typ, Level: evidence.Medium, Confidence: c,
+		Type: sweeps[kind].typ, Level: level, Confidence: c,
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
-		Description: fmt.Sprintf("icmp %s scan: %s sent %s requests to %s%d hosts, confidence %.2f",
-			sweeps[kind].what, f.Src, sweeps[kind].what, about, s.Hosts, c),
+		Description: fmt.Sprintf("icmp %s scan: %s sent %s requests to %s%d hosts, %d of them silent, confidence %.2f",
+			sweeps[kind].what, f.Src, sweeps[kind].what, about, s.Hosts, s.Silent, c),
 		Proto: f.Proto.String(), Count: s.Flows, Step: step,
 		Subject: sweeps[kind].what,
 		UIDs:    s.recent(),
@@ -193,28 +205,54 @@ func (s *Sweep) admit(p uint32) int64 {
 	return 1 << s.Depth
 }
 
-func (s *Sweep) remember(uid string) {
-	if uid == "" {
+func (s *Sweep) remember(a Ask) {
+	if len(s.Latest) < evidence.MaxUIDs {
+		s.Latest = append(s.Latest, a)
 		return
 	}
-	uid = strings.Clone(uid)
-	if len(s.UIDs) < evidence.MaxUIDs {
-		s.UIDs = append(s.UIDs, uid)
-		return
-	}
-	s.UIDs[s.Next] = uid
-	s.Next = (s.Next + 1) % len(s.UIDs)
+	s.Latest[s.Next] = a
+	s.Next = (s.Next + 1) % len(s.Latest)
 }
 
-// recent returns a copy of the uids kept, the oldest first.
+// recent returns the uids kept, the oldest first.
 func (s *Sweep) recent() []string {
-	return append(append(make([]string, 0, len(s.UIDs)), s.UIDs[s.Next:]...), s.UIDs[:s.Next]...)
+	var u []string
+	for i := range s.Latest {
+		if a := s.Latest[(s.Next+i)%len(s.Latest)]; a.UID != "" {
+			u = append(u, a.UID)
+		}
+	}
+	return u
 }
 
-// confidence is the reference's (1 at 255 hosts, 0.004 less for each one
-// below), but never under 0.3: it was 0 when it mattered first.
-func confidence(hosts int64) float64 {
-	return math.Round(100*min(1, max(0.3, float64(hosts-255)/250+1))) / 100
+const (
+	// burstSpan is the time in which a program that walks through addresses
+	// asks many, and a person or a monitoring system with a list asks few.
+	burstSpan = 10 * int64(time.Second)
+	// sureHosts is the number of hosts from which a burst is a sweep, and
+	// sureSilent the share of them that has to be silent: who pings what is
+	// known gets answers.
+	sureHosts  = 12
+	sureSilent = 0.25
+)
+
+// judge returns what the sweep is worth. By number alone it is the
+// reference's: medium, 1 at 255 hosts, 0.004 less for each one below, but never
+// under 0.3, for it was 0 when it mattered first. A burst into silence is high,
+// and certain from sureHosts on.
+func (s *Sweep) judge(now, first int64) (evidence.Level, float64) {
+	level, c := evidence.Medium, min(1, max(0.3, float64(s.Hosts-255)/250+1))
+	n := int64(0)
+	for i := range s.Latest {
+		if t := s.Latest[i].Time; t > now-burstSpan && t < now+burstSpan {
+			n++
+		}
+	}
+	silent := min(1, float64(s.Silent)/float64(s.Hosts)/sureSilent)
+	if b := min(1, float64(s.Hosts)/sureHosts) * silent; n >= min(first, int64(len(s.Latest))) && b >= 0.5 {
+		level, c = evidence.High, max(c, b)
+	}
+	return level, math.Round(100*c) / 100
 }
 
 // fingerprint hashes an address. It is the same in every run, unlike

@@ -42,10 +42,34 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-func TestConfidence(t *testing.T) {
-	for hosts, want := range map[int64]float64{6: 0.3, 24: 0.3, 80: 0.3, 100: 0.38, 130: 0.5, 255: 1, 100_000: 1} {
-		if got := confidence(hosts); got != want {
-			t.Errorf("%d hosts: got %v, want %v", hosts, got, want)
+func TestJudge(t *testing.T) {
+	asks := func(n int, apart int64) (a []Ask) {
+		for i := range n {
+			a = append(a, Ask{Time: int64(i) * apart})
+		}
+		return a
+	}
+	const sec = int64(1e9)
+	for _, tt := range []struct {
+		name          string
+		hosts, silent int64
+		latest        []Ask
+		level         evidence.Level
+		want          float64
+	}{
+		{"few", 6, 0, asks(6, sec), evidence.Medium, 0.3},
+		{"the reference at 100", 100, 0, asks(100, sec), evidence.Medium, 0.38},
+		{"the reference at 130", 130, 0, asks(100, sec), evidence.Medium, 0.5},
+		{"the reference at 255", 255, 0, asks(100, sec), evidence.Medium, 1},
+		{"a burst into silence", 12, 3, asks(12, sec/2), evidence.High, 1},
+		{"half as large", 6, 2, asks(6, sec/2), evidence.High, 0.5},
+		{"a list of hosts that answer, but one", 12, 1, asks(12, sec/2), evidence.Medium, 0.3},
+		{"silence, slowly", 12, 12, asks(12, 60*sec), evidence.Medium, 0.3},
+	} {
+		s := Sweep{Hosts: tt.hosts, Silent: tt.silent, Latest: tt.latest}
+		level, c := s.judge(tt.latest[len(tt.latest)-1].Time, 6)
+		if level != tt.level || c != tt.want {
+			t.Errorf("%s: got %s %v, want %s %v", tt.name, level, c, tt.level, tt.want)
 		}
 	}
 }
@@ -97,11 +121,11 @@ func TestSteps(t *testing.T) {
 				h(ask(i%5, 8))
 			}
 		}, ""},
-		{"at 6 and each doubling", func(h func(flow.Flow)) {
+		{"6, 9, 12, 18 …", func(h func(flow.Flow)) {
 			for i := range 192 {
 				h(ask(i, 8))
 			}
-		}, "A1:6/0.30 A2:12/0.30 A3:24/0.30 A4:48/0.30 A5:96/0.36 A6:192/0.75"},
+		}, "A1:6/0.50 A2:9/0.75 A3:12/1.00 A4:18/1.00 A5:24/1.00 A6:36/1.00 A7:48/1.00 A8:72/1.00 A9:96/1.00 A10:144/1.00 A11:192/1.00"},
 		{"each sort apart", func(h func(flow.Flow)) {
 			for i := range 15 {
 				h(ask(i, []uint16{8, 13, 17}[i%3]))
@@ -111,7 +135,7 @@ func TestSteps(t *testing.T) {
 			for i := range 18 {
 				h(ask(i, []uint16{8, 13, 17}[i%3]))
 			}
-		}, "A1:6/0.30 T1:6/0.30 A1:6/0.30"},
+		}, "A1:6/0.50 T1:6/0.50 A1:6/0.50"},
 		{"multicast and link-local targets", func(h func(flow.Flow)) {
 			for i := range 20 {
 				f := ask(i, 128)

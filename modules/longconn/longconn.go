@@ -17,34 +17,43 @@ import (
 // Long is the evidence this module emits.
 const Long evidence.Type = "LONG_CONNECTION"
 
-// Config holds the threshold.
+// Config holds the thresholds.
 type Config struct {
 	LongConnectionThreshold int64 `yaml:"long_connection_threshold"` // s; only what lasts longer is reported
+	TotalThreshold          int64 `yaml:"total_threshold"`           // s; several connections to one host together, in a day
 }
 
 // Spec describes the module.
 var Spec = modules.Define(modules.Meta{
 	Name: "longconn",
-	Doc:  "connections that last long, ended or still open",
+	Doc:  "connections that last long, by themselves or together, ended or still open",
 	// Long flows reach us when their window is long past; their state must not
 	// be gone by then.
 	Scope: modules.PerProfile,
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
-		Type: Long, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071", "T1095"}, Subject: "address, port, protocol", Over: "flow", Method: "Threshold",
-		Doc: "a connection lasts longer than the threshold",
+		Type: Long, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071", "T1095"}, Subject: "address, port, protocol; or address", Over: "flow; 24 h", Method: "Threshold",
+		Doc: "a connection, or several to one host together, lasts longer than the threshold",
 	}},
-}, Config{LongConnectionThreshold: 1500}, New)
+}, Config{LongConnectionThreshold: 1500, TotalThreshold: 3600}, New)
 
-// maxPeers bounds the peers that one state remembers. Those forgotten first
-// were reported longest ago; when their connections grow on, they may be
-// reported again, which is better than never.
-const maxPeers = 1024
+const (
+	// maxPeers bounds the peers that one state remembers. Those forgotten first
+	// were reported longest ago; when their connections grow on, they may be
+	// reported again, which is better than never.
+	maxPeers = 1024
+	// piece is the shortest connection that counts towards a total. Shorter
+	// ones are most of the traffic and little of the time.
+	piece = 60 * int64(time.Second)
+	// day is how long a total is added up before it begins anew.
+	day = 24 * int64(time.Hour)
+)
 
-// State is what was reported of a host.
+// State is what is known of a host.
 type State struct {
-	Peers modules.Recent[Peer, int] // the last step reported
+	Peers  modules.Recent[Peer, int]         // the last step reported
+	Totals modules.Recent[netip.Addr, Total] // by the other end
 }
 
 // Peer is one end that the host talked to in one window.
@@ -55,7 +64,22 @@ type Peer struct {
 	Proto  flow.Proto
 }
 
-type rule struct{ threshold int64 } // ns
+// Total is the time in which the host was connected to another. What lies
+// between From and Until is taken for covered, so connections at the same time
+// count once, and one that fills a gap later does not count.
+type Total struct {
+	From, Until int64 // unix ns
+	Sum         int64 // ns
+	Flows       int64
+	Longest     int64 // ns
+	Step        int
+	UIDs        []string // of the latest connections, the oldest first
+}
+
+// maxUIDs bounds the uids of a total.
+const maxUIDs = 10
+
+type rule struct{ threshold, total int64 } // ns
 
 var (
 	_ modules.Rule[State] = rule{}
@@ -67,23 +91,37 @@ const maxThreshold = math.MaxInt64 / int64(time.Second)
 
 // New checks the config and returns the rule.
 func New(c Config, _ modules.Env) (modules.Rule[State], error) {
-	if c.LongConnectionThreshold < 1 || c.LongConnectionThreshold > maxThreshold {
-		return nil, fmt.Errorf("long_connection_threshold: %d is not in 1..%d", c.LongConnectionThreshold, maxThreshold)
+	for _, v := range []struct {
+		key string
+		n   int64
+	}{{"long_connection_threshold", c.LongConnectionThreshold}, {"total_threshold", c.TotalThreshold}} {
+		if v.n < 1 || v.n > maxThreshold {
+			return nil, fmt.Errorf("%s: %d is not in 1..%d", v.key, v.n, maxThreshold)
+		}
 	}
-	return rule{c.LongConnectionThreshold * int64(time.Second)}, nil
+	return rule{c.LongConnectionThreshold * int64(time.Second), c.TotalThreshold * int64(time.Second)}, nil
 }
 
 // Wants implements modules.Chooser.
 func (r rule) Wants(f *flow.Flow) bool {
-	return f.Duration > r.threshold
+	return f.Duration > min(r.threshold, piece)
 }
 
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	if f.Duration <= r.threshold || cx.Role() != profile.Client ||
-		!f.Dst.IsValid() || f.Dst.IsMulticast() || f.Src.IsMulticast() {
+	if cx.Role() != profile.Client || !f.Dst.IsValid() || f.Dst.IsMulticast() || f.Src.IsMulticast() {
 		return
 	}
+	if f.Duration > r.threshold {
+		r.single(cx, st, f)
+	}
+	if f.Duration >= piece {
+		r.sum(cx, st, f)
+	}
+}
+
+// single reports one connection.
+func (r rule) single(cx *modules.Context, st *State, f *flow.Flow) {
 	p := Peer{Window: cx.Window().N, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto}
 	srcPort := f.SrcPort
 	if f.Proto.IsICMP() { // type and code stand in their place
@@ -109,6 +147,45 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		Proto: f.Proto.String(), SrcPort: srcPort, DstPort: p.Port,
 		UIDs: uids(f.UID), Count: 1,
 		Subject: fmt.Sprintf("%s|%d|%s", p.Dst, p.Port, p.Proto), Step: step,
+	})
+}
+
+// sum adds a connection to the total of its pair and reports what that comes to.
+// A total that is one connection's is left to single.
+func (r rule) sum(cx *modules.Context, st *State, f *flow.Flow) {
+	start, end := f.Time, f.Time+f.Duration
+	t, ok := st.Totals.Get(f.Dst)
+	if !ok || end-t.From > day {
+		t = Total{From: start, Until: start}
+	}
+	t.Sum += max(0, min(end, t.From)-start) + max(0, end-max(start, t.Until))
+	t.From, t.Until = min(t.From, start), max(t.Until, end)
+	t.Longest = max(t.Longest, f.Duration)
+	if !f.Open {
+		t.Flows++
+	}
+	if f.UID != "" && (len(t.UIDs) == 0 || t.UIDs[len(t.UIDs)-1] != f.UID) {
+		// The slice is made anew, because a copy of the old one is in the map.
+		t.UIDs = append(append(make([]string, 0, maxUIDs), t.UIDs[max(0, len(t.UIDs)-maxUIDs+1):]...), strings.Clone(f.UID))
+	}
+	step := modules.Step(t.Sum, r.total)
+	report := step > t.Step && t.Flows > 1 && t.Sum > t.Longest*5/4
+	if report {
+		t.Step = step
+	}
+	st.Totals.Put(f.Dst, t, maxPeers)
+	if !report {
+		return
+	}
+	cx.Emit(evidence.Evidence{
+		Type: Long, Level: evidence.Low,
+		Confidence: math.Round(100*min(1, float64(t.Sum)/float64(day))) / 100,
+		Attacker:   evidence.IPEntity(f.Src, evidence.Src, 0),
+		Victim:     evidence.IPEntity(f.Dst, evidence.Dst, 0),
+		Description: fmt.Sprintf("long connections from %s to %s: %d of them together lasted %d minutes within a day",
+			f.Src, f.Dst, t.Flows, t.Sum/int64(time.Minute)),
+		Proto: f.Proto.String(), UIDs: append([]string(nil), t.UIDs...), Count: t.Flows,
+		Subject: f.Dst.String() + "|total", Step: step,
 	})
 }
 

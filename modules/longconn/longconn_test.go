@@ -28,7 +28,7 @@ func conn(n int, d time.Duration) flow.Flow {
 func TestConfig(t *testing.T) {
 	for _, n := range []int64{0, -1, 1 << 40} {
 		want := fmt.Sprintf("module longconn: long_connection_threshold: %d is not in 1..9223372036", n)
-		if _, err := Spec.New(&Config{n}, modules.Env{}); err == nil || err.Error() != want {
+		if _, err := Spec.New(&Config{n, 3600}, modules.Env{}); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

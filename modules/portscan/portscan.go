@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/bits"
 	"strings"
+	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -49,7 +50,7 @@ const (
 	maxTallies = 4096
 	// freeSubjects bounds the hosts (and the ports) of one state that are
 	// reported from the first step on; see reach.
-	freeSubjects = 64
+	freeSubjects = 32
 	// firstUnprivileged is the first port that peer-to-peer programs pick from.
 	firstUnprivileged = 1024
 )
@@ -99,6 +100,7 @@ type Spread struct{ Pairs, Hosts, Ports uint32 }
 type Try struct {
 	Host uint64
 	Port uint32
+	Time int64 // unix ns
 	UID  string
 }
 
@@ -247,7 +249,7 @@ func (r rule) try(cx *modules.Context, st *State, f *flow.Flow, pair uint32, bit
 		h.High += n
 		p.High += n
 	}
-	st.remember(Try{Host: host, Port: port, UID: strings.Clone(f.UID)})
+	st.remember(Try{Host: host, Port: port, Time: f.Time, UID: strings.Clone(f.UID)})
 
 	if st.reach(0, &h, r.c.MinPorts) {
 		r.vertical(cx, st, f, &h, host, port)
@@ -308,12 +310,23 @@ func (st *State) uids(match func(Try) bool) []string {
 	return u
 }
 
-// reach reports whether t got to a step that is to be told. The first 63
+// burst counts the tries of new hosts on a port in the burstSpan around now,
+// as far as they are among the latest.
+func (st *State) burst(port uint32, now int64) (n int) {
+	for i := range st.Recent {
+		if t := &st.Recent[i]; t.Port == port && t.Time > now-burstSpan && t.Time < now+burstSpan {
+			n++
+		}
+	}
+	return n
+}
+
+// reach reports whether t got to a step that is to be told. The first 31
 // subjects of a state are told from their first step on, later ones only from
 // a higher step, one more for each doubling of their number: whoever scans a
 // thousand ports of a network does not fill the log with a thousand lines.
 func (st *State) reach(which int, t *Tally, first int64) bool {
-	step := modules.Step(int64(t.Pairs), first)
+	step := modules.FineStep(int64(t.Pairs), first)
 	if step <= int(t.Step) {
 		return false
 	}
@@ -322,11 +335,11 @@ func (st *State) reach(which int, t *Tally, first int64) bool {
 		t.Rank = st.Subjects[which]
 	}
 	t.Step = uint8(step)
-	return step > bits.Len32(t.Rank/freeSubjects)
+	return step > 2*bits.Len32(t.Rank/freeSubjects)
 }
 
 func (r rule) vertical(cx *modules.Context, st *State, f *flow.Flow, t *Tally, host uint64, port uint32) {
-	c := round(max(minConfidence, byPackets(t)*st.focus(t, port)))
+	c := round(max(minConfidence, bySize(t)*st.focus(t, port)))
 	cx.Emit(evidence.Evidence{
 		Type: Vertical, Level: evidence.High, Confidence: c,
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Victim: evidence.IPEntity(f.Dst, evidence.Dst, 0),
@@ -340,8 +353,12 @@ func (r rule) vertical(cx *modules.Context, st *State, f *flow.Flow, t *Tally, h
 
 func (r rule) horizontal(cx *modules.Context, st *State, f *flow.Flow, t *Tally, port uint32) {
 	// From the smallest share of failures to the full one the doubt fades.
-	grade := min(1, (share(t)-minShare)/(fullShare-minShare))
-	c := round(max(minConfidence, byPackets(t)*grade*st.focus(t, port)))
+	full := fullShare
+	if st.burst(port, f.Time) >= burstTries {
+		full = burstShare
+	}
+	grade := min(1, (share(t)-minShare)/(full-minShare))
+	c := round(max(minConfidence, bySize(t)*grade*st.focus(t, port)))
 	subject := fmt.Sprintf("%d/%s", f.DstPort, f.Proto)
 	cx.Emit(evidence.Evidence{
 		Type: Horizontal, Level: evidence.High, Confidence: c,
@@ -369,6 +386,11 @@ const (
 	minShare = 0.2
 	// fullShare is the share from which they are no dead ends any more.
 	fullShare = 0.6
+	// burstShare takes its place when burstTries new hosts failed on the port
+	// within burstSpan: nobody meets so many dead ends at once.
+	burstShare = 0.35
+	burstTries = 6
+	burstSpan  = 10 * int64(time.Second)
 	// minConfidence keeps what looks like noise visible.
 	minConfidence = 0.05
 )
@@ -376,13 +398,18 @@ const (
 // share returns the failed part of the hosts tried on a port.
 func share(t *Tally) float64 { return float64(t.Pairs) / float64(max(1, t.Pairs+t.Answered)) }
 
-// byPackets is the reference's confidence: packets/10, and 0.3 when the log
-// has no packets.
-func byPackets(t *Tally) float64 {
+// sureTargets is the number of failed pairs from which their number leaves no
+// doubt: retries make ten packets of three dead servers.
+const sureTargets = 12
+
+// bySize is the reference's confidence, packets/10, or 0.3 when the log has no
+// packets, as far as there are targets enough.
+func bySize(t *Tally) float64 {
+	targets := min(1, float64(t.Pairs)/sureTargets)
 	if t.Packets == 0 {
-		return 0.3
+		return 0.3 * targets
 	}
-	return min(1, float64(t.Packets)/10)
+	return min(targets, float64(t.Packets)/10)
 }
 
 // focus grades how far the failures of a host gather on t's subject. A scan

@@ -237,16 +237,16 @@ func TestSteps(t *testing.T) {
 		feed func(handle func(flow.Flow))
 		want string // type and step : flows / confidence
 	}{
-		{"vertical, at 6 and each doubling", func(h func(flow.Flow)) {
+		{"vertical, at 6 9, 12, 18, 24 …", func(h func(flow.Flow)) {
 			for p := range 48 {
 				h(syn(host(1), uint16(p+1)))
 			}
-		}, "V1:6/0.60 V2:12/1.00 V3:24/1.00 V4:48/1.00"},
-		{"horizontal, at 6 and each doubling", func(h func(flow.Flow)) {
+		}, "V1:6/0.50 V2:9/0.75 V3:12/1.00 V4:18/1.00 V5:24/1.00 V6:36/1.00 V7:48/1.00"},
+		{"horizontal, at 6 9, 12, 18, 24 …", func(h func(flow.Flow)) {
 			for n := range 48 {
 				h(syn(host(n), 445))
 			}
-		}, "H1:6/0.60 H2:12/1.00 H3:24/1.00 H4:48/1.00"},
+		}, "H1:6/0.50 H2:9/0.75 H3:12/1.00 H4:18/1.00 H5:24/1.00 H6:36/1.00 H7:48/1.00"},
 		{"five are no scan, however often", func(h func(flow.Flow)) {
 			for i := range 500 {
 				h(syn(host(i%5), 445))
@@ -257,7 +257,7 @@ func TestSteps(t *testing.T) {
 			for i := range 11 {
 				h(syn(host(i/2), 445))
 			}
-		}, "H1:11/1.00"},
+		}, "H1:11/0.50"},
 		{"protocols apart", func(h func(flow.Flow)) {
 			for n := range 10 {
 				f := syn(host(n), 53)
@@ -274,7 +274,7 @@ func TestSteps(t *testing.T) {
 			for p := range 6 {
 				h(udp(syn(host(1), uint16(p+1))))
 			}
-		}, "V1:6/0.60 V1:6/0.60"},
+		}, "V1:6/0.50 V1:6/0.50"},
 		{"a pair that worked before is no target", func(h func(flow.Flow)) {
 			for n := range 6 {
 				h(ok(syn(host(n), 445)))
@@ -288,7 +288,7 @@ func TestSteps(t *testing.T) {
 			h(ok(syn(host(0), 445)))
 			h(syn(host(5), 445))
 			h(syn(host(6), 445))
-		}, "H1:7/0.70"},
+		}, "H1:7/0.50"},
 		{"a resolver's dead servers", func(h func(flow.Flow)) {
 			for n := range 1000 {
 				f := udp(syn(host(n), 53))
@@ -306,7 +306,7 @@ func TestSteps(t *testing.T) {
 				}
 				h(f)
 			}
-		}, "H1:6/0.45"},
+		}, "H1:6/0.50"},
 		{"peers that went away", func(h func(flow.Flow)) {
 			for n := range 500 {
 				f := udp(syn(host(n), uint16(20000+n*7)))
@@ -316,22 +316,22 @@ func TestSteps(t *testing.T) {
 				}
 				h(f)
 			}
-		}, "H1:6/0.05"},
+		}, "H1:6/0.05 H2:9/0.05"},
 		{"a block of hosts by ports, all unprivileged", func(h func(flow.Flow)) {
 			for n := range 6 {
 				for p := range 6 {
 					h(syn(host(n), uint16(8000+p)))
 				}
 			}
-		}, "V1:6/0.60 V1:6/0.60 V1:6/0.60 V1:6/0.60 V1:6/0.60 " +
-			"H1:6/0.60 H1:6/0.60 H1:6/0.60 H1:6/0.60 H1:6/0.60 V1:6/0.60 H1:6/0.60"},
+		}, "V1:6/0.50 V1:6/0.50 V1:6/0.50 V1:6/0.50 V1:6/0.50 " +
+			"H1:6/0.50 H1:6/0.50 H1:6/0.50 H1:6/0.50 H1:6/0.50 V1:6/0.50 H1:6/0.50"},
 		{"no packets in the log", func(h func(flow.Flow)) {
 			for n := range 6 {
 				f := syn(host(n), 22)
 				f.OrigPkts = 0
 				h(f)
 			}
-		}, "H1:6/0.30"},
+		}, "H1:6/0.15"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, every := range []int{0, 5} {

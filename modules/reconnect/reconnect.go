@@ -21,20 +21,21 @@ const Attempts evidence.Type = "MULTIPLE_RECONNECTION_ATTEMPTS"
 type Config struct {
 	Refused int64 `yaml:"refused"` // refused connections to one port of one host for the first report
 	Telnet  int64 `yaml:"telnet"`  // failed telnet connections to one host for the first report
+	Silent  int64 `yaml:"silent"`  // connections to one silent port of one public host for the first report
 }
 
 // Spec describes the module.
 var Spec = modules.Define(modules.Meta{
 	Name:  "reconnect",
-	Doc:   "repeated connections to a port that refuses them, or to a telnet port that never answers",
+	Doc:   "repeated connections to a port that refuses them or stays silent",
 	Scope: modules.PerWindow,
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
 		Type: Attempts, Level: evidence.Medium, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071"}, Subject: "victim, port", Over: "window", Method: "Threshold",
-		Doc: "a host connects again and again and is refused",
+		Doc: "a host connects again and again, and is refused or meets silence",
 	}},
-}, Config{Refused: 5, Telnet: 4}, New)
+}, Config{Refused: 5, Telnet: 4, Silent: 20}, New)
 
 const (
 	// maxTargets bounds the targets counted at one time. A scanner touches
@@ -58,8 +59,9 @@ type State struct {
 
 // Target is a port of a host, or with port 0 the telnet ports of one.
 type Target struct {
-	Dst  netip.Addr
-	Port uint16
+	Dst    netip.Addr
+	Port   uint16
+	Silent bool // it does not answer; otherwise it refuses
 }
 
 // Count is what failed.
@@ -81,7 +83,7 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 	for _, v := range []struct {
 		key string
 		n   int64
-	}{{"refused", c.Refused}, {"telnet", c.Telnet}} {
+	}{{"refused", c.Refused}, {"telnet", c.Telnet}, {"silent", c.Silent}} {
 		if v.n < 2 || v.n > math.MaxInt32 {
 			return nil, fmt.Errorf("%s: %d is not in 2..%d", v.key, v.n, math.MaxInt32)
 		}
@@ -104,10 +106,15 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	t, first, how := Target{Dst: f.Dst}, r.c.Telnet, "failed telnet"
 	if f.DstPort != 23 && f.DstPort != 2323 {
-		if !refused(f) {
+		t.Port = f.DstPort
+		switch {
+		case refused(f):
+			first, how = r.c.Refused, "refused"
+		case unanswered(f) && profile.IsPublic(f.Dst):
+			t.Silent, first, how = true, r.c.Silent, "unanswered"
+		default:
 			return
 		}
-		t.Port, first, how = f.DstPort, r.c.Refused, "refused"
 	}
 	if !f.HasPorts || !profile.IsScannable(f.Dst) {
 		return
@@ -144,6 +151,9 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, t Target, c Count, how s
 	if t.Port != 0 {
 		where = fmt.Sprintf("%s port %d", t.Dst, t.Port)
 		subject = fmt.Sprintf("%s|%d", t.Dst, t.Port)
+		if t.Silent {
+			subject += "|silent"
+		}
 		mitre = nil
 	}
 	cx.Emit(evidence.Evidence{
@@ -156,6 +166,22 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, t Target, c Count, how s
 		UIDs: append([]string(nil), c.UIDs...), Count: c.Flows,
 		Subject: subject, Step: c.Step, MITRE: mitre,
 	})
+}
+
+// unanswered reports whether the responder of a TCP connection never said anything.
+func unanswered(f *flow.Flow) bool {
+	if f.RespPkts != 0 || f.OrigPkts == 0 && f.Sensor != flow.Zeek {
+		return false
+	}
+	switch f.Sensor {
+	case flow.Zeek:
+		return f.RawState == "S0"
+	case flow.Argus:
+		src, dst, both := strings.Cut(f.RawState, "_")
+		return both && src == "S" && dst == ""
+	default:
+	}
+	return true
 }
 
 // refused reports whether the responder turned a TCP connection down.

@@ -38,8 +38,9 @@ func TestConfig(t *testing.T) {
 		c    Config
 		want string
 	}{
-		{Config{Refused: 1, Telnet: 4}, "module reconnect: refused: 1 is not in 2..2147483647"},
-		{Config{Refused: 5, Telnet: -4}, "module reconnect: telnet: -4 is not in 2..2147483647"},
+		{Config{Refused: 1, Telnet: 4, Silent: 20}, "module reconnect: refused: 1 is not in 2..2147483647"},
+		{Config{Refused: 5, Telnet: -4, Silent: 20}, "module reconnect: telnet: -4 is not in 2..2147483647"},
+		{Config{Refused: 5, Telnet: 4, Silent: 1}, "module reconnect: silent: 1 is not in 2..2147483647"},
 	} {
 		if _, err := Spec.New(&tt.c, modules.Env{}); err == nil || err.Error() != tt.want {
 			t.Errorf("%+v: got %v, want %s", tt.c, err, tt.want)
@@ -139,8 +140,20 @@ func TestSteps(t *testing.T) {
 			}
 		}, ""},
 		{"silence is no refusal", func(h func(flow.Flow)) {
+			for range 19 {
+				h(silent(1, 1177))
+			}
+		}, ""},
+		{"silence of a public host, at length", func(h func(flow.Flow)) {
 			for range 50 {
 				h(silent(1, 1177))
+			}
+		}, "20.0.0.1|1177|silent@1:20/0.5 20.0.0.1|1177|silent@2:40/0.6"},
+		{"silence of a private host", func(h func(flow.Flow)) {
+			for range 50 {
+				f := silent(1, 9100)
+				f.Dst = netip.MustParseAddr("192.168.7.7")
+				h(f)
 			}
 		}, ""},
 		{"telnet: three", func(h func(flow.Flow)) {
@@ -276,7 +289,9 @@ func TestRealTraffic(t *testing.T) {
 	}{
 		{"zeek/test14-malicious/conn.log", "10.0.2.15", "123.22.123.22|547", 1},
 		{"benign/win7ad-2023-02-26/conn.log.labeled", "", "", 0},
-		{"benign/ubuntu-2023-02-25/conn.log.labeled", "", "", 0},
+		// A public server that went silent for a while: told, and worth little.
+		{"benign/ubuntu-2023-02-25/conn.log.labeled", "192.168.1.109", "142.251.36.131|443|silent", 1},
+		{"zeek/njrat/labeled-conn.log", "192.168.1.115", "41.108.179.197|1177|silent", 4},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			n := 0
