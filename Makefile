@@ -17,6 +17,7 @@ BENCH_DIR ?= bench-out
 BENCH_ROUNDS ?= 3
 PLATFORMS := linux/amd64 linux/arm64 darwin/arm64
 GENERATED := docs/modules.md
+DATASETS ?= $(or $(SLIPS_DATASETS),../shared/datasets)
 
 .PHONY: help
 help: ## this list
@@ -61,6 +62,16 @@ check-generated: generate ## fail if the generated documents in git are not curr
 	@if [[ -n "$$(git status --porcelain -- $(GENERATED))" ]]; then \
 		git --no-pager diff -- $(GENERATED); \
 		echo "$(GENERATED): not what \"make generate\" writes, or not committed"; exit 1; \
+	fi
+
+.PHONY: eval
+eval: build ## the verdicts against the truth about DATASETS (../shared/datasets), into docs/evaluation.md
+	@if [[ ! -f $(DATASETS)/ground_truth.json ]]; then \
+		echo "NOT EVALUATED: there is no $(DATASETS)/ground_truth.json; DATASETS or SLIPS_DATASETS names another place"; \
+	else \
+		./slips eval --truth $(DATASETS)/ground_truth.json --sweep --markdown > docs/.evaluation.md || { rm docs/.evaluation.md; exit 1; }; \
+		mv docs/.evaluation.md docs/evaluation.md; \
+		./slips eval --truth $(DATASETS)/ground_truth.json; \
 	fi
 
 .PHONY: fuzz-smoke

@@ -4,18 +4,25 @@
 //
 // # Score
 //
-// The i-th evidence of one type in a window weighs FirstEvidenceWeight / i,
-// so the score of a window is
+// Evidence is worth FirstEvidenceWeight × level × confidence. Of one type in one
+// window the greatest weighs 1, the next 1/2, the next 1/4 and so on, so a type
+// adds less than twice what its best evidence is worth, however often it
+// comes. The sum over types is the base. It is multiplied by
 //
-//	sum over types of sum over i of  FirstEvidenceWeight / i × level × confidence
+//	1 + CorroborationWeight × (k−1)
 //
-// The harmonic weight makes repetition saturate: twenty times the same
-// observation adds 3.6 times what the first one added, not twenty times. What
-// raises a score is evidence of different types.
+// where k is the number of tactics (evidence.Tactic) whose evidence alone is
+// worth a fifth of the threshold or more; without any the factor is 1. What
+// raises a score is thus evidence of different types, and most of all of
+// different kinds of behaviour.
+//
+// The score depends on what was found and never on the order in which it came:
+// sums are taken in the order of type, value and id.
 //
 // Evidence counts when the attacker is the profile itself, whichever side of
 // the flow it was on. Evidence about somebody else that is kept under this
-// profile, and evidence of level info, adds nothing.
+// profile, evidence of level info, and evidence of the tactic Context adds
+// nothing.
 //
 // # Threshold
 //
@@ -24,13 +31,15 @@
 // score saturates, so a wider window does not collect proportionally more and
 // a bar that grew with it would never be reached. Later alerts of the same
 // window come at 2, 4, 8 … times that: a host that goes on is reported on a log
-// scale, as every subject is.
+// scale, as every subject is. Each alert lists all that its window's score is
+// made of at that time.
 //
 // # Bounds
 //
 // The manager keeps the windows that ended at most keepWidths widths ago, at most
-// maxAccounts of them with maxPending pieces of evidence between them, and
-// the ids of the last maxIDs pieces of evidence. What leaves early is counted.
+// maxAccounts of them with maxHeld pieces of evidence between them, the perType
+// greatest of each type, and the ids of the last maxIDs pieces of evidence. What
+// leaves early is counted.
 package alerts
 
 import (
@@ -55,9 +64,12 @@ type Config struct {
 	// EvidenceDetectionThreshold is the score per minute of window width at
 	// which an alert is raised: 0.08 is sensitive, 0.43 insensitive.
 	EvidenceDetectionThreshold float64 `yaml:"evidence_detection_threshold"`
-	// FirstEvidenceWeight is what the first evidence of a type in a window
-	// is multiplied with; the i-th weighs this divided by i.
+	// FirstEvidenceWeight is what the greatest evidence of a type in a window
+	// is multiplied with; each further one weighs half of the one before.
 	FirstEvidenceWeight float64 `yaml:"first_evidence_weight"`
+	// CorroborationWeight is what each tactic beyond the first adds to the
+	// factor of a score; 0 makes the score the plain sum.
+	CorroborationWeight float64 `yaml:"corroboration_weight"`
 	// DisabledDetections names types of evidence that are dropped (and
 	// counted) as if they had not been found.
 	DisabledDetections []string `yaml:"disabled_detections"`
@@ -65,7 +77,7 @@ type Config struct {
 
 // Defaults returns the settings that slips.yaml ships with.
 func Defaults() Config {
-	return Config{EvidenceDetectionThreshold: 0.25, FirstEvidenceWeight: 10}
+	return Config{EvidenceDetectionThreshold: 0.25, FirstEvidenceWeight: 15, CorroborationWeight: 0.25}
 }
 
 // Validate reports the first setting that makes no sense, by its key and
@@ -76,6 +88,9 @@ func (c Config) Validate(known ...evidence.Type) error {
 	}
 	if v := c.FirstEvidenceWeight; !(v > 0 && v <= 1000) {
 		return fmt.Errorf("first_evidence_weight is %v, want more than 0 and at most 1000", v)
+	}
+	if v := c.CorroborationWeight; !(v >= 0 && v <= 10) {
+		return fmt.Errorf("corroboration_weight is %v, want 0 to 10", v)
 	}
 	for i, name := range c.DisabledDetections {
 		if name == "" {
@@ -94,18 +109,6 @@ func (c Config) Threshold(width time.Duration) float64 {
 	return c.EvidenceDetectionThreshold * min(width, time.Hour).Minutes()
 }
 
-// Contribution is one piece of evidence behind an alert and what it added.
-type Contribution struct {
-	ID          string
-	Type        evidence.Type
-	Level       evidence.Level
-	Confidence  float64
-	Description string
-	Time        int64   // unix ns
-	Weight      float64 // FirstEvidenceWeight / i for the i-th of its type in the window
-	Value       float64 // Weight × level × confidence: what was added to the score
-}
-
 // Alert says that a profile's behaviour within a window is an incident.
 type Alert struct {
 	ID          string // UUIDv5 over profile, window start and step
@@ -116,18 +119,22 @@ type Alert struct {
 	Time        int64 // of the evidence that crossed the bar, unix ns
 	At          int64 // stream time at which that was found, unix ns
 	Step        int   // 0 for the first bar, 1 for twice, 2 for four times …
-	Score       float64
-	Threshold   float64 // the bar that was crossed
-	Confidence  float64 // 0 to 1
-	Level       evidence.Level
+	Sum
+	Threshold  float64 // the bar that was crossed
+	Confidence float64 // 0 to 1
+	Level      evidence.Level
 
-	// Contributions lists what was added since the previous alert of the
-	// window, in the order it came; EvidenceIDs are their ids. The values of
-	// all alerts of a window add up to the Score of the last one, unless
-	// some were omitted.
+	// Contributions lists what the score of the window is made of, the greatest
+	// value first; EvidenceIDs are their ids. The values add up to Base.
 	Contributions []Contribution
 	EvidenceIDs   []string
-	Omitted       int // contributions left out, the lightest ones, because there were too many
+	Omitted       int // evidence that counts but adds next to nothing: not among the greatest of its type
+}
+
+// Explain says in one line why the alert was raised: the score, how it comes
+// about, and the bar.
+func (a *Alert) Explain() string {
+	return "score " + a.Text() + ", threshold " + number(a.Threshold)
 }
 
 // Sink takes what the manager lets through. It is called by the goroutine
@@ -177,7 +184,7 @@ type Stats struct {
 	Alerts     int64
 	Duplicates int64 // dropped: the id was seen before
 	Disabled   int64 // dropped: the type is in disabled_detections
-	Omitted    int64 // contributions an alert will not list
+	Omitted    int64 // of Counting, left out of the sum: not among the greatest of their type
 	Forgotten  int64 // windows forgotten because they ended long ago
 	Evicted    int64 // windows forgotten early because there were too many
 	Windows    int   // windows kept now
@@ -191,12 +198,11 @@ const (
 	// capture may log its connections hours late, and they add up all the same.
 	keepWidths  = 50
 	maxAccounts = 20_000
-	maxPending  = 200_000
-	maxPerAlert = 1000 // contributions that one alert lists
+	maxHeld     = 200_000
 	maxIDs      = 1 << 18
 )
 
-type limits struct{ accounts, pending, perAlert, ids int }
+type limits struct{ accounts, held, ids int }
 
 // uuid is the binary form of an evidence id.
 type uuid [16]byte
@@ -208,22 +214,15 @@ type key struct {
 	Start   int64
 }
 
-// account is the sum of one profile in one window.
+// account is what counts against one profile in one window.
 type account struct {
-	Key     key
-	Window  int64
-	End     int64
-	Seq     int64 // order of creation
-	Score   float64
-	Step    int // the next alert comes at threshold × 2^Step
-	Types   []count
-	Pending []Contribution // not yet in an alert, as they came
-	Omitted int            // that did not fit into Pending
-}
-
-type count struct {
-	Type evidence.Type
-	N    int64
+	Key    key
+	Window int64
+	End    int64
+	Seq    int64 // order of creation
+	Step   int   // the next alert comes at threshold × 2^Step
+	Tally  Tally
+	Score  float64 // of Tally
 }
 
 // Manager accumulates evidence. One goroutine calls it.
@@ -237,7 +236,7 @@ type Manager struct {
 
 	accounts map[key]*account
 	order    ends             // the same accounts, the one that ended first on top
-	pending  int              // contributions in all accounts
+	held     int              // contributions in all accounts
 	seq      int64            // of the next account
 	ids      fifo[uuid, bool] // evidence seen
 	alerted  fifo[key, int]   // Step of forgotten accounts that had alerted
@@ -259,7 +258,7 @@ func New(cfg Config, width time.Duration, out Sink) (*Manager, error) {
 	m := &Manager{
 		cfg: cfg, theta: cfg.Threshold(width), keep: math.MaxInt64, out: out,
 		disabled: make(map[evidence.Type]bool),
-		limits:   limits{maxAccounts, maxPending, maxPerAlert, maxIDs},
+		limits:   limits{maxAccounts, maxHeld, maxIDs},
 	}
 	if width < math.MaxInt64/keepWidths {
 		m.keep = keepWidths * int64(width)
@@ -272,7 +271,7 @@ func New(cfg Config, width time.Duration, out Sink) (*Manager, error) {
 }
 
 func (m *Manager) reset() {
-	m.accounts, m.order, m.pending, m.seq = make(map[key]*account), nil, 0, 0
+	m.accounts, m.order, m.held, m.seq = make(map[key]*account), nil, 0, 0
 	m.ids, m.alerted = newFIFO[uuid, bool](m.limits.ids), newFIFO[key, int](m.limits.accounts)
 	m.stats = Stats{Evidence: make(map[evidence.Type]int64)}
 }
@@ -301,7 +300,7 @@ func (m *Manager) Evidence(e *evidence.Evidence) error {
 
 	k := key{e.Profile, e.WindowStart}
 	a := m.accounts[k]
-	if counts(e) {
+	if Counts(e) {
 		if a == nil {
 			a = m.open(k, e)
 		}
@@ -316,15 +315,6 @@ func (m *Manager) Evidence(e *evidence.Evidence) error {
 	}
 	m.trim(a)
 	return err
-}
-
-// counts reports whether e is to be added to the score of its profile.
-func counts(e *evidence.Evidence) bool {
-	if e.Attacker.Kind != evidence.IP || e.Level.Value() == 0 || !(e.Confidence > 0) {
-		return false
-	}
-	a, err := netip.ParseAddr(e.Attacker.Value)
-	return err == nil && a.Unmap() == e.Profile.Unmap()
 }
 
 // bar returns the score at which the alert of a step is raised.
@@ -342,39 +332,12 @@ func (m *Manager) open(k key, e *evidence.Evidence) *account {
 }
 
 func (m *Manager) add(a *account, e *evidence.Evidence) {
-	i := slices.IndexFunc(a.Types, func(c count) bool { return c.Type == e.Type })
-	if i < 0 {
-		i = len(a.Types)
-		a.Types = append(a.Types, count{Type: e.Type})
-	}
-	a.Types[i].N++
+	held, omitted := a.Tally.len(), a.Tally.Omitted
+	a.Tally.Add(e)
+	m.held += a.Tally.len() - held
+	m.stats.Omitted += int64(a.Tally.Omitted - omitted)
 	m.stats.Counting++
-
-	c := Contribution{
-		ID: e.ID, Type: e.Type, Level: e.Level, Confidence: min(e.Confidence, 1), Description: e.Description, Time: e.Time,
-		Weight: m.cfg.FirstEvidenceWeight / float64(a.Types[i].N),
-	}
-	// The conversion keeps compilers from fusing the product with the sum
-	// below, which would make the last bit depend on the machine.
-	c.Value = float64(c.Weight * c.Level.Value() * c.Confidence)
-	a.Score += c.Value
-
-	if len(a.Pending) < m.limits.perAlert {
-		a.Pending = append(a.Pending, c)
-		m.pending++
-		return
-	}
-	a.Omitted++
-	m.stats.Omitted++
-	low := 0
-	for j := range a.Pending {
-		if a.Pending[j].Value <= a.Pending[low].Value { // of equals the youngest
-			low = j
-		}
-	}
-	if a.Pending[low].Value < c.Value {
-		a.Pending = append(slices.Delete(a.Pending, low, low+1), c)
-	}
+	a.Score = a.Tally.Weigh(m.cfg, m.theta).Score
 }
 
 // raise makes the alert for the highest bar that a has reached.
@@ -383,19 +346,16 @@ func (m *Manager) raise(a *account, e *evidence.Evidence) *Alert {
 	for a.Score >= m.bar(step+1) {
 		step++
 	}
-	ids := make([]string, len(a.Pending))
-	for i := range a.Pending {
-		ids[i] = a.Pending[i].ID
-	}
 	al := &Alert{
 		ID:      evidence.UUID("alert", a.Key.Profile.String(), strconv.FormatInt(a.Key.Start, 10), strconv.Itoa(step)),
 		Profile: a.Key.Profile, Window: a.Window, WindowStart: a.Key.Start, WindowEnd: a.End,
-		Time: e.Time, At: cmp.Or(e.Key.At, e.Time), Step: step, Score: a.Score, Threshold: m.bar(step),
-		Confidence: confidence(a.Score), Level: evidence.Critical,
-		Contributions: a.Pending, EvidenceIDs: ids, Omitted: a.Omitted,
+		Time: e.Time, At: cmp.Or(e.Key.At, e.Time), Step: step, Sum: a.Tally.Weigh(m.cfg, m.theta), Threshold: m.bar(step),
+		Confidence: confidence(a.Score), Level: evidence.Critical, Contributions: a.Tally.Contributions(), Omitted: a.Tally.Omitted,
 	}
-	m.pending -= len(a.Pending)
-	a.Pending, a.Omitted, a.Step = nil, 0, step+1
+	for i := range al.Contributions {
+		al.EvidenceIDs = append(al.EvidenceIDs, al.Contributions[i].ID)
+	}
+	a.Step = step + 1
 	m.stats.Alerts++
 	return al
 }
@@ -407,7 +367,7 @@ func confidence(score float64) float64 { return max(0, min(1, (score-4.8)/(26-4.
 // trim keeps the bounds by forgetting the windows that ended first. The one
 // at hand stays: it may be old, but it is in use.
 func (m *Manager) trim(hand *account) {
-	for len(m.order) > 1 && (len(m.order) > m.limits.accounts || m.pending > m.limits.pending) {
+	for len(m.order) > 1 && (len(m.order) > m.limits.accounts || m.held > m.limits.held) {
 		i := 0
 		if m.order[0] == hand {
 			i = 1
@@ -424,7 +384,7 @@ func (m *Manager) forget(i int) {
 	a := m.order[i]
 	heap.Remove(&m.order, i)
 	delete(m.accounts, a.Key)
-	m.pending -= len(a.Pending)
+	m.held -= a.Tally.len()
 	if a.Step > 0 {
 		m.alerted.put(a.Key, a.Step)
 	}
@@ -477,8 +437,8 @@ func (m *Manager) Save(enc *gob.Encoder) error {
 }
 
 // Load replaces the state by what Save wrote. A threshold or weight that has
-// changed since then applies to what comes next: sums and steps stay as they
-// are. After an error the manager is as it was.
+// changed since then applies to a window when more evidence comes for it; its
+// steps stay as they are. After an error the manager is as it was.
 func (m *Manager) Load(dec *gob.Decoder) error {
 	var s saved
 	if err := dec.Decode(&s); err != nil {
@@ -492,7 +452,7 @@ func (m *Manager) Load(dec *gob.Decoder) error {
 	for i := range s.Accounts {
 		a := &s.Accounts[i]
 		m.accounts[a.Key] = a
-		m.pending += len(a.Pending)
+		m.held += a.Tally.len()
 		m.order = append(m.order, a)
 	}
 	heap.Init(&m.order)

@@ -5,9 +5,11 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +54,9 @@ func ev(typ string, n int, level evidence.Level, conf float64, w int64) *evidenc
 	return e
 }
 
+// of gives a type of evidence its tactic.
+func of(tactic evidence.Tactic, e *evidence.Evidence) *evidence.Evidence { e.Tactic = tactic; return e }
+
 func newManager(t *testing.T, width time.Duration, change func(*Config)) (*Manager, *recorder) {
 	t.Helper()
 	c, r := Defaults(), new(recorder)
@@ -91,13 +96,35 @@ func TestScore(t *testing.T) {
 		list []*evidence.Evidence
 		want float64
 	}{
-		{"one", []*evidence.Evidence{ev("A", 1, evidence.High, 1, 1)}, 8},
-		{"medium at half confidence", []*evidence.Evidence{ev("A", 1, evidence.Medium, 0.5, 1)}, 2.5},
-		{"the second of a type weighs half", []*evidence.Evidence{ev("A", 1, evidence.High, 1, 1), ev("A", 2, evidence.High, 1, 1)}, 12},
-		{"another type weighs in full", []*evidence.Evidence{ev("A", 1, evidence.Low, 1, 1), ev("B", 2, evidence.Low, 1, 1)}, 4},
-		{"weights go by arrival, not by size", []*evidence.Evidence{ev("A", 1, evidence.Low, 1, 1), ev("A", 2, evidence.High, 1, 1)}, 6},
-		{"another window", []*evidence.Evidence{ev("A", 1, evidence.High, 1, 1), ev("A", 1, evidence.High, 1, 2)}, 8},
-		{"info adds nothing and takes no place", []*evidence.Evidence{ev("A", 1, evidence.Info, 1, 1), ev("A", 2, evidence.High, 1, 1)}, 8},
+		{"one", []*evidence.Evidence{ev("A", 1, evidence.High, 1, 1)}, 12},
+		{"medium at half confidence", []*evidence.Evidence{ev("A", 1, evidence.Medium, 0.5, 1)}, 3.75},
+		{"the second of a type weighs half", []*evidence.Evidence{ev("A", 1, evidence.High, 1, 1), ev("A", 2, evidence.High, 1, 1)}, 18},
+		{"the third a quarter", []*evidence.Evidence{ev("A", 1, evidence.Low, 1, 1), ev("A", 2, evidence.Low, 1, 1), ev("A", 3, evidence.Low, 1, 1)}, 5.25},
+		{"another type weighs in full", []*evidence.Evidence{ev("A", 1, evidence.Low, 1, 1), ev("B", 2, evidence.Low, 1, 1)}, 6},
+		{"weights go by size, not by arrival", []*evidence.Evidence{ev("A", 1, evidence.Low, 1, 1), ev("A", 2, evidence.High, 1, 1)}, 13.5},
+		{"another window", []*evidence.Evidence{ev("A", 1, evidence.High, 1, 1), ev("A", 1, evidence.High, 1, 2)}, 12},
+		{"info adds nothing and takes no place", []*evidence.Evidence{ev("A", 1, evidence.Info, 1, 1), ev("A", 2, evidence.High, 1, 1)}, 12},
+		{"context adds nothing", []*evidence.Evidence{of(evidence.Context, ev("A", 1, evidence.High, 1, 1))}, 0},
+		{"two types of one tactic do not corroborate", []*evidence.Evidence{
+			of(evidence.Discovery, ev("A", 1, evidence.Medium, 1, 1)), of(evidence.Discovery, ev("B", 1, evidence.Medium, 1, 1)),
+		}, 15},
+		{"two tactics do", []*evidence.Evidence{
+			of(evidence.Discovery, ev("A", 1, evidence.Medium, 1, 1)), of(evidence.Impact, ev("B", 1, evidence.Low, 1, 1)),
+		}, 10.5 * 1.25},
+		{"a tactic with less than a fifth of the threshold does not", []*evidence.Evidence{
+			of(evidence.Discovery, ev("A", 1, evidence.Medium, 1, 1)), of(evidence.Impact, ev("B", 1, evidence.Low, 0.9, 1)),
+		}, 10.2},
+		{"types of one tactic reach the fifth together", []*evidence.Evidence{
+			of(evidence.Discovery, ev("A", 1, evidence.Medium, 1, 1)),
+			of(evidence.Impact, ev("B", 1, evidence.Low, 0.5, 1)), of(evidence.Impact, ev("C", 1, evidence.Low, 0.5, 1)),
+		}, 10.5 * 1.25},
+		{"three tactics", []*evidence.Evidence{
+			of(evidence.Discovery, ev("A", 1, evidence.Low, 1, 1)), of(evidence.Impact, ev("B", 1, evidence.Low, 1, 1)),
+			of(evidence.Execution, ev("C", 1, evidence.Low, 1, 1)),
+		}, 9 * 1.5},
+		{"no tactic corroborates nothing", []*evidence.Evidence{
+			ev("A", 1, evidence.Medium, 1, 1), of(evidence.Impact, ev("B", 1, evidence.Medium, 1, 1)), of("magic", ev("C", 1, evidence.Medium, 1, 1)),
+		}, 22.5},
 		{"the attacker is somebody else", []*evidence.Evidence{with(ev("A", 1, evidence.High, 1, 1), func(e *evidence.Evidence) {
 			e.Attacker = evidence.IPEntity(other, evidence.Src, 0)
 		})}, 0},
@@ -106,11 +133,11 @@ func TestScore(t *testing.T) {
 		})}, 0},
 		{"the attacker is the profile as responder", []*evidence.Evidence{with(ev("A", 1, evidence.High, 1, 1), func(e *evidence.Evidence) {
 			e.Attacker.Direction = evidence.Dst
-		})}, 8},
+		})}, 12},
 		{"the attacker is the profile, mapped into IPv6", []*evidence.Evidence{with(ev("A", 1, evidence.High, 1, 1), func(e *evidence.Evidence) {
 			e.Attacker.Value = "::ffff:10.0.0.5"
-		})}, 8},
-		{"confidence above 1 is 1", []*evidence.Evidence{ev("A", 1, evidence.High, 7, 1)}, 8},
+		})}, 12},
+		{"confidence above 1 is 1", []*evidence.Evidence{ev("A", 1, evidence.High, 7, 1)}, 12},
 		{"confidence that is no number is 0", []*evidence.Evidence{ev("A", 1, evidence.High, math.NaN(), 1)}, 0},
 		{"negative confidence is 0", []*evidence.Evidence{ev("A", 1, evidence.High, -1, 1)}, 0},
 	} {
@@ -120,8 +147,8 @@ func TestScore(t *testing.T) {
 			if got := m.score(1); !near(got, c.want) {
 				t.Errorf("score is %v, want %v", got, c.want)
 			}
-			if len(r.lines) != len(c.list) {
-				t.Errorf("%d of %d pieces of evidence came through", len(r.lines), len(c.list))
+			if n := len(r.lines) - len(r.alerts); n != len(c.list) {
+				t.Errorf("%d of %d pieces of evidence came through", n, len(c.list))
 			}
 		})
 	}
@@ -138,9 +165,8 @@ func TestThreshold(t *testing.T) {
 	}
 }
 
-// TestOneTypeAlone pins what decision 8 is for: the reference alerts at
-// nineteen flows to unknown ports; here one high type takes four subjects to
-// reach 15, and one medium type at half confidence takes hundreds.
+// TestOneTypeAlone pins what one detector can do by itself: alert when it is
+// sure of something bad, and never by repeating what is not.
 func TestOneTypeAlone(t *testing.T) {
 	first := func(level evidence.Level, conf float64) int {
 		m, r := newManager(t, time.Hour, nil)
@@ -152,58 +178,102 @@ func TestOneTypeAlone(t *testing.T) {
 		}
 		return 0
 	}
-	got := []int{first(evidence.High, 1), first(evidence.Medium, 1), first(evidence.Medium, 0.5), first(evidence.Low, 1)}
-	if diff := cmp.Diff([]int{4, 11, 227, 0}, got); diff != "" {
+	got := []int{first(evidence.Critical, 1), first(evidence.High, 1), first(evidence.High, 0.6), first(evidence.Medium, 1), first(evidence.Low, 1)}
+	if diff := cmp.Diff([]int{1, 2, 0, 0, 0}, got); diff != "" {
 		t.Errorf("evidence until the alert (-want +got):\n%s", diff)
+	}
+}
+
+// TestThresholdKeepsItsMeaning: what is worth reporting at the sensitive
+// setting is not at the others.
+func TestThresholdKeepsItsMeaning(t *testing.T) {
+	for _, c := range []struct {
+		threshold float64
+		want      int // pieces of evidence until the alert
+	}{{0.08, 1}, {0.25, 2}, {0.43, 3}} {
+		m, r := newManager(t, time.Hour, func(cfg *Config) { cfg.EvidenceDetectionThreshold = c.threshold })
+		for n := 1; len(r.alerts) == 0 && n < 10; n++ {
+			give(t, m, of(evidence.Discovery, ev(string(rune('A'+n)), n, evidence.High, 0.8, 1)))
+			if len(r.alerts) == 1 && n != c.want {
+				t.Errorf("at %v the alert came with %d pieces of evidence, want %d", c.threshold, n, c.want)
+			}
+		}
+		if len(r.alerts) == 0 {
+			t.Errorf("at %v there was no alert", c.threshold)
+		}
 	}
 }
 
 func TestAlert(t *testing.T) {
 	m, r := newManager(t, time.Hour, nil)
 	info := ev("I", 9, evidence.Info, 1, 1)
-	a1, b1, b2 := ev("A", 1, evidence.High, 1, 1), ev("B", 2, evidence.Medium, 1, 1), ev("B", 3, evidence.High, 0.5, 1)
-	give(t, m, info, a1, b1) // 8 + 5
+	a1 := of(evidence.Discovery, ev("A", 1, evidence.Medium, 0.5, 1))
+	b1 := of(evidence.Impact, ev("B", 2, evidence.Low, 1, 1))
+	b2 := of(evidence.Impact, ev("B", 3, evidence.High, 0.625, 1))
+	give(t, m, info, a1, b1) // (3.75 + 3) × 1.25
 	if len(r.alerts) != 0 {
 		t.Fatal("alert below the threshold")
 	}
-	give(t, m, b2) // + 2 = 15
+	give(t, m, b2) // (3.75 + 7.5 + 1.5) × 1.25
 	if len(r.alerts) != 1 {
-		t.Fatalf("%d alerts, want 1 at the threshold", len(r.alerts))
+		t.Fatalf("%d alerts, want 1 above the threshold", len(r.alerts))
 	}
 	want := &Alert{
 		ID:      evidence.UUID("alert", "10.0.0.5", "0", "0"),
 		Profile: host, Window: 1, WindowStart: 0, WindowEnd: hour, Time: 3, At: 1003, Step: 0,
-		Score: 15, Threshold: 15, Confidence: (15 - 4.8) / 21.2, Level: evidence.Critical,
-		EvidenceIDs: []string{a1.ID, b1.ID, b2.ID},
+		Sum:       Sum{Base: 12.75, Tactics: []evidence.Tactic{evidence.Discovery, evidence.Impact}, Factor: 1.25, Score: 15.9375},
+		Threshold: 15, Confidence: (15.9375 - 4.8) / 21.2, Level: evidence.Critical,
+		EvidenceIDs: []string{b2.ID, a1.ID, b1.ID},
 		Contributions: []Contribution{
-			{ID: a1.ID, Type: "A", Level: evidence.High, Confidence: 1, Description: "A 1", Time: 1, Weight: 10, Value: 8},
-			{ID: b1.ID, Type: "B", Level: evidence.Medium, Confidence: 1, Description: "B 2", Time: 2, Weight: 10, Value: 5},
-			{ID: b2.ID, Type: "B", Level: evidence.High, Confidence: 0.5, Description: "B 3", Time: 3, Weight: 5, Value: 2},
+			{ID: b2.ID, Type: "B", Tactic: evidence.Impact, Level: evidence.High, Confidence: 0.625, Description: "B 3", Time: 3, Weight: 15, Value: 7.5},
+			{ID: a1.ID, Type: "A", Tactic: evidence.Discovery, Level: evidence.Medium, Confidence: 0.5, Description: "A 1", Time: 1, Weight: 15, Value: 3.75},
+			{ID: b1.ID, Type: "B", Tactic: evidence.Impact, Level: evidence.Low, Confidence: 1, Description: "B 2", Time: 2, Weight: 7.5, Value: 1.5},
 		},
 	}
 	opt := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	if diff := cmp.Diff(want, r.alerts[0], opt); diff != "" {
 		t.Errorf("alert (-want +got):\n%s", diff)
 	}
+	if got, want := r.alerts[0].Explain(), "score 15.94 = 12.75 × 1.25 (discovery + impact), threshold 15"; got != want {
+		t.Errorf("explained as %q, want %q", got, want)
+	}
 
-	// The next comes at 30, and lists only what is new.
-	c, d := ev("C", 4, evidence.Critical, 1, 1), ev("D", 5, evidence.High, 0.5, 1)
-	give(t, m, c) // 25
+	// The next comes at 30, and lists all that the score is made of.
+	c := of(evidence.Impact, ev("C", 4, evidence.High, 0.9, 1))
+	give(t, m, c) // (12.75 + 10.8) × 1.25 = 29.4
 	if len(r.alerts) != 1 {
 		t.Fatal("second alert below twice the threshold")
 	}
-	give(t, m, d, ev("E", 6, evidence.Low, 0.5, 1)) // 29, 30
+	give(t, m, of(evidence.Impact, ev("E", 6, evidence.Low, 0.2, 1))) // + 0.6 × 1.25
 	if len(r.alerts) != 2 || r.alerts[1].Threshold != 30 || r.alerts[1].Step != 1 || r.alerts[1].Confidence != 1 {
 		t.Fatalf("second alert: %+v", r.alerts)
 	}
-	if diff := cmp.Diff([]string{c.ID, d.ID}, r.alerts[1].EvidenceIDs[:2]); diff != "" || len(r.alerts[1].EvidenceIDs) != 3 {
+	if diff := cmp.Diff([]string{c.ID, b2.ID, a1.ID, b1.ID}, r.alerts[1].EvidenceIDs[:4]); diff != "" || len(r.alerts[1].EvidenceIDs) != 5 {
 		t.Errorf("second alert lists %v", r.alerts[1].EvidenceIDs)
+	}
+	if r.alerts[0].Contributions[0].Value != 7.5 {
+		t.Error("the first alert changed behind the back of its reader")
 	}
 	if r.alerts[0].ID == r.alerts[1].ID {
 		t.Error("two alerts with one id")
 	}
-	if s := m.Stats(); s.Alerts != 2 || s.Total != 7 || s.Counting != 6 || s.Evidence["B"] != 2 || s.Windows != 1 {
+	if s := m.Stats(); s.Alerts != 2 || s.Total != 6 || s.Counting != 5 || s.Evidence["B"] != 2 || s.Windows != 1 {
 		t.Errorf("stats: %+v", s)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	for want, a := range map[string]Alert{
+		"score 18, threshold 15":     {Sum: Sum{Base: 18, Factor: 1, Score: 18, Tactics: []evidence.Tactic{evidence.Impact}}, Threshold: 15},
+		"score 0.33, threshold 0.25": {Sum: Sum{Base: 1. / 3, Factor: 1, Score: 1. / 3}, Threshold: 0.25},
+		"score 31.25, threshold 30":  {Sum: Sum{Base: 31.25, Factor: 1, Score: 31.25}, Threshold: 30},
+		"score 31.5 = 21 × 1.5 (discovery + command-and-control + impact), threshold 30": {Sum: Sum{
+			Base: 21, Factor: 1.5, Score: 31.5, Tactics: []evidence.Tactic{evidence.Discovery, evidence.CommandAndControl, evidence.Impact},
+		}, Threshold: 30},
+	} {
+		if got := a.Explain(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 
@@ -215,12 +285,12 @@ func TestSeveralBarsAtOnce(t *testing.T) {
 	if len(r.alerts) != 1 || r.alerts[0].Step != 5 || r.alerts[0].Threshold != 8 {
 		t.Fatalf("alerts: %+v", r.alerts)
 	}
-	if c := r.alerts[0].Confidence; !near(c, 3.2/21.2) {
+	if c := r.alerts[0].Confidence; !near(c, 7.2/21.2) {
 		t.Errorf("confidence is %v", c)
 	}
-	give(t, m, ev("A", 2, evidence.High, 1, 1))
+	give(t, m, ev("A", 2, evidence.Medium, 0.8, 1))
 	if len(r.alerts) != 1 {
-		t.Error("alert at 12, want none before 16")
+		t.Error("alert at 15, want none before 16")
 	}
 }
 
@@ -265,7 +335,7 @@ func TestSinkErrorIsReturned(t *testing.T) {
 func TestTee(t *testing.T) {
 	a, b := &recorder{err: errors.New("a fails")}, new(recorder)
 	s := Tee(a, b)
-	if err := s.Evidence(ev("A", 1, evidence.High, 1, 1), 8); !errors.Is(err, a.err) {
+	if err := s.Evidence(ev("A", 1, evidence.High, 1, 1), 12); !errors.Is(err, a.err) {
 		t.Errorf("error is %v", err)
 	}
 	if err := s.Alert(&Alert{ID: "x"}); !errors.Is(err, a.err) {
@@ -283,18 +353,18 @@ func TestAdvance(t *testing.T) {
 		t.Fatalf("%d alerts", len(r.alerts))
 	}
 	m.Advance(51 * hour) // fifty widths after the end of window 1
-	if m.score(1) != 16 {
+	if m.score(1) != 24 {
 		t.Error("window 1 was forgotten fifty widths after its end, want later")
 	}
 	m.Advance(51*hour + 1)
-	if m.score(1) != 0 || m.score(2) != 8 || m.Stats().Forgotten != 1 {
+	if m.score(1) != 0 || m.score(2) != 12 || m.Stats().Forgotten != 1 {
 		t.Errorf("scores %v, %v, stats %+v", m.score(1), m.score(2), m.Stats())
 	}
 
 	// Late evidence starts a new sum, but neither a duplicate nor the alert
 	// that was raised then comes again.
 	give(t, m, ev("A", 1, evidence.High, 1, 1), ev("C", 3, evidence.High, 1, 1), ev("D", 4, evidence.High, 1, 1))
-	if m.Stats().Duplicates != 1 || len(r.alerts) != 1 || m.score(1) != 16 {
+	if m.Stats().Duplicates != 1 || len(r.alerts) != 1 || m.score(1) != 24 {
 		t.Errorf("stats %+v, %d alerts, score %v", m.Stats(), len(r.alerts), m.score(1))
 	}
 	give(t, m, ev("E", 5, evidence.High, 1, 1), ev("F", 6, evidence.High, 1, 1))
@@ -325,7 +395,7 @@ func onHost(i int, w int64, n int) *evidence.Evidence {
 
 func TestBounds(t *testing.T) {
 	m, r := newManager(t, time.Hour, nil)
-	m.limits = limits{accounts: 10, pending: 30, perAlert: 5, ids: 100}
+	m.limits = limits{accounts: 10, held: 30, ids: 100}
 	m.reset()
 	for i := range 50 {
 		give(t, m, onHost(i, int64(1+i/10), 1))
@@ -349,8 +419,12 @@ func TestBounds(t *testing.T) {
 
 	for n := range 200 {
 		give(t, m, onHost(n%10, 5, 100+n))
-		if m.pending > 30 {
-			t.Fatalf("%d contributions pending", m.pending)
+		held := 0
+		for _, a := range m.accounts {
+			held += a.Tally.len()
+		}
+		if held > 30 || held != m.held {
+			t.Fatalf("%d contributions held, counted as %d", held, m.held)
 		}
 	}
 	if len(m.ids.m) != 100 || len(m.ids.ring) != 100 {
@@ -361,28 +435,27 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestAlertListsTheHeaviest: when there is more than an alert can list, the
-// light ones are left out, and that is said.
-func TestAlertListsTheHeaviest(t *testing.T) {
+// TestOnlyTheGreatestAreHeld: of each type ten count, whichever came first, and
+// the alert says how many more there were.
+func TestOnlyTheGreatestAreHeld(t *testing.T) {
 	m, r := newManager(t, time.Hour, nil)
-	m.limits.perAlert = 3
-	m.reset()
 	for n := range 20 {
-		give(t, m, ev("WEAK", n, evidence.Low, 0.1, 1))
+		give(t, m, ev("WEAK", n, evidence.Low, float64(1+n)/100, 1))
 	}
-	give(t, m, ev("S1", 1, evidence.High, 1, 1), ev("S2", 2, evidence.High, 1, 1))
+	give(t, m, ev("S", 1, evidence.Critical, 1, 1))
 	if len(r.alerts) != 1 {
 		t.Fatalf("%d alerts", len(r.alerts))
 	}
-	var types []string
+	var listed []string
 	for _, c := range r.alerts[0].Contributions {
-		types = append(types, string(c.Type)+" "+c.Description)
+		listed = append(listed, c.Description)
 	}
-	if diff := cmp.Diff([]string{"WEAK WEAK 0", "S1 S1 1", "S2 S2 2"}, types); diff != "" {
+	want := "S 1,WEAK 19,WEAK 18,WEAK 17,WEAK 16,WEAK 15,WEAK 14,WEAK 13,WEAK 12,WEAK 11,WEAK 10"
+	if diff := cmp.Diff(strings.Split(want, ","), listed); diff != "" {
 		t.Errorf("listed (-want +got):\n%s", diff)
 	}
-	if r.alerts[0].Omitted != 19 {
-		t.Errorf("omitted %d, want 19", r.alerts[0].Omitted)
+	if r.alerts[0].Omitted != 10 || m.Stats().Omitted != 10 || m.Stats().Counting != 21 {
+		t.Errorf("omitted %d, stats %+v, want 10", r.alerts[0].Omitted, m.Stats())
 	}
 }
 
@@ -392,6 +465,7 @@ func stream(seed uint64, n int) []*evidence.Evidence {
 	var list []*evidence.Evidence
 	for i := range n {
 		e := ev(string(rune('A'+rnd.IntN(6))), rnd.IntN(40), evidence.Level(rnd.IntN(5)), float64(rnd.IntN(11))/10, int64(1+i*8/n-rnd.IntN(3)))
+		e.Tactic = evidence.Tactics()[(1+int(e.Type[0]))%4]
 		e.Profile = netip.AddrFrom4([4]byte{10, 0, 0, byte(rnd.IntN(4))})
 		if rnd.IntN(5) > 0 {
 			e.Attacker = evidence.IPEntity(e.Profile, evidence.Src, 0)
@@ -402,31 +476,80 @@ func stream(seed uint64, n int) []*evidence.Evidence {
 	return list
 }
 
-// TestAlertsAddUp: the values of the alerts of a window are its score when
-// the last one was raised, and no evidence is in two alerts.
+// TestAlertsAddUp: an alert explains its score to the last bit, and no id
+// comes twice.
 func TestAlertsAddUp(t *testing.T) {
 	m, r := newManager(t, time.Hour, nil)
 	give(t, m, stream(1, 3000)...)
 	if len(r.alerts) < 10 {
 		t.Fatalf("only %d alerts", len(r.alerts))
 	}
-	sum, seen, ids := map[key]float64{}, map[string]bool{}, map[string]bool{}
+	ids, factors := map[string]bool{}, map[float64]bool{}
 	for _, a := range r.alerts {
-		k := key{a.Profile, a.WindowStart}
+		byType, base := map[evidence.Type]int{}, 0.0
 		for i, c := range a.Contributions {
-			sum[k] += c.Value
-			if seen[c.ID] || a.EvidenceIDs[i] != c.ID {
-				t.Fatalf("evidence %s is in two alerts or not in the list", c.ID)
+			base += c.Value
+			byType[c.Type]++
+			if a.EvidenceIDs[i] != c.ID || c.Value != c.Weight*c.Level.Value()*c.Confidence && !near(c.Value, c.Weight*c.Level.Value()*c.Confidence) {
+				t.Errorf("contribution %+v, id %s", c, a.EvidenceIDs[i])
 			}
-			seen[c.ID] = true
+			if want := math.Ldexp(m.cfg.FirstEvidenceWeight, 1-byType[c.Type]); c.Weight != want {
+				t.Errorf("number %d of %s weighs %v, want %v", byType[c.Type], c.Type, c.Weight, want)
+			}
+			if byType[c.Type] > perType {
+				t.Errorf("%d of %s", byType[c.Type], c.Type)
+			}
 		}
-		if math.Abs(sum[k]-a.Score) > 1e-9 || a.Score < a.Threshold || a.Score >= 2*a.Threshold {
-			t.Errorf("alert of %s window %d: sum %v, score %v, threshold %v", a.Profile, a.Window, sum[k], a.Score, a.Threshold)
+		if !near(base, a.Base) || a.Score != a.Base*a.Factor || a.Score < a.Threshold || a.Score >= 2*a.Threshold {
+			t.Errorf("alert of %s window %d: sum %v, base %v, score %v, threshold %v", a.Profile, a.Window, base, a.Base, a.Score, a.Threshold)
 		}
+		factors[a.Factor] = true
 		if ids[a.ID] {
 			t.Errorf("alert id %s twice", a.ID)
 		}
 		ids[a.ID] = true
+	}
+	if len(factors) < 3 {
+		t.Errorf("factors %v: the stream does not try enough", factors)
+	}
+}
+
+// TestOrderDoesNotMatter: the same evidence in any order leaves the same
+// score to the last bit, and alerts on the same windows.
+func TestOrderDoesNotMatter(t *testing.T) {
+	list := stream(4, 2000)
+	first := map[string]bool{}
+	list = slices.DeleteFunc(list, func(e *evidence.Evidence) bool { // which of two with one id counts is up to the order
+		again := first[e.ID]
+		first[e.ID] = true
+		return again
+	})
+	outcome := func() (map[key]float64, map[key]bool) {
+		m, r := newManager(t, time.Hour, func(c *Config) { c.EvidenceDetectionThreshold = 1.5 })
+		give(t, m, list...)
+		scores, alerted := map[key]float64{}, map[key]bool{}
+		for k, a := range m.accounts {
+			scores[k] = a.Score
+		}
+		for _, a := range r.alerts {
+			alerted[key{a.Profile, a.WindowStart}] = true
+		}
+		return scores, alerted
+	}
+	scores, alerted := outcome()
+	if len(alerted) == 0 || len(alerted) == len(scores) {
+		t.Fatalf("%d of %d windows with alerts: the stream does not try enough", len(alerted), len(scores))
+	}
+	rnd := rand.New(rand.NewPCG(7, 7))
+	for range 5 {
+		rnd.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		again, alertedAgain := outcome()
+		if diff := cmp.Diff(scores, again, cmp.Comparer(func(a, b key) bool { return a == b })); diff != "" {
+			t.Fatalf("scores (-before +after):\n%s", diff)
+		}
+		if !maps.Equal(alerted, alertedAgain) {
+			t.Fatal("other windows have alerts")
+		}
 	}
 }
 
@@ -488,7 +611,7 @@ func TestLoadFailure(t *testing.T) {
 	if err := m.Load(gob.NewDecoder(&b)); err == nil || !strings.Contains(err.Error(), "3 bytes of ids") {
 		t.Errorf("error is %v", err)
 	}
-	if m.score(1) != 8 {
+	if m.score(1) != 12 {
 		t.Error("a failed load changed the state")
 	}
 }
@@ -505,6 +628,8 @@ func TestConfig(t *testing.T) {
 		{func(c *Config) { c.EvidenceDetectionThreshold = math.NaN() }, "evidence_detection_threshold is NaN"},
 		{func(c *Config) { c.EvidenceDetectionThreshold = math.Inf(1) }, "evidence_detection_threshold is +Inf"},
 		{func(c *Config) { c.FirstEvidenceWeight = -1 }, "first_evidence_weight is -1"},
+		{func(c *Config) { c.CorroborationWeight = -1 }, "corroboration_weight is -1"},
+		{func(c *Config) { c.CorroborationWeight = math.NaN() }, "corroboration_weight is NaN"},
 		{func(c *Config) { c.DisabledDetections = []string{"A", ""} }, "disabled_detections[1] is empty"},
 		{func(c *Config) { c.DisabledDetections = []string{"B"} }, `disabled_detections[0] is "B", which is no type`},
 	} {

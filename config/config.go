@@ -52,9 +52,12 @@ type Parameters struct {
 type Detection struct {
 	// EvidenceDetectionThreshold is what has to add up per minute of window.
 	EvidenceDetectionThreshold float64 `yaml:"evidence_detection_threshold"`
-	// FirstEvidenceWeight is the weight of the first evidence of a type; the
-	// i-th weighs an i-th of it.
+	// FirstEvidenceWeight is the weight of the greatest evidence of a type;
+	// each further one weighs half of the one before.
 	FirstEvidenceWeight float64 `yaml:"first_evidence_weight"`
+	// CorroborationWeight is what each further kind of behaviour adds to the
+	// factor of the sum.
+	CorroborationWeight float64 `yaml:"corroboration_weight"`
 }
 
 // DisabledAlerts is the section of evidence that is not wanted.
@@ -96,7 +99,7 @@ func Default() *Config {
 			TimeWindowWidth: Width(time.Hour), AnalysisDirection: Out, ClientIPs: Networks{},
 			ExportFormat: JSONL, MetadataDir: true, Verbose: 1,
 		},
-		Detection:      Detection{EvidenceDetectionThreshold: 0.25, FirstEvidenceWeight: 10},
+		Detection:      Detection{EvidenceDetectionThreshold: 0.25, FirstEvidenceWeight: 15, CorroborationWeight: 0.25},
 		DisabledAlerts: DisabledAlerts{DisabledDetections: []string{}},
 		Profiler: Profiler{
 			MaxProfiles: 100_000, MaxWindows: 50, IdleAfter: 2 * time.Second,

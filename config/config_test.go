@@ -377,7 +377,8 @@ func TestHash(t *testing.T) {
 	for set, changes := range map[string]bool{
 		"parameters.time_window_width=600": true, "modules.fan.min_hosts=6": true, "modules.disable=fan": true,
 		"DisabledAlerts.disabled_detections=FAN_IN": true, "detection.first_evidence_weight=9": true,
-		"parameters.client_ips=10.0.0.1": true, "profiler.max_profiles=7": true,
+		"detection.corroboration_weight=0": true,
+		"parameters.client_ips=10.0.0.1":   true, "profiler.max_profiles=7": true,
 		"profiler.lanes=2": false, "follow.poll_interval=1s": false, "output.directory=x": false,
 		"parameters.verbose=3": false, "profiler.checkpoint_interval=1s": false, "modules.fan.min_hosts=5": false,
 	} {

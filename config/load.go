@@ -66,7 +66,7 @@ func renamed(key string) string {
 	case "flow_alerts.ssh_succesful_detection_threshold":
 		return "modules.sshlogin.ssh_succesful_detection_threshold"
 	case "brute_force_detector.ssh_attempt_threshold":
-		return "modules.sshguess.ssh_attempt_threshold"
+		return "modules.bruteforce.ssh_attempt_threshold"
 	}
 	return key
 }
@@ -353,6 +353,9 @@ func (l *loader) validate(mods []Module) {
 	}
 	if v := c.Detection.FirstEvidenceWeight; v <= 0 || v > 1000 {
 		bad("detection.first_evidence_weight", v, "a number above 0 and up to 1000")
+	}
+	if v := c.Detection.CorroborationWeight; v < 0 || v > 10 {
+		bad("detection.corroboration_weight", v, "a number from 0 to 10")
 	}
 	for _, d := range []struct {
 		key          string

@@ -36,7 +36,7 @@ type Meta struct {
 	Doc   string          // one line
 	Scope Scope           // what a state belongs to
 	Kinds flow.KindSet    // records delivered to Handle
-	Needs flow.KindSet    // of Kinds, those without any of which it finds nothing: it is off when no input bears one
+	Needs flow.KindSet    // of Kinds, those it cannot do without: it is off when no input bears one of them; empty: any of Kinds will do
 	Emits []evidence.Spec // closed list; emitting another type is a bug
 }
 

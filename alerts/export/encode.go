@@ -97,13 +97,13 @@ func decodeRune[S string | []byte](s S, i int) (rune, int) {
 }
 
 // appendStrings appends a JSON array of strings; [] for none.
-func appendStrings(b []byte, list []string) []byte {
+func appendStrings[S ~string](b []byte, list []S) []byte {
 	b = append(b, '[')
 	for i, s := range list {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, s)
+		b = appendString(b, string(s))
 	}
 	return append(b, ']')
 }

@@ -18,7 +18,9 @@
 // A line of alerts.log for evidence and one for an alert:
 //
 //	<time> (TW <n>): Src IP <profile, 26 columns>. Detected <description> Threat level: <level>.
-//	<time>: Src IP <profile, 26 columns>. Generated an alert given enough evidence on timewindow <n>. (stream time <time>)
+//	<time>: Src IP <profile, 26 columns>. Generated an alert given enough evidence on timewindow <n>. (stream time <time>) <score>.
+//
+// where <score> is such as: score 20.63 = 16.5 × 1.25 (discovery + command-and-control), threshold 15
 //
 // The time is that of the evidence, with six decimals and the offset of
 // Options.Location. Text from the traffic is escaped, so it stays on its line.

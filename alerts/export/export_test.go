@@ -40,7 +40,7 @@ func sample(n int) *evidence.Evidence {
 		Level: evidence.High, Confidence: 0.8,
 		Description: fmt.Sprintf("vertical port scan of 203.0.113.7 over tcp: %d ports", n), Proto: "tcp", SrcPort: 51000, DstPort: 445,
 		UIDs: []string{fmt.Sprintf("C%da", n), fmt.Sprintf("C%db", n)}, Count: int64(n), Subject: fmt.Sprint(n), Module: "portscan",
-		MITRE: []string{"T1046"}, Method: "Threshold", Window: 1, WindowStart: start, WindowEnd: start + hour,
+		MITRE: []string{"T1046"}, Tactic: evidence.Discovery, Method: "Threshold", Window: 1, WindowStart: start, WindowEnd: start + hour,
 	}
 	e.Key.At = e.Time + 5_000_000_000
 	e.Derive()
@@ -88,13 +88,14 @@ func oddities() []*evidence.Evidence {
 func sampleAlert(list ...*evidence.Evidence) *alerts.Alert {
 	a := &alerts.Alert{
 		Profile: list[0].Profile, Window: 1, WindowStart: start, WindowEnd: start + hour, Time: list[0].Time, At: list[0].Key.At,
-		Score: 15.200000000000001, Threshold: 15, Confidence: 10.4 / 21.2, Level: evidence.Critical,
+		Sum:       alerts.Sum{Base: 12.16, Tactics: []evidence.Tactic{evidence.Discovery, evidence.Impact}, Factor: 1.25, Score: 15.200000000000001},
+		Threshold: 15, Confidence: 10.4 / 21.2, Level: evidence.Critical,
 		ID: evidence.UUID("alert", list[0].ID),
 	}
 	for i, e := range list {
 		a.EvidenceIDs = append(a.EvidenceIDs, e.ID)
 		a.Contributions = append(a.Contributions, alerts.Contribution{
-			ID: e.ID, Type: e.Type, Weight: 10 / float64(i+1), Value: 8 / float64(i+1),
+			ID: e.ID, Type: e.Type, Tactic: e.Tactic, Level: e.Level, Confidence: e.Confidence, Weight: 15 / float64(i+1), Value: 8 / float64(i+1),
 		})
 	}
 	return a
@@ -477,13 +478,13 @@ func TestMetadataAndSummary(t *testing.T) {
 // TestKeysAreStable pins the keys of the JSON lines and their order.
 func TestKeysAreStable(t *testing.T) {
 	want := "id type time profile window window_start window_end attacker victim threat_level confidence description module " +
-		"proto dst_port src_port uids count mitre"
+		"proto dst_port src_port uids count mitre tactic"
 	for _, e := range oddities() {
 		if got := topKeys(t, AppendEvidence(nil, e)); got != want {
 			t.Errorf("evidence has the keys %s", got)
 		}
 	}
-	want = "id profile window window_start window_end time score threshold confidence threat_level evidence_ids contributions omitted"
+	want = "id profile window window_start window_end time score base factor tactics threshold confidence threat_level evidence_ids contributions omitted"
 	if got := topKeys(t, AppendAlert(nil, sampleAlert(sample(1)))); got != want {
 		t.Errorf("alert has the keys %s", got)
 	}

@@ -105,6 +105,7 @@ func (d *Dir) appendIncident(b []byte, a *alerts.Alert) []byte {
 	}
 	b = appendStrings(append(b, `}],"CorrelID":`...), a.EvidenceIDs)
 	note := appendFloat(append(d.note[:0], `{"accumulated_threat_level":`...), a.Score)
+	note = appendString(append(note, `,"explanation":`...), a.Explain())
 	note = strconv.AppendInt(append(note, `,"timewindow":`...), a.Window, 10)
 	note = append(appendJSONTime(append(note, `,"EndTime":`...), a.WindowEnd), '}')
 	d.note = note

@@ -28,6 +28,7 @@ func AppendEvidence(b []byte, e *evidence.Evidence) []byte {
 	b = appendStrings(append(b, `,"uids":`...), e.UIDs)
 	b = strconv.AppendInt(append(b, `,"count":`...), cmp.Or(e.Count, int64(len(e.UIDs))), 10)
 	b = appendStrings(append(b, `,"mitre":`...), e.MITRE)
+	b = appendString(append(b, `,"tactic":`...), string(e.Tactic))
 	return append(b, "}\n"...)
 }
 
@@ -38,6 +39,9 @@ func AppendAlert(b []byte, a *alerts.Alert) []byte {
 	b = appendWindow(b, a.Window, a.WindowStart, a.WindowEnd)
 	b = appendJSONTime(append(b, `,"time":`...), a.Time)
 	b = appendFloat(append(b, `,"score":`...), a.Score)
+	b = appendFloat(append(b, `,"base":`...), a.Base)
+	b = appendFloat(append(b, `,"factor":`...), a.Factor)
+	b = appendStrings(append(b, `,"tactics":`...), a.Tactics)
 	b = appendFloat(append(b, `,"threshold":`...), a.Threshold)
 	b = appendFloat(append(b, `,"confidence":`...), a.Confidence)
 	b = appendString(append(b, `,"threat_level":`...), a.Level.String())
@@ -50,6 +54,9 @@ func AppendAlert(b []byte, a *alerts.Alert) []byte {
 		}
 		b = appendString(append(b, `{"id":`...), c.ID)
 		b = appendString(append(b, `,"type":`...), string(c.Type))
+		b = appendString(append(b, `,"tactic":`...), string(c.Tactic))
+		b = appendString(append(b, `,"threat_level":`...), c.Level.String())
+		b = appendFloat(append(b, `,"confidence":`...), c.Confidence)
 		b = appendFloat(append(b, `,"weight":`...), c.Weight)
 		b = appendFloat(append(b, `,"value":`...), c.Value)
 		b = append(b, '}')

@@ -34,7 +34,9 @@ func (d *Dir) appendLogAlert(b []byte, a *alerts.Alert) []byte {
 	b = append(d.appendLogTime(b, a.Time), ": Src IP "...)
 	b = append(appendPadded(b, a.Profile), ". Generated an alert given enough evidence on timewindow "...)
 	b = append(strconv.AppendInt(b, a.Window, 10), ". (stream time "...)
-	return append(d.appendLogTime(b, a.At), ")\n"...)
+	b = append(d.appendLogTime(b, a.At), ") "...)
+	b = appendText(b, a.Explain())
+	return append(b, ".\n"...)
 }
 
 // logLine is the lineKey of alerts.log. A line about evidence is known by all
@@ -48,7 +50,7 @@ func logLine(line []byte) ([]byte, bool) {
 	if !ok || end < 0 || bytes.IndexByte(when, ' ') >= 0 { // evidence has its window behind the time
 		return key, whole
 	}
-	return rest[:end], whole && bytes.HasSuffix(rest, []byte{')'})
+	return rest[:end], whole && bytes.HasSuffix(rest, []byte{'.'})
 }
 
 func (d *Dir) appendLogTime(b []byte, t int64) []byte {

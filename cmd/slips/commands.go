@@ -114,14 +114,18 @@ type moduleInfo struct {
 }
 
 type evidenceInfo struct {
-	Type  string   `json:"type"`
-	Level string   `json:"threat_level"`
-	MITRE []string `json:"mitre"`
-	Doc   string   `json:"doc"`
+	Type    string   `json:"type"`
+	Level   string   `json:"threat_level"`
+	Tactic  string   `json:"tactic"`
+	MITRE   []string `json:"mitre"`
+	Subject string   `json:"subject"`
+	Over    string   `json:"over"`
+	Doc     string   `json:"doc"`
 }
 
 func (p *program) modulesCommand() *cobra.Command {
 	var asJSON, asMarkdown bool
+	var profiled string
 	cmd := &cobra.Command{
 		Use:   "modules",
 		Short: "List the detection modules",
@@ -130,6 +134,9 @@ func (p *program) modulesCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON && asMarkdown {
 				return badFlags("--json and --markdown cannot be combined")
+			}
+			if profiled != "" {
+				return p.profileModules(profiled, asJSON)
 			}
 			c, err := p.load("")
 			if err != nil {
@@ -151,6 +158,7 @@ func (p *program) modulesCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&asMarkdown, "markdown", false, "print docs/modules.md")
+	cmd.Flags().StringVar(&profiled, "profile", "", "print what each module cost in the run whose output directory is `DIR`")
 	return cmd
 }
 
@@ -162,7 +170,9 @@ func describe(specs []modules.Spec, c *config.Config) []moduleInfo {
 			Evidence: []evidenceInfo{},
 		}
 		for _, e := range s.Emits {
-			m.Evidence = append(m.Evidence, evidenceInfo{string(e.Type), e.Level.String(), list(e.MITRE), e.Doc})
+			m.Evidence = append(m.Evidence, evidenceInfo{
+				string(e.Type), e.Level.String(), string(e.Tactic), list(e.MITRE), e.Subject, e.Over, e.Doc,
+			})
 		}
 		out = append(out, m)
 	}
@@ -212,10 +222,13 @@ func moduleMarkdown(infos []moduleInfo) string {
 	for _, m := range infos {
 		fmt.Fprintf(&b, "| [%s](../modules/%s/README.md) | %s | %s | %s |\n", m.Name, m.Name, cell(m.Doc), strings.Join(m.Kinds, ", "), m.Scope)
 	}
-	b.WriteString("\n## Evidence\n\n| type | level | MITRE ATT&CK | module | meaning |\n|---|---|---|---|---|\n")
+	b.WriteString("\n## Evidence\n\nThe level is the default; a module's README says where it differs. Each subject is reported once in a time window, and again\n" +
+		"when it has grown. Evidence of several tactics corroborates ([decision 6](decisions/0006-weighing.md)); `context` adds nothing to a score.\n\n" +
+		"| type | level | tactic | MITRE ATT&CK | subject | over | module | meaning |\n|---|---|---|---|---|---|---|---|\n")
 	for _, m := range infos {
 		for _, e := range m.Evidence {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", e.Type, e.Level, dash(strings.Join(e.MITRE, ", ")), m.Name, cell(e.Doc))
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", e.Type, e.Level, e.Tactic, dash(strings.Join(e.MITRE, ", ")),
+				cell(e.Subject), cell(e.Over), m.Name, cell(e.Doc))
 		}
 	}
 	return b.String()

@@ -114,7 +114,8 @@ func TestShippedConfigIsDefault(t *testing.T) {
 		}
 	}
 	d := alerts.Defaults()
-	if d.EvidenceDetectionThreshold != c.Detection.EvidenceDetectionThreshold || d.FirstEvidenceWeight != c.Detection.FirstEvidenceWeight {
+	if d.EvidenceDetectionThreshold != c.Detection.EvidenceDetectionThreshold || d.FirstEvidenceWeight != c.Detection.FirstEvidenceWeight ||
+		d.CorroborationWeight != c.Detection.CorroborationWeight {
 		t.Errorf("alerts has %+v, slips.yaml %+v", d, c.Detection)
 	}
 	if code, text, stderr := runMain(t, nil, "config", "show", file); code != 0 || uncomment(text) != shipped {

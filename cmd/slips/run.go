@@ -22,6 +22,7 @@ import (
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
 	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/profiler"
 )
 
 // runOptions is everything a run depends on, resolved: analyse needs neither
@@ -37,7 +38,8 @@ type runOptions struct {
 	Modules   []module // those switched on, in the order they run
 	Command   []string // command line, for the metadata
 	Version   string
-	Start     time.Time // wall clock at which the program began
+	Start     time.Time      // wall clock at which the program began
+	Watch     profiler.Flows // is told of each record, unless there are labelled flows to write; may be nil
 }
 
 // module is a detection module with its settings.
@@ -199,12 +201,19 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 	if info, err := os.Stat(run.Output); err == nil && !info.IsDir() {
 		return nil, &codeError{exitOutput, fmt.Errorf("output directory: %s is a file", run.Output)}
 	}
+	run.Modules = p.enabled(cfg)
+	return run, nil
+}
+
+// enabled returns the modules that a configuration switches on, in the order
+// they run.
+func (p *program) enabled(c *config.Config) (list []module) {
 	for _, s := range p.specs {
-		if cfg.Enabled(s.Name) {
-			run.Modules = append(run.Modules, module{s, cfg.Module(s.Name)})
+		if c.Enabled(s.Name) {
+			list = append(list, module{s, c.Module(s.Name)})
 		}
 	}
-	return run, nil
+	return list
 }
 
 // run is the root command.

@@ -21,7 +21,7 @@ import (
 const stateFile = "state/checkpoint.gob"
 
 // stateFormat changes whenever an older checkpoint cannot be read.
-const stateFormat = 1
+const stateFormat = 2
 
 // savedState is a checkpoint as it lies on disk.
 type savedState struct {

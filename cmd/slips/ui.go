@@ -152,11 +152,12 @@ func (h *humanUI) Alert(a *alerts.Alert) error {
 	b.WriteString(h.lines(fmt.Sprintf("%s IP %s detected as malicious in timewindow %d (start %s, stop %s) given the following evidence:",
 		clock(a.Time), h.host(a.Profile), a.Window, clock(a.WindowStart), clock(a.WindowEnd)), "", red))
 	for _, c := range a.Contributions {
-		b.WriteString(h.lines(fmt.Sprintf("    - Detected %s Threat level: %s.", sentence(printable(c.Description)), c.Level), "          ", cyan))
+		b.WriteString(h.lines(fmt.Sprintf("    - Detected %s Threat level: %s, adds %s.", sentence(printable(c.Description)), c.Level, number(c.Value)), "          ", cyan))
 	}
 	if a.Omitted > 0 {
-		b.WriteString(h.lines(fmt.Sprintf("    - and %d more, in alerts/evidence.jsonl", a.Omitted), "", cyan))
+		b.WriteString(h.lines(fmt.Sprintf("    - and %d more that add nothing, in alerts/evidence.jsonl", a.Omitted), "", cyan))
 	}
+	b.WriteString(h.lines("    "+printable(a.Explain()), "          ", cyan))
 	h.write(h.out, b.String())
 	return nil
 }

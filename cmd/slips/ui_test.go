@@ -43,7 +43,8 @@ func someEvidence() *evidence.Evidence {
 func someAlert() *alerts.Alert {
 	return &alerts.Alert{
 		ID: evidence.UUID("a"), Profile: netip.MustParseAddr("10.0.0.5"), Window: 1, WindowStart: 1700000000 * second,
-		WindowEnd: 1700003600 * second, Time: 1700000100 * second, Score: 15.123456789, Threshold: 15, Confidence: 0.5,
+		WindowEnd: 1700003600 * second, Time: 1700000100 * second, Threshold: 15, Confidence: 0.5,
+		Sum:   alerts.Sum{Base: 12.098765431, Factor: 1.25, Score: 15.123456789, Tactics: []evidence.Tactic{evidence.Discovery, evidence.Impact}},
 		Level: evidence.Critical, EvidenceIDs: []string{"x"}, Omitted: 2,
 		Contributions: []alerts.Contribution{{ID: "x", Type: "DGA_NXDOMAINS", Level: evidence.High, Weight: 10.0 / 3, Value: 8.0 / 3, Description: "many names"}},
 	}
@@ -62,8 +63,9 @@ func TestAlertText(t *testing.T) {
 	}
 	want := `2023-11-14T22:15:00Z IP 10.0.0.5 (desk\n1) detected as malicious in timewindow 1 (start 2023-11-14T22:13:20Z, stop 2023-11-14T23:13:20Z) given the
 following evidence:
-    - Detected many names. Threat level: high.
-    - and 2 more, in alerts/evidence.jsonl
+    - Detected many names. Threat level: high, adds 2.67.
+    - and 2 more that add nothing, in alerts/evidence.jsonl
+    score 15.12 = 12.1 × 1.25 (discovery + impact), threshold 15
 `
 	if d := cmp.Diff(want, out.String()); d != "" {
 		t.Error(d)

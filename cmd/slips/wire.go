@@ -138,11 +138,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	o, c := &r.o, r.o.Config
 	width := c.Parameters.TimeWindowWidth.Duration()
 	var err error
-	r.alerts, err = alerts.New(alerts.Config{
-		EvidenceDetectionThreshold: c.Detection.EvidenceDetectionThreshold,
-		FirstEvidenceWeight:        c.Detection.FirstEvidenceWeight,
-		DisabledDetections:         c.DisabledAlerts.DisabledDetections,
-	}, width, alerts.Tee(r.dir, r.ui))
+	r.alerts, err = alerts.New(alertConfig(c), width, alerts.Tee(r.dir, r.ui))
 	if err != nil {
 		return result{}, err
 	}
@@ -165,6 +161,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	if o.Follow {
 		pc.Checkpoint = c.Profiler.CheckpointInterval
 	}
+	pc.Flows = o.Watch
 	if w := r.dir.Flows(); w != nil {
 		pc.Flows = flowSink{w}
 	}
@@ -216,6 +213,16 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	var s export.Summary
 	err = errors.Join(err, r.summarise(&s))
 	return result{Summary: s, Problems: problems}, err
+}
+
+// alertConfig returns the settings of what makes an alert.
+func alertConfig(c *config.Config) alerts.Config {
+	return alerts.Config{
+		EvidenceDetectionThreshold: c.Detection.EvidenceDetectionThreshold,
+		FirstEvidenceWeight:        c.Detection.FirstEvidenceWeight,
+		CorroborationWeight:        c.Detection.CorroborationWeight,
+		DisabledDetections:         c.DisabledAlerts.DisabledDetections,
+	}
 }
 
 // unusable returns a problem for each source that has lines and no records.

@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/all"
 )
@@ -146,6 +147,14 @@ func checkModules(fsys fs.FS, files []source, specs []modules.Spec) (problems []
 		}
 		if s.Doc == "" || len(s.Emits) == 0 || s.Kinds == 0 {
 			problems = append(problems, fmt.Sprintf("module %s: its Meta lacks Doc, Emits or Kinds", s.Name))
+		}
+		for _, e := range s.Emits {
+			if !slices.Contains(evidence.Tactics(), e.Tactic) || e.Subject == "" || e.Over == "" || e.Doc == "" {
+				problems = append(problems, fmt.Sprintf("module %s: %s lacks a known Tactic, a Subject, Over or Doc", s.Name, e.Type))
+			}
+			if len(e.MITRE) == 0 && e.Tactic != evidence.Context && e.Type != "SIGNATURE_ALERT" { // its techniques come with the rule
+				problems = append(problems, fmt.Sprintf("module %s: %s has no ATT&CK technique", s.Name, e.Type))
+			}
 		}
 	}
 	return problems

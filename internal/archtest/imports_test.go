@@ -46,7 +46,7 @@ func layers() map[string]layer {
 
 		// Records to evidence.
 		"modules":         {own: leaves()},
-		"modules/*":       {own: module, pure: true},
+		"modules/*":       {own: module, foreign: []string{"golang.org/x/net/publicsuffix", "github.com/mileusna/useragent"}, pure: true},
 		"modules/all":     {own: []string{"modules", "modules/*"}},
 		"modules/modtest": {own: append([]string{"profiler", "parsers/*"}, module...), foreign: []string{"github.com/google/go-cmp", yaml, "golang.org/x/tools/txtar"}},
 		"profiler":        {own: module},
@@ -57,11 +57,12 @@ func layers() map[string]layer {
 
 		"config": {foreign: []string{"github.com/spf13/viper", yaml}},
 
-		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "modules", "modules/all", "parsers", "parsers/flow", "profiler", "profiler/*"}, foreign: []string{
+		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "internal/eval", "modules", "modules/all", "parsers", "parsers/flow", "profiler", "profiler/*"}, foreign: []string{
 			"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/sync", "golang.org/x/term",
 		}},
 		"cmd/bench": {foreign: []string{fastjson}},
 
+		"internal/eval":      {own: append([]string{"alerts"}, leaves()...)},
 		"internal/archtest":  {},
 		"internal/idmeftest": {},
 	}

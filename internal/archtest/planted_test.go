@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -68,7 +69,9 @@ type config struct {
 
 func spec(name string) modules.Spec {
 	return modules.Define(modules.Meta{
-		Name: name, Doc: "a thing", Kinds: flow.Of(flow.Conn), Emits: []evidence.Spec{{Type: "A_THING"}},
+		Name: name, Doc: "a thing", Kinds: flow.Of(flow.Conn), Emits: []evidence.Spec{{
+			Type: "A_THING", Tactic: evidence.Discovery, MITRE: []string{"T1046"}, Subject: "host", Over: "window", Doc: "a thing",
+		}},
 	}, config{Limit: 3, Name: "x"}, func(config, modules.Env) (modules.Rule[struct{}], error) { return nil, nil })
 }
 
@@ -94,6 +97,19 @@ func TestPlantedModules(t *testing.T) {
 	bare := spec("ok")
 	bare.Emits = nil
 	expect(t, check(good, bare), "lacks Doc, Emits or Kinds")
+	for _, change := range []func(*evidence.Spec){
+		func(e *evidence.Spec) { e.Tactic = "mischief" }, func(e *evidence.Spec) { e.Subject = "" },
+		func(e *evidence.Spec) { e.Over = "" }, func(e *evidence.Spec) { e.Doc = "" },
+	} {
+		poor := spec("ok")
+		poor.Emits = slices.Clone(poor.Emits)
+		change(&poor.Emits[0])
+		expect(t, check(good, poor), "lacks a known Tactic")
+	}
+	poor := spec("ok")
+	poor.Emits = slices.Clone(poor.Emits)
+	poor.Emits[0].MITRE = nil
+	expect(t, check(good, poor), "no ATT&CK technique")
 }
 
 func TestPlantedReadmes(t *testing.T) {

@@ -339,7 +339,7 @@ func (st *State) reach(which int, t *Tally, first int64) bool {
 }
 
 func (r rule) vertical(cx *modules.Context, st *State, f *flow.Flow, t *Tally, host uint64, port uint32) {
-	c := round(max(minConfidence, bySize(t)*st.focus(t, port)))
+	c := round(max(minConfidence, bySize(t, f.Proto)*st.focus(t, port)))
 	cx.Emit(evidence.Evidence{
 		Type: Vertical, Level: evidence.High, Confidence: c,
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Victim: evidence.IPEntity(f.Dst, evidence.Dst, 0),
@@ -358,7 +358,7 @@ func (r rule) horizontal(cx *modules.Context, st *State, f *flow.Flow, t *Tally,
 		full = burstShare
 	}
 	grade := min(1, (share(t)-minShare)/(full-minShare))
-	c := round(max(minConfidence, bySize(t)*grade*st.focus(t, port)))
+	c := round(max(minConfidence, bySize(t, f.Proto)*grade*st.focus(t, port)))
 	subject := fmt.Sprintf("%d/%s", f.DstPort, f.Proto)
 	cx.Emit(evidence.Evidence{
 		Type: Horizontal, Level: evidence.High, Confidence: c,
@@ -404,8 +404,14 @@ const sureTargets = 12
 
 // bySize is the reference's confidence, packets/10, or 0.3 when the log has no
 // packets, as far as there are targets enough.
-func bySize(t *Tally) float64 {
-	targets := min(1, float64(t.Pairs)/sureTargets)
+// Peers of a peer-to-peer program are tried over UDP, and one behind a NAT on
+// port after port: it takes twice as many of those.
+func bySize(t *Tally, proto flow.Proto) float64 {
+	sure := sureTargets * (1 + float64(t.High)/float64(max(1, t.Pairs)))
+	if proto != flow.UDP {
+		sure = sureTargets
+	}
+	targets := min(1, float64(t.Pairs)/sure)
 	if t.Packets == 0 {
 		return 0.3 * targets
 	}

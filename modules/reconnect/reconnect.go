@@ -135,10 +135,14 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 // confidence is the reference's 0.5, and more with each doubling: five
 // refusals are a service that restarts, a hundred are a program that cannot
 // stop. A peer-to-peer program tries many peers again that went away, each on
-// an unprivileged port of its own; malware has a few servers. So the more such
-// targets a host has, the less each of them says.
+// an unprivileged port of its own; malware has a few servers. So such targets
+// begin lower, and the more of them a host has, the less each of them says.
 func (st *State) confidence(t Target, c Count) float64 {
-	v := min(0.9, float64(4+c.Step)/10)
+	first := 4
+	if t.Port >= firstUnprivileged && !t.Silent {
+		first = 2
+	}
+	v := min(0.9, float64(first+c.Step)/10)
 	if t.Port >= firstUnprivileged && st.Peers > fewPeers {
 		v = max(minConfidence, v*fewPeers/float64(st.Peers))
 	}

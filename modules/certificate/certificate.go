@@ -1,0 +1,509 @@
+// Package certificate reports servers whose certificate nobody vouches for:
+// self-signed, expired, or not valid yet.
+package certificate
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// The evidence this module emits.
+const (
+	SelfSigned evidence.Type = "SELF_SIGNED_CERTIFICATE"
+	Invalid    evidence.Type = "INVALID_CERTIFICATE"
+)
+
+// Config holds the settings.
+type Config struct {
+	// MaxPerWindow bounds the servers of each type and level reported for one host in a window, 1 to 1000.
+	MaxPerWindow int `yaml:"max_per_window"`
+}
+
+// Spec describes the module.
+var Spec = modules.Define(modules.Meta{
+	Name: "certificate",
+	Doc:  "certificates that are self-signed, expired or not valid yet",
+	// A certificate in x509.log belongs to no host: only the fingerprint in
+	// ssl.log leads to the two ends.
+	Scope: modules.Network,
+	Kinds: flow.Of(flow.SSL, flow.X509),
+	Needs: flow.Of(flow.SSL),
+	Emits: []evidence.Spec{
+		{
+			Type: SelfSigned, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1573.002"}, Subject: "server, port", Over: "flow",
+			Doc: "a server showed a certificate that it had signed itself",
+		},
+		{
+			Type: Invalid, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1573.002"}, Subject: "server, port", Over: "flow",
+			Doc: "a server showed a certificate that had expired or was not valid yet",
+		},
+	},
+}, Config{MaxPerWindow: 10}, New)
+
+const (
+	// wait is how long the certificate of a handshake may take to be logged.
+	wait = 15 * time.Second
+	// slack is what a clock or a time zone may be off before a date is wrong.
+	slack = int64(24 * time.Hour)
+	// stale is how long after its end a certificate is forgotten rather than neglected.
+	stale = int64(30 * 24 * time.Hour)
+	// ancient is a time before which no clock can be right: a capture whose
+	// times begin at 0 says nothing about the dates of certificates.
+	ancient = int64(946684800) * int64(time.Second) // 2000-01-01
+	// maxCerts bounds the certificates remembered; Zeek logs each once a day.
+	maxCerts = 4096
+	// maxPending bounds the handshakes that wait for their certificate: a
+	// server is asked about once in a window, so few do.
+	maxPending = 2048
+	// maxSeen bounds the servers remembered as judged, maxTold those as reported.
+	maxSeen = 1 << 14
+	maxTold = 1 << 13
+	// maxText bounds a name out of a certificate, in bytes.
+	maxText = 100
+)
+
+// State is what the module remembers of the network.
+type State struct {
+	Certs   modules.Recent[uint64, Cert] // by hash of the fingerprint or file id
+	Pending map[uint64]Handshake         // by running number
+	Next    uint64                       // running number of the next
+	Seen    modules.Recent[uint64, bool] // client, server, name, certificate and window that were judged
+	Told    modules.Recent[uint64, bool] // what was reported
+	Hosts   modules.Recent[Host, int]    // reports
+	Dropped uint64                       // handshakes not judged because Pending was full
+}
+
+// Cert is what matters of a certificate.
+type Cert struct {
+	At                  int64 // stream time of its log when it was first logged, unix ns
+	NotBefore, NotAfter int64 // unix ns, 0 when not logged
+	Self                bool
+	Name                string // its common name, when there may be something to report
+}
+
+// Host is a host in a window. Its reports of each level are counted apart, so
+// that many of no weight do not hide one that has some.
+type Host struct {
+	Addr   netip.Addr
+	Type   evidence.Type
+	Level  evidence.Level
+	Window int64 // start
+}
+
+// Handshake is one that waits for its certificate.
+type Handshake struct {
+	Src, Dst netip.Addr
+	Port     uint16
+	Proto    flow.Proto
+	Datagram bool // DTLS
+	Time     int64
+	UID, SNI string
+	FP       uint64 // hash of the fingerprint or file id; 0: none
+	Own      Cert   // what the record itself says
+	Verdict  Verdict
+}
+
+// Verdict is what the sensor found when it checked the chain.
+type Verdict uint8
+
+// The verdicts. Chain means that the chain ends in a root that the sensor does
+// not trust, which says nothing about who signed the server's certificate.
+const (
+	None Verdict = iota
+	Self
+	Chain
+	Expired
+	Early
+)
+
+type rule struct {
+	max int
+	log *slog.Logger
+}
+
+var (
+	_ modules.Rule[State]       = rule{}
+	_ modules.TimerFirer[State] = rule{}
+	_ modules.Chooser           = rule{}
+)
+
+// New checks the config and returns the rule.
+func New(c Config, env modules.Env) (modules.Rule[State], error) {
+	if c.MaxPerWindow < 1 || c.MaxPerWindow > 1000 {
+		return nil, fmt.Errorf("max_per_window: %d is not between 1 and 1000", c.MaxPerWindow)
+	}
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	return rule{max: c.MaxPerWindow, log: env.Log}, nil
+}
+
+// Wants implements modules.Chooser: most handshakes are resumed, of TLS 1.3,
+// or were checked by the sensor and found good.
+func (rule) Wants(f *flow.Flow) bool {
+	if f.Kind == flow.X509 {
+		return f.X509.HostCert != flow.False
+	}
+	s := f.SSL
+	return s.Validation != "ok" && (len(s.CertFPs) > 0 || s.Validation != "" || s.Subject != "")
+}
+
+// Handle implements modules.Rule. What there is to report is reported from
+// Fire, in the order of ssl.log, whichever log is ahead.
+func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
+	if f.Kind == flow.X509 {
+		st.learn(cx.Now(), f)
+		return
+	}
+	r.handshake(cx, st, f)
+}
+
+// learn remembers a certificate.
+func (st *State) learn(now int64, f *flow.Flow) {
+	x := f.X509
+	fp := x.Fingerprint
+	if fp == "" {
+		fp = x.ID
+	}
+	if fp == "" {
+		return
+	}
+	k := hash(seed, fp)
+	c, known := st.Certs.Get(k)
+	if !known {
+		c = Cert{At: now, NotBefore: x.NotBefore, NotAfter: x.NotAfter, Self: ownIssuer(x.Subject, x.Issuer)}
+		// It is of use for a day.
+		if c.Self || c.late(f.Time+slack) > 0 || c.early(f.Time) {
+			c.Name = name(x.Subject)
+		}
+	}
+	st.Certs.Put(k, c, maxCerts)
+}
+
+// late returns by how much the certificate is out of date at t, 0 if it is not.
+func (c *Cert) late(t int64) int64 {
+	if c.NotAfter == 0 || t < ancient || t <= c.NotAfter+slack {
+		return 0
+	}
+	return t - c.NotAfter
+}
+
+// early reports whether the certificate is not valid yet at t.
+func (c *Cert) early(t int64) bool { return c.NotBefore != 0 && t >= ancient && t < c.NotBefore-slack }
+
+// good reports whether there is nothing to say about the certificate at t.
+func (c *Cert) good(t int64) bool { return !c.Self && c.late(t) == 0 && !c.early(t) }
+
+func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
+	s := f.SSL
+	if !f.Src.IsValid() || !f.Dst.IsValid() || !r.considered(cx, f) {
+		return
+	}
+	h := Handshake{
+		Own:     Cert{NotBefore: s.NotBefore, NotAfter: s.NotAfter, Self: ownIssuer(s.Subject, s.Issuer)},
+		Verdict: verdict(s.Validation),
+	}
+	dated := s.NotAfter != 0
+	nothing := h.Verdict == None && h.Own.good(f.Time)
+	if len(s.CertFPs) > 0 {
+		h.FP = hash(seed, s.CertFPs[0])
+		if c, ok := st.Certs.Get(h.FP); ok && c.At <= cx.Now() && nothing && c.good(f.Time) {
+			return
+		}
+	}
+	if nothing && (h.FP == 0 || dated && s.Subject != "") {
+		return
+	}
+	// One handshake of a kind is enough for a window. File ids differ from
+	// connection to connection, so they do not tell certificates apart.
+	k := mix(mix(hashAddr(f.Src), hashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
+	if k = hash(k, s.ServerName); h.FP != 0 && len(s.CertFPs[0]) >= 32 {
+		k = mix(k, h.FP)
+	}
+	if _, ok := st.Seen.Get(k); ok {
+		return
+	}
+	if len(st.Pending) >= maxPending {
+		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
+			r.log.Debug("too many handshakes wait for their certificate", "not_judged", st.Dropped)
+		}
+		return
+	}
+	st.Seen.Put(k, true, maxSeen)
+	if st.Pending == nil {
+		st.Pending = make(map[uint64]Handshake)
+	}
+	h.Src, h.Dst, h.Port, h.Proto, h.Time = f.Src, f.Dst, f.DstPort, f.Proto, f.Time
+	h.Datagram = f.Proto == flow.UDP || strings.HasPrefix(s.Version, "DTLS")
+	h.UID, h.SNI, h.Own.Name = strings.Clone(f.UID), strings.Clone(clip(s.ServerName)), name(s.Subject)
+	key := st.Next
+	st.Next++
+	st.Pending[key] = h
+	cx.After(wait, key)
+}
+
+// considered reports whether the client is one whose servers matter. Those who
+// look at our servers from outside learn how ours are certified, and that
+// says nothing about them.
+func (rule) considered(cx *modules.Context, f *flow.Flow) bool {
+	return ours(cx, f.Src) || !ours(cx, f.Dst)
+}
+
+func ours(cx *modules.Context, a netip.Addr) bool {
+	return cx.Network().IsHome(a) || !profile.IsPublic(a)
+}
+
+// verdict reads OpenSSL's word, in the spelling of old and new versions.
+func verdict(s string) Verdict {
+	switch {
+	case s == "":
+	case strings.Contains(s, "in certificate chain"):
+		return Chain
+	case strings.Contains(s, "self signed"), strings.Contains(s, "self-signed"):
+		return Self
+	case strings.Contains(s, "has expired"):
+		return Expired
+	case strings.Contains(s, "not yet valid"):
+		return Early
+	}
+	return None
+}
+
+// Fire implements modules.TimerFirer.
+func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
+	h, ok := st.Pending[key]
+	if !ok {
+		return
+	}
+	delete(st.Pending, key)
+	c := h.Own
+	// A certificate from behind the moment of decision is there only if
+	// x509.log happens to be ahead, so it does not count.
+	if x, ok := st.Certs.Get(h.FP); ok && h.FP != 0 && x.At <= cx.Now() {
+		c.Self = c.Self || x.Self
+		if x.NotAfter != 0 {
+			c.NotBefore, c.NotAfter = x.NotBefore, x.NotAfter
+		}
+		if c.Name == "" {
+			c.Name = x.Name
+		}
+	}
+	r.signer(cx, st, &h, &c)
+	r.dates(cx, st, &h, &c)
+}
+
+// signer reports who signed his own certificate.
+func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
+	self := c.Self || h.Verdict == Self
+	if !self && h.Verdict != Chain {
+		return
+	}
+	what := "a certificate that it signed itself"
+	level, confidence := evidence.Low, 0.5
+	switch {
+	case !self:
+		what, level, confidence = "a certificate whose chain ends in a self-signed root that is not trusted", evidence.Info, 0.3
+	case ours(cx, h.Dst) || h.Datagram:
+		level = evidence.Info
+	case mail(h.Port):
+		confidence = 0.2
+	case h.SNI == "":
+		// Programs that verify their server send its name; one that asks an
+		// address for an unsigned certificate knows what it will get.
+		level, confidence = evidence.Medium, 0.4
+	}
+	if !r.report(cx, st, h, SelfSigned, level, confidence, what+named(c.Name)) || level < evidence.Low {
+		return
+	}
+	// The server is told of too, once in a window for each port.
+	w := cx.WindowAt(h.Time).Start
+	k := mix(mix(hashAddr(h.Dst), uint64(h.Port)), uint64(w)^1)
+	if _, ok := st.Told.Get(k); ok {
+		return
+	}
+	st.Told.Put(k, true, maxTold)
+	cx.Emit(evidence.Evidence{
+		Type: SelfSigned, Profile: h.Dst, Time: h.Time, Level: evidence.Low, Confidence: min(confidence, 0.5),
+		Attacker: evidence.IPEntity(h.Dst, evidence.Dst, h.Port), Victim: evidence.IPEntity(h.Src, evidence.Src, 0),
+		Description: fmt.Sprintf("%s showed %s %s%s.", where(h.Dst, h.Port), h.Src, what, named(c.Name)),
+		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: uids(h.UID), Count: 1, Subject: "server " + strconv.Itoa(int(h.Port)), Step: 1,
+	})
+}
+
+// dates reports a certificate that is not of this day. The dates of the
+// certificate itself decide where they are known: a sensor also calls a chain
+// expired when the time of a root is over that clients no longer use.
+func (r rule) dates(cx *modules.Context, st *State, h *Handshake, c *Cert) {
+	if h.Time < ancient {
+		return
+	}
+	var what string
+	confidence := 0.4
+	late := c.late(h.Time)
+	switch {
+	case late > 0:
+		what = fmt.Sprintf("a certificate that expired %d days before", late/slack)
+		if late <= stale {
+			confidence = 0.2
+		}
+	case c.early(h.Time):
+		what = fmt.Sprintf("a certificate that is valid only %d days later", (c.NotBefore-h.Time)/slack)
+	case c.NotAfter != 0:
+		return
+	case h.Verdict == Expired:
+		what, confidence = "a certificate that has expired, by the sensor's word", 0.2
+	case h.Verdict == Early:
+		what, confidence = "a certificate that is not valid yet, by the sensor's word", 0.2
+	default:
+		return
+	}
+	level := evidence.Low
+	if ours(cx, h.Dst) || h.Datagram || mail(h.Port) {
+		level = evidence.Info
+	}
+	r.report(cx, st, h, Invalid, level, confidence, what+named(c.Name))
+}
+
+// report tells of the server a client met, once in a window. It returns
+// whether it did.
+func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Type, level evidence.Level, confidence float64, what string) bool {
+	w := cx.WindowAt(h.Time).Start
+	k := hash(mix(mix(hashAddr(h.Src), hashAddr(h.Dst)), uint64(h.Port)^uint64(w)), string(t))
+	if _, ok := st.Told.Get(k); ok {
+		return false
+	}
+	host := Host{h.Src, t, level, w}
+	n, _ := st.Hosts.Get(host)
+	if n >= r.max {
+		return false
+	}
+	st.Told.Put(k, true, maxTold)
+	st.Hosts.Put(host, n+1, maxSeen/4)
+	more, asked := "", ""
+	if n+1 == r.max {
+		more = " Further servers of this kind are not reported for this host in this window."
+	}
+	if h.SNI != "" {
+		asked = fmt.Sprintf(" (asked for as %q)", h.SNI)
+	}
+	server := where(h.Dst, h.Port)
+	cx.Emit(evidence.Evidence{
+		Type: t, Profile: h.Src, Time: h.Time, Level: level, Confidence: confidence,
+		Attacker: evidence.IPEntity(h.Src, evidence.Src, 0), Victim: evidence.IPEntity(h.Dst, evidence.Dst, h.Port),
+		Description: fmt.Sprintf("%s connected to %s%s, which showed %s.%s", h.Src, server, asked, what, more),
+		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: uids(h.UID), Count: 1, Subject: server, Step: 1,
+	})
+	return true
+}
+
+// where writes an end, with its port where it is known.
+func where(a netip.Addr, port uint16) string {
+	if port == 0 {
+		return a.String()
+	}
+	return netip.AddrPortFrom(a, port).String()
+}
+
+// mail reports whether mail servers speak TLS at the port. They seldom check
+// each other's certificates, so many are bad.
+func mail(port uint16) bool {
+	switch port {
+	case 25, 110, 143, 465, 587, 993, 995:
+		return true
+	}
+	return false
+}
+
+// ownIssuer reports whether the issuer of a certificate is its subject. Some
+// kits write a different address around the same common name.
+func ownIssuer(subject, issuer string) bool {
+	if subject == "" || issuer == "" {
+		return false
+	}
+	if subject == issuer {
+		return true
+	}
+	cn := attribute(subject, "CN")
+	return cn != "" && cn == attribute(issuer, "CN")
+}
+
+// attribute returns the first value of an attribute in a distinguished name.
+func attribute(dn, key string) string {
+	for len(dn) > 0 {
+		end := 0
+		for end < len(dn) && dn[end] != ',' {
+			if dn[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		end = min(end, len(dn))
+		part := strings.TrimLeft(dn[:end], " ")
+		if len(part) > len(key) && part[len(key)] == '=' && strings.EqualFold(part[:len(key)], key) {
+			return part[len(key)+1:]
+		}
+		dn = dn[min(end+1, len(dn)):]
+	}
+	return ""
+}
+
+// name returns what a certificate calls itself, as a copy.
+func name(subject string) string {
+	if cn := attribute(subject, "CN"); cn != "" {
+		subject = cn
+	}
+	return strings.Clone(clip(subject))
+}
+
+func named(name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(", for %q", name)
+}
+
+func clip(s string) string {
+	if len(s) > maxText {
+		return strings.ToValidUTF8(s[:maxText], "") + "…"
+	}
+	return s
+}
+
+func uids(uid string) []string {
+	if uid == "" {
+		return nil
+	}
+	return []string{uid}
+}
+
+// seed is the offset basis of FNV-1a, which hash continues from any start.
+const seed = uint64(14695981039346656037)
+
+func hash(h uint64, s string) uint64 {
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+// mix joins two hashes.
+func mix(a, b uint64) uint64 {
+	h := (a ^ b*0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
+	return h ^ h>>32
+}
+
+func hashAddr(a netip.Addr) uint64 {
+	b := a.As16()
+	return mix(mix(binary.BigEndian.Uint64(b[:8]), math.MaxUint32), binary.BigEndian.Uint64(b[8:]))
+}

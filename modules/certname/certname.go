@@ -1,0 +1,593 @@
+// Package certname reports servers whose certificate is for another name than
+// the one asked for, or claims to be of a big organisation without anyone
+// vouching for it.
+package certname
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/publicsuffix"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// The evidence this module emits.
+const (
+	IncompatibleCN evidence.Type = "INCOMPATIBLE_CN"
+	Mismatch       evidence.Type = "CN_URL_MISMATCH"
+)
+
+// Config holds the settings.
+type Config struct {
+	// MaxPerWindow bounds the servers of each type and level reported for one host in a window, 1 to 1000.
+	MaxPerWindow int `yaml:"max_per_window"`
+}
+
+// Spec describes the module.
+var Spec = modules.Define(modules.Meta{
+	Name: "certname",
+	Doc:  "certificates for another name, or with a name that is not theirs",
+	// A certificate in x509.log belongs to no host: only the fingerprint in
+	// ssl.log leads to the two ends.
+	Scope: modules.Network,
+	Kinds: flow.Of(flow.SSL, flow.X509),
+	Needs: flow.Of(flow.SSL),
+	Emits: []evidence.Spec{
+		{
+			Type: IncompatibleCN, Level: evidence.Medium, Tactic: evidence.DefenseEvasion, MITRE: []string{"T1036"}, Subject: "organisation, server", Over: "flow",
+			Doc: "a certificate claims to be of a big organisation, and no known authority vouches for it",
+		},
+		{
+			Type: Mismatch, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1001.003"}, Subject: "name, server", Over: "flow",
+			Doc: "a server showed a certificate for another name than the one the client asked for",
+		},
+	},
+}, Config{MaxPerWindow: 10}, New)
+
+const (
+	// wait is how long the certificate of a handshake may take to be logged.
+	wait = 15 * time.Second
+	// maxCerts bounds the certificates remembered; Zeek logs each once a day.
+	maxCerts = 4096
+	// maxNames bounds the names kept of one certificate. One with more is
+	// taken to be for any name: only hosting platforms have such.
+	maxNames = 64
+	// maxPending bounds the handshakes that wait for their certificate: a
+	// server is asked for a name once in a window, so few do.
+	maxPending = 2048
+	// maxSeen bounds the servers remembered as judged, maxTold those as reported.
+	maxSeen = 1 << 14
+	maxTold = 1 << 13
+	// maxText bounds a name out of a certificate, in bytes.
+	maxText = 100
+)
+
+// State is what the module remembers of the network.
+type State struct {
+	Certs   modules.Recent[uint64, Cert] // by hash of the fingerprint or file id
+	Pending map[uint64]Handshake         // by running number
+	Next    uint64                       // running number of the next
+	Seen    modules.Recent[uint64, bool] // client, server, name, certificate and window that were judged
+	Told    modules.Recent[uint64, bool] // what was reported
+	Hosts   modules.Recent[Host, int]    // reports
+	Dropped uint64                       // handshakes not judged because Pending was full
+}
+
+// Cert is what matters of a certificate.
+type Cert struct {
+	At      int64    // stream time of its log when it was first logged, unix ns
+	Domains []uint32 // hashes of the last two and the last three labels of each of its names, each once
+	Many    bool     // it has more names than are kept
+	Partial bool     // only its common name is known, and there may be others
+	Name    string   // its common name
+	Issuer  string   // who signed it
+	Trusted bool     // by a known authority
+	Self    bool     // by itself
+	Brand   int      // the organisation it claims, as index into brands plus 1; 0: none
+}
+
+// Host is a host in a window. Its reports of each level are counted apart, so
+// that many of no weight do not hide one that has some.
+type Host struct {
+	Addr   netip.Addr
+	Type   evidence.Type
+	Level  evidence.Level
+	Window int64 // start
+}
+
+// Handshake is one that waits for its certificate.
+type Handshake struct {
+	Src, Dst netip.Addr
+	Port     uint16
+	Proto    flow.Proto
+	Time     int64
+	UID, SNI string
+	FP       uint64 // hash of the fingerprint or file id; 0: none
+	Own      Cert   // what the record itself says; without a Name: nothing
+	OK       bool   // the sensor checked the chain and found it good
+	Matches  flow.Tri
+}
+
+type rule struct {
+	max int
+	log *slog.Logger
+}
+
+var (
+	_ modules.Rule[State]       = rule{}
+	_ modules.TimerFirer[State] = rule{}
+	_ modules.Chooser           = rule{}
+)
+
+// New checks the config and returns the rule.
+func New(c Config, env modules.Env) (modules.Rule[State], error) {
+	if c.MaxPerWindow < 1 || c.MaxPerWindow > 1000 {
+		return nil, fmt.Errorf("max_per_window: %d is not between 1 and 1000", c.MaxPerWindow)
+	}
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	return rule{max: c.MaxPerWindow, log: env.Log}, nil
+}
+
+// Wants implements modules.Chooser: most handshakes are resumed or of TLS 1.3
+// and show no certificate, or show one that the sensor found good.
+func (rule) Wants(f *flow.Flow) bool {
+	if f.Kind == flow.X509 {
+		return f.X509.HostCert != flow.False
+	}
+	s := f.SSL
+	return (len(s.CertFPs) > 0 || s.Subject != "") && !(s.Validation == "ok" && s.SNIMatchesCert == flow.True)
+}
+
+// Handle implements modules.Rule. What there is to report is reported from
+// Fire, in the order of ssl.log, whichever log is ahead.
+func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
+	if f.Kind == flow.X509 {
+		st.learn(cx.Now(), f)
+		return
+	}
+	r.handshake(cx, st, f)
+}
+
+// learn remembers a certificate.
+func (st *State) learn(now int64, f *flow.Flow) {
+	x := f.X509
+	fp := x.Fingerprint
+	if fp == "" {
+		fp = x.ID
+	}
+	if fp == "" || x.Subject == "" {
+		return
+	}
+	k := hash(seed, fp)
+	c, known := st.Certs.Get(k)
+	if !known {
+		c = judged(x.Subject, x.Issuer)
+		c.At = now
+		for _, n := range x.SANDNS {
+			c.add(n)
+		}
+		// The common name counts only where there are no others (RFC 6125).
+		// Both are taken, since browsers of the time of a capture may have.
+		c.add(attribute(x.Subject, "CN"))
+	}
+	st.Certs.Put(k, c, maxCerts)
+}
+
+// judged returns a certificate without its names.
+func judged(subject, issuer string) Cert {
+	cn, org := attribute(subject, "CN"), attribute(subject, "O")
+	c := Cert{Self: subject == issuer || cn != "" && cn == attribute(issuer, "CN"), Brand: claims(cn, org)}
+	// Where the log does not name the issuer there is nobody to distrust.
+	c.Trusted = !c.Self && (issuer == "" || authority(attribute(issuer, "O"), attribute(issuer, "CN")))
+	c.Name = strings.Clone(clip(cn))
+	if c.Name == "" {
+		c.Name = strings.Clone(clip(subject))
+	}
+	if !c.Trusted {
+		c.Issuer = strings.Clone(clip(issuer))
+	}
+	return c
+}
+
+// add notes the ends of a name, of which one is its registered domain.
+func (c *Cert) add(name string) {
+	name = strings.TrimSuffix(name, ".")
+	dots, end := 0, len(name)
+	for i := end - 1; i >= -1; i-- {
+		if i >= 0 && name[i] != '.' {
+			continue
+		}
+		if dots++; dots == 2 || dots == 3 {
+			c.put(lowerHash(name[i+1 : end]))
+		}
+		if dots == 3 {
+			return
+		}
+	}
+	if dots == 1 && name != "" { // a single label, as of a box on a local network
+		c.put(lowerHash(name))
+	}
+}
+
+func (c *Cert) put(h uint32) {
+	if c.has(h) {
+		return
+	}
+	if len(c.Domains) >= 2*maxNames {
+		c.Many = true
+		return
+	}
+	c.Domains = append(c.Domains, h)
+}
+
+func (c *Cert) has(h uint32) bool {
+	return slices.Contains(c.Domains, h)
+}
+
+// covers reports whether one of the names of the certificate is of the same
+// registered domain as name.
+func (c *Cert) covers(name string) bool {
+	return c.Many || c.has(lowerHash(registered(name)))
+}
+
+func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
+	s := f.SSL
+	if !f.Src.IsValid() || !f.Dst.IsValid() || (!ours(cx, f.Src) && ours(cx, f.Dst)) {
+		return
+	}
+	fp := uint64(0)
+	if len(s.CertFPs) > 0 {
+		fp = hash(seed, s.CertFPs[0])
+		if c, ok := st.Certs.Get(fp); ok && c.At <= cx.Now() {
+			if (c.Brand == 0 || c.Trusted || s.Validation == "ok") && (!asks(s.ServerName) || s.SNIMatchesCert == flow.True || c.covers(s.ServerName)) {
+				return
+			}
+		}
+	}
+	k := mix(mix(hashAddr(f.Src), hashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
+	if k = hash(k, s.ServerName); fp != 0 && len(s.CertFPs[0]) >= 32 { // file ids are of a connection, not of a certificate
+		k = mix(k, fp)
+	}
+	if _, ok := st.Seen.Get(k); ok {
+		return
+	}
+	if len(st.Pending) >= maxPending {
+		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
+			r.log.Debug("too many handshakes wait for their certificate", "not_judged", st.Dropped)
+		}
+		return
+	}
+	st.Seen.Put(k, true, maxSeen)
+	h := Handshake{
+		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, UID: strings.Clone(f.UID),
+		SNI: strings.Clone(clip(strings.TrimSuffix(s.ServerName, "."))), FP: fp, OK: s.Validation == "ok", Matches: s.SNIMatchesCert,
+	}
+	if s.Subject != "" {
+		h.Own = judged(s.Subject, s.Issuer)
+		h.Own.Partial = true
+		h.Own.add(attribute(s.Subject, "CN"))
+	}
+	if st.Pending == nil {
+		st.Pending = make(map[uint64]Handshake)
+	}
+	key := st.Next
+	st.Next++
+	st.Pending[key] = h
+	cx.After(wait, key)
+}
+
+func ours(cx *modules.Context, a netip.Addr) bool {
+	return cx.Network().IsHome(a) || !profile.IsPublic(a)
+}
+
+// asks reports whether a client asked for a name that a certificate can bear:
+// not for an address, and not for a single label.
+func asks(sni string) bool {
+	dot := strings.LastIndexByte(sni, '.')
+	return dot > 0 && !strings.Contains(sni, ":") && (dot+1 == len(sni) || sni[dot+1] > '9')
+}
+
+// Fire implements modules.TimerFirer.
+func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
+	h, ok := st.Pending[key]
+	if !ok {
+		return
+	}
+	delete(st.Pending, key)
+	c := h.Own
+	// A certificate from behind the moment of decision is there only if
+	// x509.log happens to be ahead, so it does not count.
+	if x, ok := st.Certs.Get(h.FP); ok && h.FP != 0 && x.At <= cx.Now() {
+		c = x
+	}
+	if c.Name == "" {
+		return
+	}
+	if h.OK {
+		c.Trusted = true
+	}
+	r.brand(cx, st, &h, &c)
+	r.mismatch(cx, st, &h, &c)
+}
+
+// brand reports a certificate that claims an organisation without anyone's word.
+func (r rule) brand(cx *modules.Context, st *State, h *Handshake, c *Cert) {
+	if c.Brand == 0 || c.Trusted {
+		return
+	}
+	b := brands[c.Brand-1]
+	level, confidence := evidence.Medium, 0.8
+	switch {
+	case ours(cx, h.Dst):
+		level, confidence = evidence.Info, 0.3
+	case !c.Self && h.SNI != "" && brandOf(h.SNI) == c.Brand:
+		// A proxy that looks into TLS signs what is asked for with its own key.
+		level, confidence = evidence.Low, 0.3
+	}
+	by := "signed by itself"
+	if !c.Self {
+		by = fmt.Sprintf("signed by %q, which is no known authority", c.Issuer)
+	}
+	asked := "without asking for a name"
+	if h.SNI != "" {
+		asked = fmt.Sprintf("asking for %q", h.SNI)
+	}
+	r.report(cx, st, h, IncompatibleCN, level, confidence, b.name,
+		fmt.Sprintf("%s connected to %s %s; the certificate there claims to be of %s (%q) and is %s.",
+			h.Src, where(h.Dst, h.Port), asked, b.name, c.Name, by))
+}
+
+// mismatch reports a certificate for another name.
+func (r rule) mismatch(cx *modules.Context, st *State, h *Handshake, c *Cert) {
+	if !asks(h.SNI) || h.Matches == flow.True || c.covers(h.SNI) {
+		return
+	}
+	// What a known authority signed for one name is mostly good for others too.
+	if c.Partial && c.Trusted && h.Matches != flow.False {
+		return
+	}
+	level, confidence := evidence.Low, 0.5
+	spoofed := brandOf(h.SNI)
+	switch {
+	case ours(cx, h.Dst) || mail(h.Port):
+		// Mail servers answer for all their customers with one certificate.
+		level, confidence = evidence.Info, 0.3
+	case c.Partial:
+		confidence = 0.3
+	case spoofed != 0 && spoofed != c.Brand:
+		// Whoever asks for a big organisation and is content with something
+		// else only wants to look as if.
+		if level, confidence = evidence.Medium, 0.4; !c.Trusted {
+			confidence = 0.6
+		}
+	case c.Trusted:
+		confidence = 0.2 // the default of a hosting platform
+	}
+	r.report(cx, st, h, Mismatch, level, confidence, strings.ToLower(h.SNI),
+		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, where(h.Dst, h.Port), h.SNI, c.Name))
+}
+
+// report tells of a server once in a window.
+func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Type, level evidence.Level, confidence float64, what, text string) {
+	w := cx.WindowAt(h.Time).Start
+	k := mix(mix(hashAddr(h.Src), hashAddr(h.Dst)), uint64(h.Port)^uint64(w))
+	k = hash(hash(k, string(t)), what)
+	if _, ok := st.Told.Get(k); ok {
+		return
+	}
+	host := Host{h.Src, t, level, w}
+	n, _ := st.Hosts.Get(host)
+	if n >= r.max {
+		return
+	}
+	st.Told.Put(k, true, maxTold)
+	st.Hosts.Put(host, n+1, maxSeen/4)
+	if n+1 == r.max {
+		text += " Further servers of this kind are not reported for this host in this window."
+	}
+	e := evidence.Evidence{
+		Type: t, Profile: h.Src, Time: h.Time, Level: level, Confidence: confidence,
+		Attacker: evidence.IPEntity(h.Src, evidence.Src, 0), Victim: evidence.IPEntity(h.Dst, evidence.Dst, h.Port),
+		Description: text, Proto: h.Proto.String(), DstPort: h.Port, Count: 1,
+		Subject: what + " " + where(h.Dst, h.Port), Step: 1,
+	}
+	if h.UID != "" {
+		e.UIDs = []string{h.UID}
+	}
+	cx.Emit(e)
+}
+
+// where writes an end, with its port where it is known.
+func where(a netip.Addr, port uint16) string {
+	if port == 0 {
+		return a.String()
+	}
+	return netip.AddrPortFrom(a, port).String()
+}
+
+// registered returns the domain that someone has registered under a public
+// suffix run by a registry: shop.example.co.uk gives example.co.uk. Suffixes
+// that a company lends to its customers (github.io) are domains of the company,
+// because it is the company that has the certificate.
+func registered(name string) string {
+	name = strings.ToLower(strings.TrimSuffix(name, ".")) // the list is in lower case
+	suffix := name
+	for {
+		s, icann := publicsuffix.PublicSuffix(suffix)
+		_, parent, dotted := strings.Cut(s, ".")
+		if suffix = s; icann || !dotted {
+			break
+		}
+		suffix = parent
+	}
+	if len(suffix) >= len(name) {
+		return name
+	}
+	return name[strings.LastIndexByte(name[:len(name)-len(suffix)-1], '.')+1:]
+}
+
+// mail reports whether mail servers speak TLS at the port.
+func mail(port uint16) bool {
+	switch port {
+	case 25, 110, 143, 465, 587, 993, 995:
+		return true
+	}
+	return false
+}
+
+// brand is an organisation that malware likes to be taken for.
+type brand struct {
+	name   string
+	labels []string // of its domains, and the first words of its name
+}
+
+// brands are the organisations whose names are seen in certificates that are
+// not theirs.
+var brands = [...]brand{
+	{"Google", []string{"google", "youtube", "gmail", "googleapis", "gstatic", "googleusercontent"}},
+	{"Microsoft", []string{"microsoft", "microsoftonline", "windowsupdate", "office365", "skype", "bing"}},
+	{"Apple", []string{"apple", "icloud"}},
+	{"Facebook", []string{"facebook", "instagram", "whatsapp"}},
+	{"Twitter", []string{"twitter"}},
+	{"Amazon", []string{"amazon", "amazonaws", "cloudfront"}},
+	{"PayPal", []string{"paypal"}},
+	{"Netflix", []string{"netflix"}},
+	{"LinkedIn", []string{"linkedin"}},
+	{"Dropbox", []string{"dropbox"}},
+	{"Cloudflare", []string{"cloudflare"}},
+	{"Akamai", []string{"akamai"}},
+}
+
+// claims returns the brand, plus 1, that a label of the common name or the
+// first word of the organisation names.
+func claims(cn, org string) int {
+	if end := strings.IndexAny(org, " ,.\\"); end > 0 {
+		org = org[:end]
+	}
+	for rest, more := cn, true; more; {
+		var label string
+		label, rest, more = strings.Cut(rest, ".")
+		if b := labelOf(label); b != 0 {
+			return b
+		}
+	}
+	return labelOf(org)
+}
+
+// brandOf returns the brand, plus 1, whose domain a name is in.
+func brandOf(name string) int {
+	label, _, _ := strings.Cut(registered(name), ".")
+	return labelOf(label)
+}
+
+func labelOf(word string) int {
+	for i := range brands {
+		for _, l := range brands[i].labels {
+			if len(l) == len(word) && strings.EqualFold(l, word) {
+				return i + 1
+			}
+		}
+	}
+	return 0
+}
+
+// authorities are how the names of organisations begin that sign certificates
+// for the public and that browsers trust or did trust, in lower case.
+var authorities = [...]string{
+	"actalis", "addtrust", "affirmtrust", "amazon", "apple inc", "asseco", "atos", "baltimore", "buypass", "camerfirma", "certsign", "certum",
+	"certplus", "china financial", "chunghwa", "cloudflare", "comodo", "cpanel", "cybertrust", "d-trust", "deutsche telekom", "dhimyotis", "digicert",
+	"digital signature trust", "disig", "e-tugra", "emudhra", "entrust", "equifax", "firmaprofesional", "gandi", "geant", "gehirn", "geotrust",
+	"globalsign", "godaddy", "gogetssl", "google inc", "google llc", "google trust", "gts", "harica", "hellenic academic", "hongkong post", "identrust",
+	"internet security research", "internet2", "izenpe", "japan cert", "keynectis", "krajowa izba", "let's encrypt", "microsec", "microsoft corporation",
+	"national institute of informatics", "netlock", "network solutions", "nijimo", "opentrust", "quovadis", "rapidssl", "secom", "sectigo", "securetrust",
+	"soluti", "sonera", "ssl corp", "starfield", "startcom", "swisscom", "swisssign", "symantec", "t-systems", "taiwan-ca", "telia", "terena", "thawte",
+	"the go daddy", "the usertrust", "trust provider", "trustasia", "trustcor", "trustwave", "twca", "unizeto", "usertrust", "valicert", "verisign",
+	"verokey", "viking cloud", "wisekey", "wosign", "xramp", "yandex", "zerossl",
+}
+
+// authority reports whether an issuer is one that public certificates come
+// from. Nobody checks the signature here; a lie that goes so far is not seen.
+func authority(org, cn string) bool {
+	if org == "" {
+		org = cn
+	}
+	for _, a := range authorities {
+		if len(org) >= len(a) && strings.EqualFold(org[:len(a)], a) {
+			return true
+		}
+	}
+	return false
+}
+
+// attribute returns the first value of an attribute in a distinguished name.
+func attribute(dn, key string) string {
+	for len(dn) > 0 {
+		end := 0
+		for end < len(dn) && dn[end] != ',' {
+			if dn[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		end = min(end, len(dn))
+		part := strings.TrimLeft(dn[:end], " ")
+		if len(part) > len(key) && part[len(key)] == '=' && strings.EqualFold(part[:len(key)], key) {
+			return part[len(key)+1:]
+		}
+		dn = dn[min(end+1, len(dn)):]
+	}
+	return ""
+}
+
+func clip(s string) string {
+	if len(s) > maxText {
+		return strings.ToValidUTF8(s[:maxText], "") + "…"
+	}
+	return s
+}
+
+// lowerHash is FNV-1a over the lower-case name.
+func lowerHash(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return h
+}
+
+// seed is the offset basis of FNV-1a, which hash continues from any start.
+const seed = uint64(14695981039346656037)
+
+func hash(h uint64, s string) uint64 {
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+// mix joins two hashes.
+func mix(a, b uint64) uint64 {
+	h := (a ^ b*0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
+	return h ^ h>>32
+}
+
+func hashAddr(a netip.Addr) uint64 {
+	b := a.As16()
+	return mix(mix(binary.BigEndian.Uint64(b[:8]), math.MaxUint32), binary.BigEndian.Uint64(b[8:]))
+}

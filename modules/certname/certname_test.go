@@ -1,0 +1,193 @@
+package certname_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/certname"
+	"github.com/slips-go/slips/modules/modtest"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+func TestCases(t *testing.T) { modtest.Run(t, certname.Spec, "testdata/*.txtar") }
+
+const base = 1_700_000_000 // s
+
+func record(k flow.Kind, sec float64) *flow.Flow {
+	f := new(flow.Flow)
+	f.Reset(k)
+	f.Time = base*1e9 + int64(sec*1e9)
+	return f
+}
+
+func ssl(sec float64, uid, dst, sni, fp string) *flow.Flow {
+	f := record(flow.SSL, sec)
+	f.Src, f.Dst, f.DstPort, f.Proto, f.UID = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr(dst), 443, flow.TCP, uid
+	f.SSL.ServerName, f.SSL.CertFPs = sni, []string{fp}
+	return f
+}
+
+func x509(sec float64, fp, subject, issuer string, names ...string) *flow.Flow {
+	f := record(flow.X509, sec)
+	f.X509.Fingerprint, f.X509.Subject, f.X509.Issuer, f.X509.SANDNS = fp, subject, issuer, names
+	return f
+}
+
+const ca = "CN=R3,O=Let's Encrypt,C=US"
+
+// TestOrderOfLogs holds the module to the same evidence whichever log is ahead.
+func TestOrderOfLogs(t *testing.T) {
+	got := modtest.Skew(t, certname.Spec, certname.Spec.Defaults(),
+		[]*flow.Flow{
+			ssl(0, "S1", "198.51.101.1", "www.example.com", "other"), ssl(1, "S2", "198.51.101.2", "www.example.com", "good"),
+			ssl(2, "S3", "198.51.101.3", "", "fake"), ssl(3, "S4", "198.51.101.4", "www.example.com", "late"),
+			ssl(300, "S5", "198.51.101.1", "www.example.com", "other"), ssl(4000, "S6", "198.51.101.1", "www.example.com", "other"),
+		},
+		[]*flow.Flow{
+			x509(0, "other", "CN=a.example.net", ca, "a.example.net"), x509(1, "good", "CN=x", ca, "x.example.org", "*.example.com"),
+			x509(2.5, "fake", "CN=google.com", "CN=google.com"), x509(100, "late", "CN=d", ca), x509(5000, "x", "CN=x", ca),
+		})
+	for i, l := range got {
+		p := strings.Fields(l)
+		got[i] = fmt.Sprint(p[0], " ", p[3], " ", l[strings.Index(l, "uids="):strings.Index(l, "uids=")+7])
+	}
+	want := []string{"CN_URL_MISMATCH w1 uids=S1", "CN_URL_MISMATCH w2 uids=S6", "INCOMPATIBLE_CN w1 uids=S3"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestNames compares what was asked for with what a certificate says.
+func TestNames(t *testing.T) {
+	for _, c := range []struct {
+		sni, names string
+		fires      bool
+	}{
+		{"example.com", "example.com", false},
+		{"a.b.example.com", "*.example.com", false},
+		{"a.example.com", "b.example.com", false},
+		{"example.com", "example.net", true},
+		{"notexample.com", "example.com", true},
+		{"a.co.uk", "b.co.uk", true},
+		{"x.a.co.uk", "y.z.a.co.uk", false},
+		{"a.kawasaki.jp", "b.kawasaki.jp", true},
+		{"me.github.io", "*.github.io", false},
+		{"d1.cloudfront.net", "*.cloudfront.net", false},
+		{"s3.eu-west-1.amazonaws.com", "*.s3.amazonaws.com", false},
+		{"example.lan", "example.lan", false},
+		{"box.example.lan", "www.example.org,example.lan", false},
+		{"EXAMPLE.co.UK", "www.example.CO.uk", false},
+		{"example.com.", "example.com", false},
+	} {
+		x := x509(0, "fp", "CN=", ca, strings.Split(c.names, ",")...)
+		got := modtest.Skew(t, certname.Spec, certname.Spec.Defaults(), []*flow.Flow{ssl(0, "S1", "198.51.101.1", c.sni, "fp")}, []*flow.Flow{x})
+		if len(got) > 0 != c.fires {
+			t.Errorf("%s for %s: %q", c.names, c.sni, got)
+		}
+	}
+}
+
+// TestStateIsBounded feeds a scanner of 40,000 servers, each with a
+// certificate of its own, some with a thousand names.
+func TestStateIsBounded(t *testing.T) {
+	run, err := certname.Spec.New(certname.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, told := run.NewState().(*certname.State), 0
+	h := &modules.Host{
+		At:   func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
+		Emit: func(evidence.Evidence) { told++ }, After: func(time.Duration, uint64) {},
+	}
+	cx := modules.NewContext(h)
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprintf("www.n%d.example%d.org", i, i))
+	}
+	for i := range 40_000 {
+		x := x509(float64(i), fmt.Sprintf("K%d", i), "CN=a", "CN=a")
+		if i%1000 == 0 {
+			x.X509.SANDNS = many
+		}
+		for _, f := range []*flow.Flow{x, ssl(float64(i), "S", fmt.Sprintf("198.51.%d.%d", i>>8, i&255), "www.example.com", fmt.Sprintf("%c%d", "KU"[i&1], i))} {
+			h.Now = f.Time
+			run.Handle(cx, st, f)
+		}
+		if i%3 == 0 {
+			run.Fire(cx, st, uint64(i/3))
+		}
+	}
+	if st.Certs.Len() > 4096 || len(st.Pending) > 2048 || st.Seen.Len() > 1<<14 || st.Told.Len() > 1<<13 || st.Hosts.Len() > 4096 {
+		t.Errorf("%d certificates, %d pending, %d seen, %d told, %d hosts", st.Certs.Len(), len(st.Pending), st.Seen.Len(), st.Told.Len(), st.Hosts.Len())
+	}
+	names := 0
+	for _, c := range st.Certs.Young {
+		names = max(names, len(c.Domains))
+	}
+	if names > 128 {
+		t.Errorf("%d names kept of one certificate", names)
+	}
+	if st.Dropped == 0 || told == 0 || told > 500 {
+		t.Errorf("%d dropped, %d told", st.Dropped, told)
+	}
+}
+
+// TestKnownServer: the public suffix list allocates the error of a name that
+// is no address; nothing else does.
+func TestKnownServer(t *testing.T) {
+	run, err := certname.Spec.New(certname.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &modules.Host{After: func(time.Duration, uint64) {}}
+	st, cx := run.NewState(), modules.NewContext(h)
+	good, other := ssl(2, "S1", "198.51.101.1", "www.example.com", "good"), ssl(2, "S2", "198.51.101.2", "www.example.com", "other")
+	h.Now = good.Time
+	run.Handle(cx, st, x509(1, "good", "CN=b", ca, "*.example.com"))
+	run.Handle(cx, st, x509(1, "other", "CN=b", ca, "*.example.net"))
+	for _, f := range []*flow.Flow{good, other} {
+		run.Handle(cx, st, f)
+		if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n > 1 {
+			t.Errorf("%v allocations for %s", n, f.UID)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, n := range []int{0, -1, 1001} {
+		if _, err := certname.Spec.New(&certname.Config{MaxPerWindow: n}, modules.Env{}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("max_per_window: %d", n)) {
+			t.Errorf("%d: error %v", n, err)
+		}
+	}
+}
+
+// TestRealTraffic finds the two servers of a capture that show a certificate
+// of another organisation than the one asked for, and nothing of weight in two
+// days of a benign host and beside infected ones.
+func TestRealTraffic(t *testing.T) {
+	for dir, want := range map[string]string{
+		"zeek/test9-mixed/": "netflix.com 22.22.33.22:443, www.netflix.com 123.33.22.11:443", "zeek/isc-2021-10/": "", "zeek/mixed-012/data/": "", "zeek/test10-mixed/": "",
+	} {
+		ext := ""
+		if strings.Contains(dir, "data") {
+			ext = ".labeled"
+		}
+		var got []string
+		for _, e := range modtest.Evidence(t, certname.Spec, modtest.Datasets(t, dir+"ssl.log"+ext, dir+"x509.log"+ext)...) {
+			if e.Level > evidence.Low {
+				got = append(got, e.Subject)
+			}
+		}
+		if got := strings.Join(got, ", "); got != want {
+			t.Errorf("%s: %q, want %q", dir, got, want)
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package ddos_test
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/ddos"
+	"github.com/slips-go/slips/modules/modtest"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+func TestCases(t *testing.T) { modtest.Run(t, ddos.Spec, "testdata/*.txtar") }
+
+func TestConfig(t *testing.T) {
+	for want, change := range map[string]func(*ddos.Config){
+		`min_connections: 9 is`:  func(c *ddos.Config) { c.MinConnections = 9 },
+		`min_requests: 10001 is`: func(c *ddos.Config) { c.MinRequests = 10_001 },
+		`min_packets: 1000 is`:   func(c *ddos.Config) { c.MinPackets = 1000 },
+	} {
+		c := ddos.Spec.Defaults().(*ddos.Config)
+		change(c)
+		_, err := ddos.Spec.New(c, modules.Env{})
+		if err == nil || !strings.Contains(err.Error(), "module ddos: "+want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
+// bench runs the module on one state, without the engine.
+func bench(t *testing.T, emit func(evidence.Evidence)) (handle func(*flow.Flow), st any, h *modules.Host) {
+	t.Helper()
+	run, err := ddos.Spec.New(ddos.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st = run.NewState()
+	h = &modules.Host{
+		Net: &profile.Network{}, Emit: emit, After: func(time.Duration, uint64) {},
+		At: func(at int64) profile.Window { return profile.WindowOf(at, 0, int64(time.Hour)) },
+	}
+	cx := modules.NewContext(h)
+	return func(f *flow.Flow) {
+		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
+		h.Profile = f.Src
+		run.Handle(cx, st, f)
+	}, st, h
+}
+
+// size returns the bytes that a saved state takes.
+func size(t *testing.T, st any) int {
+	t.Helper()
+	var b bytes.Buffer
+	if err := gob.NewEncoder(&b).Encode(st); err != nil {
+		t.Fatal(err)
+	}
+	return b.Len()
+}
+
+func host(n int) netip.Addr {
+	return netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
+}
+
+func conn(sec float64, src, dst netip.Addr, port uint16, state flow.State) *flow.Flow {
+	f := &flow.Flow{
+		Kind: flow.Conn, Time: int64(sec * 1e9), Src: src, Dst: dst, SrcPort: 40000, DstPort: port, HasPorts: true, Proto: flow.TCP,
+		State: state, RawState: "S0", OrigPkts: 1, UID: "C",
+	}
+	if state == flow.Established {
+		f.RawState, f.OrigPkts, f.RespPkts, f.RespBytes = "SF", 5, 5, 500
+	}
+	return f
+}
+
+var bot = netip.MustParseAddr("10.0.0.66")
+
+// TestRate says how many failed connections in which time are a flood.
+func TestRate(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		n      int
+		gap    float64 // s
+		state  flow.State
+		change func(*flow.Flow)
+		want   string // step/confidence
+	}{
+		{"600 in a minute", 600, 0.09, flow.NotEstablished, nil, "1/0.6"},
+		{"599", 599, 0.09, flow.NotEstablished, nil, ""},
+		{"nine in a second, for half an hour", 16_000, 0.112, flow.NotEstablished, nil, ""},
+		{"a hundred in a second", 6000, 0.01, flow.NotEstablished, nil, "1/0.6 2/0.8 3/1 4/1"},
+		{"answered: 2999", 2999, 0.01, flow.Established, nil, ""},
+		{"answered: 3000", 3000, 0.01, flow.Established, nil, "1/0.3"},
+		{"answered, but not short", 6000, 0.005, flow.Established, func(f *flow.Flow) { f.Duration = 6e9 }, ""},
+		{"still open", 6000, 0.005, flow.NotEstablished, func(f *flow.Flow) { f.Open = true }, ""},
+		{"silent UDP to one port", 3000, 0.01, flow.NotEstablished, func(f *flow.Flow) { f.Proto = flow.UDP }, "1/0.6"},
+		{"answered UDP", 9000, 0.005, flow.Established, func(f *flow.Flow) { f.Proto = flow.UDP }, ""},
+		{"silent UDP to port after port", 9000, 0.005, flow.NotEstablished, func(f *flow.Flow) { f.Proto, f.DstPort = flow.UDP, uint16(f.Time/1e6) }, ""},
+		{"answers of a web server", 9000, 0.005, flow.NotEstablished, func(f *flow.Flow) { f.Proto, f.SrcPort, f.DstPort = flow.UDP, 443, 50000 }, ""},
+		{"to a group", 9000, 0.005, flow.NotEstablished, func(f *flow.Flow) { f.Dst = netip.MustParseAddr("239.1.2.3") }, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got []string
+			handle, _, _ := bench(t, func(e evidence.Evidence) { got = append(got, fmt.Sprintf("%d/%.1g", e.Step, e.Confidence)) })
+			run, _ := ddos.Spec.New(ddos.Spec.Defaults(), modules.Env{})
+			for i := range c.n {
+				f := conn(30+float64(i)*c.gap, bot, host(1), 80, c.state)
+				if c.change != nil {
+					c.change(f)
+				}
+				if run.Chooser().Wants(f) {
+					handle(f)
+				}
+			}
+			if s := strings.Join(got, " "); s != c.want {
+				t.Errorf("got %s, want %s", s, c.want)
+			}
+		})
+	}
+}
+
+// TestDisorder writes the flows of a flood in the order of their ends.
+func TestDisorder(t *testing.T) {
+	n := 0
+	handle, _, _ := bench(t, func(evidence.Evidence) { n++ })
+	for i := range 700 {
+		late := 0.0
+		if i%3 == 0 {
+			late = 60
+		}
+		handle(conn(200+float64(i)*0.08-late, bot, host(1), 80, flow.NotEstablished))
+	}
+	for i := range 700 {
+		handle(conn(200-60+float64(i)*0.08, bot, host(1), 80, flow.NotEstablished))
+	}
+	if n == 0 {
+		t.Error("the flood is missed")
+	}
+}
+
+// TestBounds scans 100,000 hosts.
+func TestBounds(t *testing.T) {
+	handle, st, _ := bench(t, func(e evidence.Evidence) { t.Error(e.Description) })
+	for i := range 100_000 {
+		handle(conn(float64(i)/1000, bot, host(i), 80, flow.NotEstablished))
+	}
+	if n := st.(*ddos.State).Targets.Len(); n > 512 {
+		t.Errorf("%d targets kept", n)
+	}
+	if n := size(t, st); n > 1<<18 {
+		t.Errorf("the state takes %d bytes", n)
+	}
+}
+
+func TestDoesNotAllocate(t *testing.T) {
+	handle, _, _ := bench(t, func(evidence.Evidence) {})
+	f := conn(0, bot, host(1), 443, flow.Established)
+	handle(f)
+	if n := testing.AllocsPerRun(100, func() { handle(f) }); n != 0 {
+		t.Errorf("%v allocations for a connection", n)
+	}
+}
+
+// TestRealTraffic holds the module to silence on what is no flood: benign
+// hosts, BitTorrent, port scans.
+func TestRealTraffic(t *testing.T) {
+	for _, name := range []string{
+		"benign/ubuntu-2023-02-25/conn.log.labeled", "benign/win7ad-2023-02-26/conn.log.labeled", "argus/benign-bittorrent-normal-7.binetflow",
+		"zeek/portscan/conn.log", "zeek/isc-2021-10/conn.log", "suricata/eve-scanned-home.json",
+	} {
+		for _, e := range modtest.Evidence(t, ddos.Spec, modtest.Datasets(t, name)...) {
+			t.Errorf("%s: %s", name, e.Description)
+		}
+	}
+}

@@ -1,0 +1,195 @@
+// Package dnsflood reports hosts that ask resolvers far more often than people
+// and programs do. It reads connections alone, for sensors that log no names.
+package dnsflood
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// Flood is the evidence this module emits.
+const Flood evidence.Type = "DNS_FLOOD"
+
+// Config holds the threshold.
+type Config struct {
+	MinQueries int64 `yaml:"min_queries"` // flows to resolvers within ten minutes for the first report
+}
+
+// Spec describes the module.
+var Spec = modules.Define(modules.Meta{
+	Name: "dnsflood",
+	Doc:  "far more DNS queries than a client makes",
+	// Whether a host is itself a resolver shows in the flows of others.
+	Scope: modules.Network,
+	Kinds: flow.Of(flow.Conn),
+	Needs: flow.Of(flow.Conn),
+	Emits: []evidence.Spec{{
+		Type: Flood, Level: evidence.High, Tactic: evidence.CommandAndControl, MITRE: []string{"T1568.002", "T1071.004"},
+		Method: "Threshold", Subject: "host", Over: "10 min", Doc: "a host that serves no DNS sends far more DNS queries than a client does",
+	}},
+}, Config{MinQueries: 1000}, New)
+
+const (
+	// maxClients and maxServers bound the hosts remembered, those used last.
+	maxClients = 8192
+	maxServers = 4096
+	// slots of a minute make the span that queries are counted over.
+	slots  = 10
+	minute = int64(time.Minute)
+	// maxResolvers is how many servers a client may ask. Who asks more walks
+	// the tree of names itself.
+	maxResolvers = 8
+	// maxUIDs bounds the uids kept for one client, the newest ones.
+	maxUIDs = 20
+)
+
+// State is what the module remembers of the network.
+type State struct {
+	Servers modules.Recent[netip.Addr, bool] // answered queries of others
+	Clients modules.Recent[netip.Addr, *Client]
+}
+
+// Client counts the queries of one host.
+type Client struct {
+	Window int64 // start of the window that Total and Step are of, unix ns
+	Total  int64
+	Step   int
+	// Minutes and Counts are the minutes counted last and their queries.
+	Minutes [slots]int64
+	Counts  [slots]int64
+	// Resolvers lists those asked in the window; one more than maxResolvers stands for many.
+	Resolvers []netip.Addr
+	Silent    int64 // of Total, queries without an answer
+	UIDs      []string
+}
+
+type rule struct{ c Config }
+
+var (
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
+)
+
+// New checks the config and returns the rule.
+func New(c Config, _ modules.Env) (modules.Rule[State], error) {
+	if c.MinQueries < 10 || c.MinQueries > math.MaxInt32 {
+		return nil, fmt.Errorf("min_queries: %d is not in 10..%d", c.MinQueries, math.MaxInt32)
+	}
+	return rule{c}, nil
+}
+
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return f.DstPort == 53 && f.HasPorts && (f.Proto == flow.UDP || f.Proto == flow.TCP)
+}
+
+// Handle implements modules.Rule.
+func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
+	if !r.Wants(f) || !profile.IsScannable(f.Src) || !profile.IsScannable(f.Dst) || f.Open {
+		return
+	}
+	answered := f.RespPkts > 0 || f.RespBytes > 0
+	if answered && !profile.IsPublic(f.Dst) {
+		if _, ok := st.Servers.Get(f.Dst); !ok {
+			st.Servers.Put(f.Dst, true, maxServers)
+		}
+	}
+	// Public clients of our own name servers are resolvers.
+	if profile.IsPublic(f.Src) && !cx.Network().IsHome(f.Src) {
+		return
+	}
+	c, ok := st.Clients.Young[f.Src]
+	if !ok {
+		if c, ok = st.Clients.Get(f.Src); !ok {
+			c = new(Client)
+		}
+		st.Clients.Put(f.Src, c, maxClients)
+	}
+	if w := cx.Window().Start; w != c.Window {
+		*c = Client{Window: w, Minutes: c.Minutes, Counts: c.Counts}
+	}
+	c.Total++
+	if !answered {
+		c.Silent++
+	}
+	c.minute(f.Time / minute)
+	c.resolver(f.Dst)
+	if c.Total+maxUIDs > r.c.MinQueries {
+		c.remember(f.UID)
+	}
+	step := modules.Step(c.Total, r.c.MinQueries)
+	if step <= c.Step || c.rate(f.Time/minute) < r.c.MinQueries || len(c.Resolvers) > maxResolvers {
+		return
+	}
+	if _, serves := st.Servers.Get(f.Src); serves {
+		return
+	}
+	c.Step = step
+	cx.Emit(evidence.Evidence{
+		Type: Flood, Level: evidence.High, Confidence: confidence(step),
+		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
+		Description: fmt.Sprintf("dns flood: %s sent %d queries to %d resolvers, %d of them unanswered, and %d within ten minutes",
+			f.Src, c.Total, len(c.Resolvers), c.Silent, c.rate(f.Time/minute)),
+		Proto: f.Proto.String(), DstPort: 53, Count: c.Total, Subject: "queries", Step: step,
+		UIDs: append([]string(nil), c.UIDs...),
+	})
+}
+
+// confidence grows with each doubling: a thousand queries may be a crawler,
+// four thousand an hour are a program that makes names up.
+func confidence(step int) float64 { return [...]float64{0.4, 0.7, 0.9, 1}[min(step, 4)-1] }
+
+// minute counts a query of minute m. A query older than all ten is left out.
+func (c *Client) minute(m int64) {
+	i := int(m % slots)
+	if i < 0 {
+		i += slots
+	}
+	if c.Minutes[i] < m {
+		c.Minutes[i], c.Counts[i] = m, 0
+	}
+	if c.Minutes[i] == m {
+		c.Counts[i]++
+	}
+}
+
+// rate returns the queries of the ten minutes that end with m.
+func (c *Client) rate(m int64) (n int64) {
+	for i, at := range c.Minutes {
+		if at > m-slots && at <= m {
+			n += c.Counts[i]
+		}
+	}
+	return n
+}
+
+func (c *Client) resolver(a netip.Addr) {
+	if len(c.Resolvers) > maxResolvers {
+		return
+	}
+	for _, r := range c.Resolvers {
+		if r == a {
+			return
+		}
+	}
+	c.Resolvers = append(c.Resolvers, a)
+}
+
+func (c *Client) remember(uid string) {
+	if uid == "" {
+		return
+	}
+	if len(c.UIDs) == maxUIDs {
+		copy(c.UIDs, c.UIDs[1:])
+		c.UIDs = c.UIDs[:maxUIDs-1]
+	}
+	c.UIDs = append(c.UIDs, strings.Clone(uid))
+}

@@ -1,0 +1,72 @@
+package dnsflood
+
+import (
+	"bytes"
+	"encoding/gob"
+	"net/netip"
+	"testing"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/modtest"
+	"github.com/slips-go/slips/parsers/flow"
+)
+
+func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
+
+func TestConfig(t *testing.T) {
+	if _, err := Spec.New(&Config{MinQueries: 9}, modules.Env{}); err == nil ||
+		err.Error() != "module dnsflood: min_queries: 9 is not in 10..2147483647" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A network of a million clients stays within bounds.
+func TestBounds(t *testing.T) {
+	run, err := Spec.New(&Config{MinQueries: 1000}, modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := run.NewState()
+	cx := modules.NewContext(&modules.Host{Emit: func(evidence.Evidence) { t.Error("a query each is no flood") }})
+	for i := range 200_000 {
+		f := flow.Flow{
+			Kind: flow.Conn, Proto: flow.UDP, HasPorts: true, SrcPort: 40000, DstPort: 53, RespPkts: 1, UID: "CUM0KZ3MLUfNB0cl11",
+			Src: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Dst: netip.AddrFrom4([4]byte{10, 200, 0, 1}),
+		}
+		run.Handle(cx, st, &f)
+	}
+	var b bytes.Buffer
+	if err := run.Save(gob.NewEncoder(&b), st); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() > 1<<20 {
+		t.Errorf("the state takes %d bytes saved", b.Len())
+	}
+}
+
+// Of all real captures the one with thousands of queries a minute is told.
+func TestRealTraffic(t *testing.T) {
+	for name, want := range map[string]string{
+		"argus/labelled-tabs.binetflow":              "10.0.2.15",
+		"argus/benign-bittorrent-normal-7.binetflow": "",
+		"benign/ubuntu-2023-02-25/conn.log.labeled":  "",
+		"benign/win7ad-2023-02-26/conn.log.labeled":  "",
+		"zeek/isc-2021-10/conn.log":                  "",
+		"zeek/mixed-008/data/conn.log.labeled":       "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := modtest.Datasets(t, name)
+			best := 0.0
+			for _, e := range modtest.Evidence(t, Spec, p...) {
+				if e.Attacker.Value != want {
+					t.Errorf("%s is blamed: %s", e.Attacker.Value, e.Description)
+				}
+				best = max(best, e.Confidence)
+			}
+			if want != "" && best < 0.9 {
+				t.Errorf("told with confidence %v", best)
+			}
+		})
+	}
+}

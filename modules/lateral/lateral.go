@@ -1,0 +1,290 @@
+// Package lateral reports hosts that spread to others of their own network:
+// by Windows' administrative shares, services, tasks and WMI, and by sessions
+// on the ports of administration.
+package lateral
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// The evidence this module emits.
+const (
+	AdminShareWrite evidence.Type = "ADMIN_SHARE_WRITE"
+	RemoteService   evidence.Type = "REMOTE_SERVICE"
+	RemoteExecution evidence.Type = "REMOTE_EXECUTION"
+	Fanout          evidence.Type = "LATERAL_FANOUT"
+)
+
+// Config holds the thresholds.
+type Config struct {
+	// MinHosts is the number of hosts reached for the first time on one port
+	// of administration in a window that is reported first, at least 2.
+	MinHosts int `yaml:"min_hosts"`
+}
+
+// Spec describes the module.
+var Spec = modules.Define(modules.Meta{
+	Name:  "lateral",
+	Doc:   "a host that spreads to others: administrative shares, services, tasks, WMI, WinRM, many sessions on ports of administration",
+	Scope: modules.PerProfile,
+	Kinds: flow.Of(flow.Conn, flow.DCERPC, flow.SMB, flow.HTTP),
+	Emits: []evidence.Spec{
+		{
+			Type: AdminShareWrite, Level: evidence.Medium, Tactic: evidence.LateralMovement, MITRE: []string{"T1021.002", "T1570"},
+			Subject: "victim", Over: "window", Doc: "a program was put on the administrative share of another host",
+		},
+		{
+			Type: RemoteService, Level: evidence.Medium, Tactic: evidence.Execution, MITRE: []string{"T1569.002", "T1543.003"},
+			Subject: "victim, call", Over: "window", Doc: "a service, a task or the registry of another host was changed",
+		},
+		{
+			Type: RemoteExecution, Level: evidence.Medium, Tactic: evidence.Execution, MITRE: []string{"T1047"},
+			Subject: "victim, means", Over: "window", Doc: "a command was run on another host by WMI, WinRM or PsExec",
+		},
+		{
+			Type: Fanout, Level: evidence.Medium, Tactic: evidence.LateralMovement, MITRE: []string{"T1021"},
+			Subject: "port", Over: "window", Method: "Threshold", Doc: "a host opened sessions on the same port of administration of many hosts new to it",
+		},
+	},
+}, Config{MinHosts: 8}, New)
+
+const (
+	// maxKnown bounds the hosts that a host is known to administer, those used
+	// last. With more of them forgotten ones look new, which a large fan-out is
+	// anyway.
+	maxKnown = 4096
+	// maxSubjects bounds what is remembered as reported.
+	maxSubjects = 1024
+	// maxPorts bounds the counts of ports and windows.
+	maxPorts = 64
+	// maxExamples bounds the records named.
+	maxExamples = 20
+	// learning is how long a host is watched before what it reaches can be
+	// called new: a management server shows all it manages in that time.
+	learning = 2 * time.Hour
+)
+
+// State is what the module remembers of one profile.
+type State struct {
+	Known    modules.Recent[Peer, bool]
+	First    int64 // time of the first session on a port of administration, unix ns
+	Counts   modules.Recent[Port, Count]
+	Subjects modules.Recent[Subject, Count]
+	Managers modules.Recent[int64, Count] // hosts whose services were asked for, by window
+}
+
+// Peer is a port of another host.
+type Peer struct {
+	Addr netip.Addr
+	Port uint16
+}
+
+// Port is a port in a window.
+type Port struct {
+	Port   uint16
+	Window int64
+}
+
+// Subject is what is reported once in a window.
+type Subject struct {
+	Type   evidence.Type
+	Addr   netip.Addr
+	What   string
+	Window int64
+}
+
+// Count counts what is behind a report.
+type Count struct {
+	N    int64
+	Step int
+	UIDs []string
+}
+
+type rule struct{ hosts int64 }
+
+var (
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
+)
+
+// New checks the config and returns the rule.
+func New(c Config, _ modules.Env) (modules.Rule[State], error) {
+	if c.MinHosts < 2 || c.MinHosts > maxKnown/2 {
+		return nil, fmt.Errorf("min_hosts: %d is not between 2 and %d", c.MinHosts, maxKnown/2)
+	}
+	return rule{int64(c.MinHosts)}, nil
+}
+
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	switch f.Kind {
+	case flow.Conn:
+		return administers(f)
+	case flow.DCERPC:
+		return callOf(f.DCERPC).what != ""
+	case flow.SMB:
+		return shareOf(f.SMB) != none
+	case flow.HTTP:
+		return winRM(f)
+	default:
+		return false
+	}
+}
+
+// Handle implements modules.Rule. Each kind of record is judged by itself.
+func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
+	if cx.Role() != profile.Client || !f.Dst.IsValid() || f.Dst == f.Src || !inside(cx, f.Src) || !inside(cx, f.Dst) {
+		return
+	}
+	switch f.Kind {
+	case flow.Conn:
+		if administers(f) {
+			r.session(cx, st, f)
+		}
+	case flow.DCERPC:
+		r.call(cx, st, f, callOf(f.DCERPC))
+	case flow.SMB:
+		r.share(cx, st, f)
+	case flow.HTTP:
+		if winRM(f) {
+			emit(cx, st, f, finding{
+				Type: RemoteExecution, Level: evidence.Low, Confidence: 0.4, MITRE: []string{"T1021.006"}, what: "WinRM",
+				text: "sent commands over WinRM (" + strconv.Itoa(int(f.DstPort)) + "/tcp) to",
+			})
+		}
+	default: // not of a kind that is delivered
+	}
+}
+
+// inside reports whether an address is one of the own network.
+func inside(cx *modules.Context, a netip.Addr) bool {
+	return profile.IsScannable(a) && (profile.IsPrivate(a) || cx.Network().IsHome(a))
+}
+
+// administers reports whether a connection is a session on a port of
+// administration: one in which both sides said something.
+func administers(f *flow.Flow) bool {
+	if f.Proto != flow.TCP || f.State != flow.Established || f.RespBytes == 0 && f.RespPkts < 3 || f.OrigBytes == 0 && f.OrigPkts < 3 {
+		return false
+	}
+	switch f.DstPort {
+	case 22, 23, 135, 445, 3389, 5900, 5985, 5986:
+		return true
+	}
+	return false
+}
+
+// session counts the hosts on which a port of administration was new to a host.
+func (r rule) session(cx *modules.Context, st *State, f *flow.Flow) {
+	p := Peer{f.Dst, f.DstPort}
+	_, known := st.Known.Get(p)
+	st.Known.Put(p, true, maxKnown)
+	if st.First == 0 || f.Time < st.First {
+		st.First = f.Time
+	}
+	if known {
+		return
+	}
+	k := Port{f.DstPort, cx.Window().Start}
+	c, _ := st.Counts.Get(k)
+	c.N++
+	c.UIDs = named(c.UIDs, f.UID)
+	step := modules.Step(c.N, r.hosts)
+	report := step > c.Step
+	c.Step = max(c.Step, step)
+	st.Counts.Put(k, c, maxPorts)
+	if !report {
+		return
+	}
+	confidence, usual := 0.4, "; what it usually reaches is not known yet"
+	if f.Time-st.First >= int64(learning) {
+		confidence, usual = 0.7, ", none of which it reached before"
+	}
+	cx.Emit(evidence.Evidence{
+		Type: Fanout, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Level: evidence.Medium, Confidence: confidence,
+		MITRE: []string{technique(f.DstPort)},
+		Description: fmt.Sprintf("%s opened sessions on port %d/tcp of %d hosts of the network%s.",
+			f.Src, f.DstPort, c.N, usual),
+		Proto: "tcp", DstPort: f.DstPort, UIDs: slices.Clone(c.UIDs), Count: c.N, Subject: "port " + strconv.Itoa(int(f.DstPort)), Step: step,
+	})
+}
+
+func technique(port uint16) string {
+	switch port {
+	case 22:
+		return "T1021.004"
+	case 445:
+		return "T1021.002"
+	case 3389:
+		return "T1021.001"
+	case 5900:
+		return "T1021.005"
+	case 5985, 5986:
+		return "T1021.006"
+	case 135:
+		return "T1021.003"
+	}
+	return "T1021"
+}
+
+// winRM reports whether a request is one of Windows' remote management.
+func winRM(f *flow.Flow) bool {
+	return f.HTTP.Method == "POST" && strings.HasPrefix(f.HTTP.URI, "/wsman") && f.HTTP.StatusCode != 401
+}
+
+// finding is what a record says, for emit to fill in the rest.
+type finding struct {
+	Type       evidence.Type
+	Level      evidence.Level
+	Confidence float64
+	MITRE      []string
+	what       string // part of the subject
+	text       string // between the two hosts
+}
+
+// emit reports a finding once for each victim and subject in a window, and
+// again when it has doubled.
+func emit(cx *modules.Context, st *State, f *flow.Flow, d finding) {
+	k := Subject{d.Type, f.Dst, d.what, cx.Window().Start}
+	c, _ := st.Subjects.Get(k)
+	c.N++
+	c.UIDs = named(c.UIDs, f.UID)
+	step := modules.Step(c.N, 1)
+	// Many calls to one host are one deed: only much more is told again.
+	report := c.Step == 0 || step >= c.Step+4
+	if report {
+		c.Step = step
+	}
+	st.Subjects.Put(k, c, maxSubjects)
+	if !report {
+		return
+	}
+	times := ""
+	if c.N > 1 {
+		times = fmt.Sprintf(", %d times", c.N)
+	}
+	cx.Emit(evidence.Evidence{
+		Type: d.Type, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Victim: evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
+		Level: d.Level, Confidence: d.Confidence, MITRE: d.MITRE,
+		Description: fmt.Sprintf("%s %s %s%s%s.", f.Src, d.text, f.Dst, file(f), times),
+		Proto:       "tcp", DstPort: f.DstPort, UIDs: slices.Clone(c.UIDs), Count: c.N,
+		Subject: strings.TrimSpace(f.Dst.String() + " " + d.what), Step: step,
+	})
+}
+
+func named(uids []string, uid string) []string {
+	if uid == "" || len(uids) >= maxExamples || len(uids) > 0 && uids[len(uids)-1] == uid {
+		return uids
+	}
+	return append(slices.Clone(uids), strings.Clone(uid))
+}

@@ -1,0 +1,207 @@
+// Package slowscan reports scans that take their time: too few targets in any
+// window for portscan, and many over a day.
+package slowscan
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/bits"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// The evidence this module emits, of the same types as portscan's.
+const (
+	Vertical   evidence.Type = "VERTICAL_PORT_SCAN"
+	Horizontal evidence.Type = "HORIZONTAL_PORT_SCAN"
+)
+
+// Config holds the thresholds.
+type Config struct {
+	MinTargets int64 `yaml:"min_targets"`  // hosts on one port, or ports of one host, within a day
+	MinWindows int64 `yaml:"min_windows"`  // time windows they have to be spread over
+	MaxPerHour int64 `yaml:"max_per_hour"` // targets in one window from which it is a fast scan, which portscan tells
+}
+
+// Spec describes the module.
+var Spec = modules.Define(modules.Meta{
+	Name:  "slowscan",
+	Doc:   "scans that are spread over several time windows",
+	Scope: modules.PerProfile,
+	Kinds: flow.Of(flow.Conn),
+	Needs: flow.Of(flow.Conn),
+	Emits: []evidence.Spec{
+		{Type: Vertical, Level: evidence.High, Tactic: evidence.Discovery, MITRE: []string{"T1046"}, Method: "Recon", Subject: "slow, victim", Over: "24 h", Doc: "one host was tried on many ports, slowly"},
+		{Type: Horizontal, Level: evidence.High, Tactic: evidence.Discovery, MITRE: []string{"T1046"}, Method: "Recon", Subject: "slow, port/protocol", Over: "24 h", Doc: "one port was tried on many hosts, slowly"},
+	},
+}, Config{MinTargets: 12, MinWindows: 3, MaxPerHour: 6}, New)
+
+const (
+	day = 24 * int64(time.Hour)
+	// maxPairs and maxTallies bound what is remembered of one host, in entries
+	// of 12 and about 200 bytes; what was touched last stays.
+	maxPairs   = 2048
+	maxTallies = 256
+	maxUIDs    = 20
+)
+
+// State is what a host tried over the last day without success.
+type State struct {
+	Pairs modules.RecentTable[uint32]       // fingerprint of host and port: second of the day it was first tried
+	Hosts modules.Recent[netip.Addr, Tally] // by host, its ports
+	Ports modules.Recent[uint32, Tally]     // by protocol and port, its hosts
+}
+
+// Tally counts the targets of one subject.
+type Tally struct {
+	First   int64 // start of the first flow that counts, unix ns
+	Window  int64 // number of the last window
+	Now     int64 // targets new in that window
+	Targets int64
+	Windows int64
+	Fast    bool // it is a fast scan in the window at hand
+	Step    int
+	UIDs    []string
+}
+
+type rule struct{ c Config }
+
+var (
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
+)
+
+// New checks the config and returns the rule.
+func New(c Config, _ modules.Env) (modules.Rule[State], error) {
+	for _, v := range []struct {
+		key string
+		n   int64
+	}{{"min_targets", c.MinTargets}, {"min_windows", c.MinWindows}, {"max_per_hour", c.MaxPerHour}} {
+		if v.n < 2 || v.n > 1000 {
+			return nil, fmt.Errorf("%s: %d is not in 2..1000", v.key, v.n)
+		}
+	}
+	return rule{c}, nil
+}
+
+// Wants implements modules.Chooser.
+func (rule) Wants(f *flow.Flow) bool {
+	return f.State == flow.NotEstablished && f.HasPorts && f.RespBytes == 0 && !f.Open && f.Proto == flow.TCP
+}
+
+// Handle implements modules.Rule.
+func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
+	if !r.Wants(f) || cx.Role() != profile.Client || !profile.IsScannable(f.Dst) || !profile.IsScannable(f.Src) ||
+		f.RawState == "" && f.Sensor == flow.Zeek || f.OrigPkts == 0 && f.RespPkts > 0 || strings.IndexByte(f.History, '^') >= 0 {
+		return
+	}
+	second := uint32(f.Time/int64(time.Second)) + 1
+	p := st.Pairs.Put(fingerprint(f.Dst, f.DstPort), maxPairs)
+	if *p != 0 && int64(second)-int64(*p) < day/int64(time.Second) {
+		return
+	}
+	*p = second
+	if port := uint32(f.Proto)<<16 | uint32(f.DstPort); service(f.DstPort) {
+		t, _ := st.Ports.Get(port)
+		if r.add(cx, &t, f) {
+			r.report(cx, f, &t, Horizontal)
+		}
+		st.Ports.Put(port, t, maxTallies)
+	}
+	t, _ := st.Hosts.Get(f.Dst)
+	if r.add(cx, &t, f) {
+		r.report(cx, f, &t, Vertical)
+	}
+	st.Hosts.Put(f.Dst, t, maxTallies)
+}
+
+// service reports whether a port is one that is only ever tried on purpose.
+// Web, name and mail servers that are gone are met by everybody, and so are
+// peers on ports of their own: those are left to portscan, which knows how
+// many others answered.
+func service(port uint16) bool {
+	switch port {
+	case 25, 53, 80, 110, 123, 143, 443, 465, 587, 993, 995:
+		return false
+	case 1433, 1521, 2323, 2375, 3306, 3389, 5432, 5555, 5900, 5985, 6379, 7547, 9200, 27017, 37215:
+		return true
+	}
+	return port < 1024
+}
+
+// add counts a new target and reports whether it completes a step.
+func (r rule) add(cx *modules.Context, t *Tally, f *flow.Flow) bool {
+	w := cx.Window().N
+	if t.First == 0 || f.Time-t.First > day {
+		*t = Tally{First: max(1, f.Time), Window: w, Windows: 1}
+	}
+	if w != t.Window {
+		t.Window, t.Now, t.Fast = w, 0, false
+		t.Windows++
+	}
+	t.Now++
+	t.Targets++
+	if t.Now >= r.c.MaxPerHour && !t.Fast {
+		// What it was so far is told by portscan; only what it does from the
+		// next window on can be slow.
+		*t = Tally{First: max(1, f.Time), Window: w, Now: t.Now, Fast: true}
+	}
+	if t.Fast {
+		t.Targets = 0
+		return false
+	}
+	t.remember(f.UID)
+	step := modules.Step(t.Targets, r.c.MinTargets)
+	if step <= t.Step || t.Windows < r.c.MinWindows {
+		return false
+	}
+	t.Step = step
+	return true
+}
+
+func (r rule) report(cx *modules.Context, f *flow.Flow, t *Tally, typ evidence.Type) {
+	e := evidence.Evidence{
+		Type: typ, Level: evidence.High, Confidence: confidence(t.Step), Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
+		Proto: f.Proto.String(), Count: t.Targets, Step: t.Step, UIDs: append([]string(nil), t.UIDs...),
+	}
+	hours := float64(f.Time-t.First) / float64(time.Hour)
+	if typ == Vertical {
+		e.Victim = evidence.IPEntity(f.Dst, evidence.Dst, 0)
+		e.Subject = "slow|" + f.Dst.String()
+		e.Description = fmt.Sprintf("slow vertical port scan of %s by %s: %d %s ports in %.1f hours, over %d time windows",
+			f.Dst, f.Src, t.Targets, f.Proto, hours, t.Windows)
+	} else {
+		e.DstPort = f.DstPort
+		e.Subject = fmt.Sprintf("slow|%d/%s", f.DstPort, f.Proto)
+		e.Description = fmt.Sprintf("slow horizontal port scan of port %d/%s by %s: %d hosts in %.1f hours, over %d time windows",
+			f.DstPort, f.Proto, f.Src, t.Targets, hours, t.Windows)
+	}
+	cx.Emit(e)
+}
+
+// confidence is 0.5 at the first step and grows to 1 with two doublings.
+func confidence(step int) float64 { return math.Min(1, 0.25+0.25*float64(step)) }
+
+func (t *Tally) remember(uid string) {
+	if uid == "" {
+		return
+	}
+	// A new slice, because a copy of the old one may be in a map.
+	u := append(make([]string, 0, maxUIDs), t.UIDs[max(0, len(t.UIDs)-maxUIDs+1):]...)
+	t.UIDs = append(u, strings.Clone(uid))
+}
+
+// fingerprint hashes a host and a port. It is the same in every run.
+func fingerprint(a netip.Addr, port uint16) uint32 {
+	b := a.As16()
+	hi, lo := bits.Mul64(binary.BigEndian.Uint64(b[:8])^0xa0761d6478bd642f^uint64(port), binary.BigEndian.Uint64(b[8:])^0xe7037ed1a0b428db)
+	hi, lo = bits.Mul64(hi^lo^0x8ebc6af09c88c6e3, binary.BigEndian.Uint64(b[8:])^0x589965cc75374cc3+uint64(port)<<32)
+	return uint32(hi ^ lo)
+}

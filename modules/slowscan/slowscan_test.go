@@ -1,0 +1,77 @@
+package slowscan
+
+import (
+	"bytes"
+	"encoding/gob"
+	"net/netip"
+	"testing"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/modtest"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
+
+func TestConfig(t *testing.T) {
+	for want, c := range map[string]Config{
+		"module slowscan: min_targets: 1 is not in 2..1000":     {MinTargets: 1, MinWindows: 3, MaxPerHour: 6},
+		"module slowscan: min_windows: 0 is not in 2..1000":     {MinTargets: 12, MaxPerHour: 6},
+		"module slowscan: max_per_hour: 1001 is not in 2..1000": {MinTargets: 12, MinWindows: 3, MaxPerHour: 1001},
+	} {
+		if _, err := Spec.New(&c, modules.Env{}); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// A scanner of 100,000 targets, fast or slow, stays within bounds.
+func TestBounds(t *testing.T) {
+	for name, apart := range map[string]int64{"fast": 1e6, "slow": 900e9} {
+		t.Run(name, func(t *testing.T) {
+			run, err := Spec.New(Spec.Defaults(), modules.Env{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			st, n := run.NewState(), 0
+			h := &modules.Host{Emit: func(evidence.Evidence) { n++ }}
+			cx := modules.NewContext(h)
+			for i := range 100_000 {
+				at := int64(i) * apart
+				h.Window = profile.WindowOf(at, 0, 3600e9)
+				f := flow.Flow{
+					Kind: flow.Conn, Proto: flow.TCP, HasPorts: true, DstPort: 22, State: flow.NotEstablished, RawState: "S0", OrigPkts: 1,
+					UID: "CUM0KZ3MLUfNB0cl11", Src: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Time: at,
+					Dst: netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}),
+				}
+				run.Handle(cx, st, &f)
+			}
+			var b bytes.Buffer
+			if err := run.Save(gob.NewEncoder(&b), st); err != nil {
+				t.Fatal(err)
+			}
+			if b.Len() > 200_000 {
+				t.Errorf("the state takes %d bytes saved", b.Len())
+			}
+			if (n > 0) != (name == "slow") {
+				t.Errorf("%d pieces of evidence", n)
+			}
+		})
+	}
+}
+
+// What ordinary hosts cannot reach in a day is no scan.
+func TestRealTraffic(t *testing.T) {
+	for _, name := range []string{
+		"benign/ubuntu-2023-02-25/conn.log.labeled", "benign/win7ad-2023-02-26/conn.log.labeled",
+		"argus/benign-bittorrent-normal-7.binetflow", "zeek/isc-2021-10/conn.log",
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, e := range modtest.Evidence(t, Spec, modtest.Datasets(t, name)...) {
+				t.Errorf("%s is blamed: %s", e.Attacker.Value, e.Description)
+			}
+		})
+	}
+}

@@ -1,0 +1,78 @@
+package smtplogin_test
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/modtest"
+	"github.com/slips-go/slips/modules/smtplogin"
+	"github.com/slips-go/slips/parsers/flow"
+)
+
+func TestCases(t *testing.T) { modtest.Run(t, smtplogin.Spec, "testdata/*.txtar") }
+
+func TestConfig(t *testing.T) {
+	for want, c := range map[string]smtplogin.Config{
+		"min_logins: 1":  {MinLogins: 1, Within: time.Second},
+		"min_logins: 33": {MinLogins: 33, Within: time.Second},
+		"within: 0s":     {MinLogins: 3},
+		"within: 2h":     {MinLogins: 3, Within: 2 * time.Hour},
+	} {
+		if _, err := smtplogin.Spec.New(&c, modules.Env{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: error %v, want %q", c, err, want)
+		}
+	}
+}
+
+// TestStateIsBounded is refused by many servers.
+func TestStateIsBounded(t *testing.T) {
+	run, err := smtplogin.Spec.New(smtplogin.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := run.NewState()
+	bursts := 0
+	cx := modules.NewContext(&modules.Host{Emit: func(e evidence.Evidence) {
+		if e.Type == smtplogin.Bruteforce {
+			bursts++
+		}
+	}})
+	for i := range 100_000 {
+		f := new(flow.Flow)
+		f.Reset(flow.SMTP)
+		f.Time, f.UID = int64(i)*int64(time.Millisecond), fmt.Sprintf("C%017d", i)
+		f.Src, f.Dst = netip.MustParseAddr("10.0.0.1"), netip.AddrFrom4([4]byte{192, byte(i >> 16), byte(i >> 8), byte(i)})
+		f.SMTP.LastReply = "535 no"
+		run.Handle(cx, st, f)
+	}
+	var b bytes.Buffer
+	if err := run.Save(gob.NewEncoder(&b), st); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() > 1<<20 || bursts != 16 { // 33,333 bursts, told when they double
+		t.Errorf("%d bytes, %d bursts", b.Len(), bursts)
+	}
+}
+
+// TestRealTraffic finds the guesses of a spam bot.
+func TestRealTraffic(t *testing.T) {
+	n := 0
+	for _, e := range modtest.Evidence(t, smtplogin.Spec, modtest.Datasets(t, "zeek/test14-malicious/smtp.log")...) {
+		if e.Type == smtplogin.Bruteforce && e.Attacker.Value == "10.1.11.101" && e.Victim.Value == "80.75.42.226" && e.Level == evidence.High {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d times guessing, want once", n)
+	}
+	for _, e := range modtest.Evidence(t, smtplogin.Spec, modtest.Datasets(t, "zeek/isc-2021-10/smtp.log")...) {
+		t.Errorf("no login is refused there: %s", e.Description)
+	}
+}
