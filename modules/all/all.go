@@ -7,9 +7,11 @@ import (
 	"github.com/slips-go/slips/modules/arpoutside"
 	"github.com/slips-go/slips/modules/arpscan"
 	"github.com/slips-go/slips/modules/arpspoof"
+	"github.com/slips-go/slips/modules/beacon"
 	"github.com/slips-go/slips/modules/bruteforce"
 	"github.com/slips-go/slips/modules/certificate"
 	"github.com/slips-go/slips/modules/certname"
+	"github.com/slips-go/slips/modules/cleartext"
 	"github.com/slips-go/slips/modules/connnodns"
 	"github.com/slips-go/slips/modules/ddos"
 	"github.com/slips-go/slips/modules/dga"
@@ -21,13 +23,18 @@ import (
 	"github.com/slips-go/slips/modules/dnsnoconn"
 	"github.com/slips-go/slips/modules/dnstunnel"
 	"github.com/slips-go/slips/modules/doh"
+	"github.com/slips-go/slips/modules/download"
 	"github.com/slips-go/slips/modules/gre"
+	"github.com/slips-go/slips/modules/httpempty"
+	"github.com/slips-go/slips/modules/httpmethod"
+	"github.com/slips-go/slips/modules/httptraffic"
 	"github.com/slips-go/slips/modules/icmpscan"
 	"github.com/slips-go/slips/modules/ipchange"
 	"github.com/slips-go/slips/modules/lateral"
 	"github.com/slips-go/slips/modules/localnet"
 	"github.com/slips-go/slips/modules/login"
 	"github.com/slips-go/slips/modules/longconn"
+	"github.com/slips-go/slips/modules/mining"
 	"github.com/slips-go/slips/modules/multiport"
 	"github.com/slips-go/slips/modules/notice"
 	"github.com/slips-go/slips/modules/p2p"
@@ -37,6 +44,7 @@ import (
 	"github.com/slips-go/slips/modules/privateip"
 	"github.com/slips-go/slips/modules/raresig"
 	"github.com/slips-go/slips/modules/reconnect"
+	"github.com/slips-go/slips/modules/remoteaccess"
 	"github.com/slips-go/slips/modules/signature"
 	"github.com/slips-go/slips/modules/slowscan"
 	"github.com/slips-go/slips/modules/smtplogin"
@@ -46,17 +54,20 @@ import (
 	"github.com/slips-go/slips/modules/torlike"
 	"github.com/slips-go/slips/modules/unknownport"
 	"github.com/slips-go/slips/modules/upload"
+	"github.com/slips-go/slips/modules/useragent"
 )
 
 // Specs returns the modules in the order they run on each record. A module
 // may rely on what those above it did to the profile, never on those below.
 func Specs() []modules.Spec {
 	return []modules.Spec{
-		portscan.Spec, slowscan.Spec, icmpscan.Spec, arpscan.Spec, dhcpscan.Spec, longconn.Spec, reconnect.Spec,
-		unknownport.Spec, multiport.Spec, portzero.Spec, portproto.Spec, privateip.Spec, localnet.Spec, ipchange.Spec,
-		upload.Spec, ddos.Spec, connnodns.Spec, dnsnoconn.Spec, dnsflood.Spec, dga.Spec, dnstunnel.Spec, dnsentropy.Spec,
-		dnsinvalid.Spec, dnsarpa.Spec, doh.Spec, certificate.Spec, certname.Spec, torlike.Spec, raresig.Spec, spambot.Spec,
-		smtplogin.Spec, bruteforce.Spec, sshlogin.Spec, sshversion.Spec, login.Spec, lateral.Spec, adabuse.Spec,
-		arpoutside.Spec, arpspoof.Spec, gre.Spec, p2p.Spec, notice.Spec, signature.Spec,
+		portscan.Spec, slowscan.Spec, icmpscan.Spec, arpscan.Spec, dhcpscan.Spec, longconn.Spec, beacon.Spec,
+		reconnect.Spec, unknownport.Spec, multiport.Spec, portzero.Spec, portproto.Spec, privateip.Spec, localnet.Spec,
+		ipchange.Spec, upload.Spec, ddos.Spec, connnodns.Spec, dnsnoconn.Spec, dnsflood.Spec, dga.Spec, dnstunnel.Spec,
+		dnsentropy.Spec, dnsinvalid.Spec, dnsarpa.Spec, doh.Spec, certificate.Spec, certname.Spec, torlike.Spec,
+		raresig.Spec, useragent.Spec, httpempty.Spec, httpmethod.Spec, httptraffic.Spec, download.Spec, cleartext.Spec,
+		mining.Spec, remoteaccess.Spec, spambot.Spec, smtplogin.Spec, bruteforce.Spec, sshlogin.Spec, sshversion.Spec,
+		login.Spec, lateral.Spec, adabuse.Spec, arpoutside.Spec, arpspoof.Spec, gre.Spec, p2p.Spec, notice.Spec,
+		signature.Spec,
 	}
 }

@@ -1,0 +1,745 @@
+// Package beacon reports hosts that call one place again and again: at steady
+// intervals, as malware does that asks for orders, or all the time.
+package beacon
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+// The evidence this module emits.
+const (
+	Beacon evidence.Type = "BEACON"
+	Strobe evidence.Type = "STROBE"
+)
+
+// Config holds the thresholds.
+type Config struct {
+	// MinCheckIns is the number of check-ins that are judged first, 6 to 96.
+	MinCheckIns int `yaml:"min_check_ins"`
+	// MinScore is the score from which a series is a beacon, 0.5 to 1.
+	MinScore float64 `yaml:"min_score"`
+	// StrobePerMinute is how many connections a minute, for ten minutes on end, make a strobe, 10 to 100000.
+	StrobePerMinute int `yaml:"strobe_per_minute"`
+}
+
+// Spec describes the module.
+var Spec = modules.Define(modules.Meta{
+	Name: "beacon",
+	Doc:  "calls to one place at steady intervals, or all the time",
+	// How many hosts call a place is half of what tells malware from a service.
+	Scope: modules.Network,
+	Kinds: flow.Of(flow.Conn, flow.SSL, flow.QUIC, flow.HTTP),
+	Needs: flow.Of(flow.Conn),
+	Emits: []evidence.Spec{{
+		Type: Beacon, Level: evidence.High, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071", "T1571"},
+		Method: "Statistical", Subject: "name or address, port, protocol", Over: "96 check-ins",
+		Doc: "a host calls a public address or name at steady intervals, as malware that asks for orders",
+	}, {
+		Type: Strobe, Level: evidence.Medium, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071"},
+		Method: "Threshold", Subject: "address, port, protocol", Over: "window",
+		Doc: "a host makes a new connection to one public address every second, for minutes",
+	}},
+}, Config{MinCheckIns: minEvents, MinScore: 0.7, StrobePerMinute: 60}, New)
+
+const (
+	minEvents = 8
+	// maxEvents is how many check-ins are judged: four for each bin of the histogram.
+	maxEvents = bins * perBin
+	// minTime is the timestamp score from which intervals are steady. Calls at
+	// random, one independent of the other, have 0.52; those that are off by up
+	// to half of the interval 0.87.
+	minTime = 0.7
+	// maxOff is the share of the interval by which half of them are off at most.
+	// That of calls at random is 0.69, that of calls off by up to a half 0.25.
+	// Few calls look steady by chance, so they must be more so.
+	maxOff, fewOff = 0.4, 0.15
+	// minShare is the part of its time for which a beacon keeps up its interval,
+	// at least. The rest is pauses: a machine is on for a third of the day.
+	minShare = 0.1
+	// minPeriod is in seconds, the resolution of times here: in a burst, all
+	// pauses are one second.
+	minPeriod = 2
+	// wait is how long after the newest check-in a series is decided. Until
+	// then the names of its handshakes and requests are logged.
+	wait = int64(time.Minute)
+	// memory is for how many seconds a pair that is silent is remembered.
+	memory = 24 * 3600
+	daily  = 24 * 3600
+	// promote is the number of check-ins from which on a pair is followed in full.
+	promote = 3
+
+	// The bounds of the state, most of which fill three quarters of a power of
+	// two: pairs 2 MB, series 9 MB at most, the others 1 MB each.
+	maxHosts   = 48 << 10
+	maxNames   = 16 << 10
+	maxPending = 4 << 10
+	maxTold    = 16 << 10
+	// maxUIDs is how many records one series names, the latest.
+	maxUIDs = 16
+)
+
+// State is what is remembered of the network. Times are whole seconds of unix
+// time. Keys are hashes: a pair that shares one with another hides it, which
+// happens to one in 100,000.
+type State struct {
+	Pairs   Pairs                 // all that was called of late
+	Series  Followed              // those of Pairs that come back
+	Sources modules.Table[Source] // the hosts that call, for each kind of log
+	Dests   modules.Table[Dest]   // the places called
+	Hosts   [flow.NumKinds]uint32 // number of our hosts among Sources
+	Names   modules.Recent[uint32, Name]
+	Pending map[uint64]Verdict // by running number
+	Next    uint64             // running number of the next
+	Told    modules.Recent[Subject, int]
+	Dropped uint64 // series not decided because Pending was full
+}
+
+// Source is one host as it appears in one kind of log.
+type Source struct {
+	Ports, Before uint64 // set of the unusual ports it called today, and yesterday
+	Day           uint32
+	Ours          bool // it is counted in Hosts
+}
+
+// Dest is a place as it appears in one kind of log.
+type Dest struct {
+	Hosts uint64 // set of our hosts that call it
+	Last  uint32
+}
+
+// Name is what handshakes and requests of a pair say about the other side.
+type Name struct {
+	Name  string // of the earliest that has one
+	Named uint32 // when, plus 1; 0: never
+	Bare  uint32 // when the first without a name was, plus 1; 0: never
+}
+
+// Series is a pair that comes back.
+type Series struct {
+	K        uint32 // of its Pair
+	Src, Dst netip.Addr
+	Name     string // of a series of calls to a name
+	Many     bool   // the name has several addresses
+	Port     uint16
+	Proto    flow.Proto
+	Kind     flow.Kind
+	Began    uint32
+	N        uint32 // check-ins
+	Events   []Event
+	Score    float64  // when it was last judged; -1: not yet
+	Again    uint32   // check-ins before which it is not judged again
+	UIDs     []string // the latest, once it looks like a beacon
+	Window   int64    // start of the window that InWindow counts, unix ns
+	InWindow uint32   // check-ins
+	Conns    int64    // connections in the window
+	Minute   uint32   // the one that PerMin counts
+	PerMin   uint32   // connections
+	Run      uint32   // minutes on end with enough of them, up to Minute
+	Strobe   int      // step reported in the window
+}
+
+// Verdict is a beacon that waits for its name.
+type Verdict struct {
+	Scores
+	Src, Dst netip.Addr
+	Name     string
+	Port     uint16
+	Proto    flow.Proto
+	At       int64  // unix ns, of the newest check-in
+	Calls    uint32 // all check-ins since the series began
+	Step     int
+	Callers  int // our hosts that call the place, and all of them; 0: not known
+	Of       int
+	Old      bool // it has been called for a week
+	Swarm    bool // the source talks to many unusual ports
+	UIDs     []string
+}
+
+// Subject is what is told once.
+type Subject struct {
+	Src    netip.Addr
+	What   string
+	Window int64 // start, unix ns
+}
+
+type rule struct {
+	min    int
+	score  float64
+	strobe uint32
+	log    *slog.Logger
+}
+
+var (
+	_ modules.Rule[State]       = rule{}
+	_ modules.Chooser           = rule{}
+	_ modules.TimerFirer[State] = rule{}
+)
+
+// New checks the config and returns the rule.
+func New(c Config, env modules.Env) (modules.Rule[State], error) {
+	if c.MinCheckIns < 6 || c.MinCheckIns > maxEvents {
+		return nil, fmt.Errorf("min_check_ins: %d is not between 6 and %d", c.MinCheckIns, maxEvents)
+	}
+	if !(c.MinScore >= 0.5 && c.MinScore <= 1) { // not a number is refused too
+		return nil, fmt.Errorf("min_score: %v is not between 0.5 and 1", c.MinScore)
+	}
+	if c.StrobePerMinute < 10 || c.StrobePerMinute > 100_000 {
+		return nil, fmt.Errorf("strobe_per_minute: %d is not between 10 and 100000", c.StrobePerMinute)
+	}
+	if env.Log == nil {
+		env.Log = slog.New(slog.DiscardHandler)
+	}
+	return rule{min: c.MinCheckIns, score: c.MinScore, strobe: uint32(c.StrobePerMinute), log: env.Log}, nil
+}
+
+// Wants implements modules.Chooser. What stays inside the network is not
+// looked at: domain members, printers and storage are polled all day. Neither
+// are name and time servers, nor pieces of connections that began before.
+func (rule) Wants(f *flow.Flow) bool {
+	if f.Open || f.Proto != flow.TCP && f.Proto != flow.UDP && f.Kind == flow.Conn {
+		return false
+	}
+	switch f.DstPort {
+	case 0, 53, 67, 68, 123, 137, 138, 1900, 5353, 5355:
+		return false
+	}
+	if f.Kind == flow.Conn && (f.RawState == "OTH" && f.Sensor == flow.Zeek || f.OrigPkts == 0 && f.OrigBytes == 0 && f.RespPkts > 0) {
+		return false
+	}
+	return f.Src.IsValid() && profile.IsPublic(f.Dst)
+}
+
+// Handle implements modules.Rule.
+func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
+	if !r.Wants(f) {
+		return
+	}
+	e := Event{T: sec(f.Time)}
+	switch f.Kind {
+	case flow.Conn:
+		e.Sent, e.Got = clip(f.OrigIPBytes), clip(max(f.RespIPBytes, f.RespBytes))
+		if e.Sent == 0 {
+			e.Sent = clip(f.OrigBytes)
+		}
+		e.Failed = f.State == flow.NotEstablished && f.RawState != "" && f.RespBytes == 0
+		r.visit(cx, st, f, hashPair(f), "", e)
+	case flow.SSL, flow.QUIC:
+		if name := st.note(f, f.SSL.ServerName); name != "" {
+			r.visit(cx, st, f, hashName(f, name), name, e)
+		}
+	case flow.HTTP:
+		h := f.HTTP
+		if name := st.note(f, h.Host); name != "" {
+			e.Sent = clip(int64(len(h.Method)+len(h.Host)+len(h.URI)+len(h.UserAgent)) + max(h.RequestLen, 0))
+			e.Got = clip(h.ResponseLen)
+			r.visit(cx, st, f, hashName(f, name), name, e)
+		}
+	default: // not asked for
+	}
+}
+
+// note keeps what a handshake or request says about the name of the other
+// side, and returns that name.
+func (st *State) note(f *flow.Flow, host string) string {
+	name, at := trimPort(host), sec(f.Time)+1
+	if bare := name == "" || isAddr(name); bare && relay(f.DstPort) {
+		return ""
+	} else if bare {
+		name = ""
+	}
+	k := hashAddrs(f.Src, f.Dst, f.DstPort, 0) // these logs do not all give the protocol
+	n, _ := st.Names.Get(k)
+	switch {
+	case name == "":
+		if n.Bare == 0 || at < n.Bare {
+			n.Bare = at
+		}
+	case n.Named == 0 || at < n.Named || at == n.Named && name < n.Name:
+		n.Name, n.Named = lower(name), at
+	}
+	st.Names.Put(k, n, maxNames)
+	return name
+}
+
+// visit counts a call of the pair of key k.
+func (r rule) visit(cx *modules.Context, st *State, f *flow.Flow, k uint32, name string, e Event) {
+	p, known := st.Pairs.find(k, e.T)
+	if !known && !usual(f.DstPort) && f.Kind == flow.Conn {
+		src := st.source(f, e.T)
+		src.Ports |= 1 << (hash32(uint64(f.DstPort)+1) >> 26)
+	}
+	if p.N == 0 || e.T > p.Last && e.T-p.Last > memory {
+		*p = Pair{K: p.K, Last: e.T, N: 1, Ports: [2]uint16{f.SrcPort}}
+		return
+	}
+	if f.SrcPort != 0 && (f.SrcPort == p.Ports[0] || f.SrcPort == p.Ports[1]) {
+		return // the same connection, tried again or logged in pieces
+	}
+	p.Ports = [2]uint16{f.SrcPort, p.Ports[0]}
+	first, last, own := p.call(e.T)
+	if p.N < promote {
+		if !own || first == last {
+			return
+		}
+		st.follow(cx, f, k, p, name, [2]uint32{first, last}, e.Failed)
+	}
+	s := &st.Series.All[p.N-promote]
+	if s.K != k { // it had to make room
+		p.N = 1
+		return
+	}
+	r.checkIn(cx, st, s, f, name, e)
+}
+
+// source returns what is known of the source of f.
+func (st *State) source(f *flow.Flow, t uint32) *Source {
+	s := st.Sources.PutLargest(hash32(hashAddr(uint64(f.Kind), f.Src)), maxHosts, func(s *Source) int64 {
+		if s.Ours {
+			return int64(s.Day) + 1<<32 // or it would be counted twice
+		}
+		return int64(s.Day)
+	})
+	if day := t / daily; day > s.Day {
+		s.Ports, s.Before = 0, s.Ports
+		if day > s.Day+1 {
+			s.Before = 0
+		}
+		s.Day = day
+	}
+	return s
+}
+
+// follow begins the series of a pair, with the two check-ins before, and
+// counts it for its source and its destination.
+func (st *State) follow(cx *modules.Context, f *flow.Flow, k uint32, p *Pair, name string, before [2]uint32, failed bool) {
+	place := st.Series.place()
+	s := &st.Series.All[place]
+	*s = Series{
+		K: k, Src: f.Src, Dst: f.Dst, Name: lower(name), Port: f.DstPort, Proto: proto(f), Kind: f.Kind,
+		Began: before[0], N: 2, Score: -1, Events: s.Events[:0],
+	}
+	if profile.IsPrivate(f.Src) || cx.Network().IsHome(f.Src) {
+		src := st.source(f, before[1])
+		if !src.Ours {
+			src.Ours = true
+			st.Hosts[f.Kind]++
+		}
+		d := st.Dests.PutLargest(whereTo(f.Kind, f.Dst, f.DstPort, name), maxHosts, func(d *Dest) int64 { return int64(d.Last) })
+		d.Hosts |= 1 << (hash32(hashAddr(0, f.Src)) >> 26)
+		d.Last = max(d.Last, before[1])
+	}
+	for _, t := range before {
+		s.Events, _ = add(s.Events, Event{T: t, Failed: failed})
+		if s.Window = cx.Window().Start; t >= sec(s.Window) {
+			s.InWindow++
+		}
+	}
+	p.N = promote + uint16(place)
+}
+
+// checkIn adds a call to a series, and judges it when it is time to.
+func (r rule) checkIn(cx *modules.Context, st *State, s *Series, f *flow.Flow, name string, e Event) {
+	if s.Src != f.Src || s.Port != f.DstPort || s.Kind != f.Kind || name == "" && s.Dst != f.Dst || !strings.EqualFold(name, s.Name) {
+		return // another pair of the same hash
+	}
+	s.Many = s.Many || s.Dst != f.Dst
+	if w := cx.Window(); w.Start > s.Window {
+		s.Window, s.InWindow, s.Conns, s.Strobe = w.Start, 0, 0, 0
+	}
+	if f.Kind == flow.Conn {
+		r.strobes(cx, s, f, e.T)
+	}
+	var own bool
+	if s.Events, own = add(s.Events, e); !own {
+		return
+	}
+	s.N++
+	s.InWindow++
+	if s.Score >= r.score && f.UID != "" {
+		if len(s.UIDs) >= maxUIDs {
+			s.UIDs = append(s.UIDs[:0], s.UIDs[1:]...)
+		}
+		s.UIDs = append(s.UIDs, strings.Clone(f.UID))
+	}
+	if n, w := int(s.N), int(s.InWindow); n < r.min || !(n == r.min || n == 2*r.min || w == 1 || w >= r.min && w&(w-1) == 0) ||
+		s.N < s.Again {
+		return
+	}
+	if s.Name != "" && !s.Many {
+		return // the series of the address tells all of it
+	}
+	v := judge(s.Events)
+	s.Score = v.Total
+	off := maxOff
+	if int(s.N) < 2*r.min {
+		off = fewOff
+	}
+	if v.Time < minTime || v.Jitter > off || v.Period < minPeriod || float64(v.Span)*minShare > v.Period*float64(v.N-1) {
+		s.Score = 0
+	}
+	if s.Score < r.score {
+		s.UIDs = nil
+		if int(s.N) > 2*r.min { // little changes before the half of what is judged does
+			s.Again = s.N + min(s.N, maxEvents)/2
+		}
+		return
+	}
+	r.await(cx, st, s, f, v)
+}
+
+// await keeps a beacon until the logs that may name it have come.
+func (r rule) await(cx *modules.Context, st *State, s *Series, f *flow.Flow, v Scores) {
+	if len(st.Pending) >= maxPending {
+		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
+			r.log.Warn("too many beacons at a time", "not_reported", st.Dropped)
+		}
+		return
+	}
+	if s.UIDs == nil && f.UID != "" {
+		s.UIDs = []string{strings.Clone(f.UID)}
+	}
+	x := Verdict{
+		Scores: v, Src: s.Src, Dst: s.Dst, Name: s.Name, Port: s.Port, Proto: s.Proto, At: f.Time, Calls: s.N,
+		Step: 1 + 2*modules.Step(int64(s.InWindow), int64(r.min)), UIDs: slices.Clone(s.UIDs),
+		Old: s.Events[len(s.Events)-1].T-s.Began > 7*daily,
+	}
+	if int(s.N) >= 2*r.min {
+		x.Step++
+	}
+	if src := st.Sources.Get(hash32(hashAddr(uint64(s.Kind), s.Src))); src != nil {
+		x.Swarm = bits.OnesCount64(src.Ports|src.Before) >= swarmPorts
+	}
+	if d := st.Dests.Get(whereTo(s.Kind, s.Dst, s.Port, s.Name)); d != nil {
+		x.Callers, x.Of = distinct(d.Hosts), int(st.Hosts[s.Kind])
+	}
+	if st.Pending == nil {
+		st.Pending = make(map[uint64]Verdict)
+	}
+	st.Pending[st.Next] = x
+	cx.After(time.Duration(max(f.Time-cx.Now(), 0)+wait), st.Next)
+	st.Next++
+}
+
+// Fire implements modules.TimerFirer.
+func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
+	v, ok := st.Pending[key]
+	if !ok {
+		return
+	}
+	delete(st.Pending, key)
+	bare := false
+	if v.Name == "" {
+		// Only what was said by the time of the check-in counts, for the other
+		// log may be ahead of it by any amount.
+		n, _ := st.Names.Get(hashAddrs(v.Src, v.Dst, v.Port, 0))
+		if by := sec(v.At) + 1; n.Named != 0 && n.Named <= by {
+			v.Name = n.Name
+		} else {
+			bare = n.Bare != 0 && n.Bare <= by
+		}
+	}
+	what := v.Name
+	if what == "" {
+		what = v.Dst.String()
+	}
+	what = fmt.Sprintf("%s|%d|%s", what, v.Port, v.Proto)
+	level, confidence, why := weigh(&v, bare, r.min)
+	if level == evidence.Low {
+		if v.Total < plainScore || v.Swarm {
+			return
+		}
+		v.Step = 1 // said once is enough
+	}
+	// Two series may have one name, so a worse one must be of a higher step.
+	step := v.Step<<2 | int(level&3)
+	told := Subject{Src: v.Src, What: what, Window: cx.WindowAt(v.At).Start}
+	if last, _ := st.Told.Get(told); step <= last {
+		return
+	}
+	st.Told.Put(told, step, maxTold)
+	cx.Emit(evidence.Evidence{
+		Type: Beacon, Profile: v.Src, Time: v.At, Level: level, Confidence: confidence,
+		Attacker: evidence.IPEntity(v.Src, evidence.Src, 0), Victim: evidence.IPEntity(v.Dst, evidence.Dst, v.Port),
+		Description: describe(&v, why), Proto: v.Proto.String(), DstPort: v.Port, UIDs: v.UIDs, Count: int64(v.Calls),
+		Subject: what, Step: step,
+	})
+}
+
+const (
+	// swarmPorts is how many unusual ports a host calls in two days that shares
+	// files, and whose peers are therefore all unusual.
+	swarmPorts = 8
+	// nobody is the share of failed check-ins from which nobody is there.
+	nobody = 0.75
+	// The ways in which the popularity of a place counts, as with RITA.
+	minHosts, manyHosts = 4, 50
+	// modifier is what age and popularity change the confidence by, as with
+	// RITA, and perTrait what each point of weight does.
+	modifier, perTrait = 0.15, 0.2
+	// someJitter is that of a beacon that is off by up to half of its interval.
+	someJitter = 0.3
+	// plain and short bound the confidence in a beacon without any trait, so
+	// that however many of them never amount to a tactic, and in one of few check-ins.
+	plain, short = 0.4, 0.6
+	// plainScore is the score that a beacon without any trait must have.
+	plainScore = 0.9
+)
+
+// weigh says how bad a beacon is, by what benign ones do not do.
+func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []string) {
+	weight := 0
+	var why []string
+	trait := func(w int, text string) { weight, why = weight+w, append(why, text) }
+	confidence := severity(v.Total)
+	if bare {
+		trait(2, "without the name of a server")
+	}
+	alone := v.Failed >= nobody && v.Proto == flow.TCP // much of UDP expects no answer
+	switch {
+	case v.Swarm:
+		why = append(why, "the host calls many unusual ports")
+	default:
+		if alone {
+			trait(1, fmt.Sprintf("%.0f %% unanswered", 100*v.Failed))
+		}
+		if !usual(v.Port) {
+			trait(1, "an unusual port")
+		}
+		if v.Small && v.Failed <= 1-nobody {
+			switch {
+			case v.Period <= 10 && v.Jitter <= maxJitter && int(v.Calls) >= 4*minimum:
+				trait(2, "the same few bytes each time, and soon again")
+			case v.Period <= 60 && v.Jitter <= someJitter && int(v.Calls) >= 2*minimum:
+				trait(1, "the same few bytes each time")
+			}
+		}
+	}
+	if v.Of >= minHosts {
+		text := fmt.Sprintf("called by %d of %d hosts", v.Callers, v.Of)
+		switch {
+		case 2*v.Callers >= v.Of:
+			trait(-1, text)
+			confidence -= modifier
+		case v.Of >= manyHosts && 50*v.Callers <= v.Of:
+			confidence += modifier
+			fallthrough
+		default:
+			why = append(why, text)
+		}
+	}
+	if v.Old {
+		confidence -= modifier
+		why = append(why, "called for a week")
+	}
+	confidence += perTrait * float64(weight)
+	level := evidence.High
+	switch {
+	case weight <= 0:
+		level, confidence = evidence.Low, min(confidence, plain)
+	case weight == 1:
+		level = evidence.Medium
+	}
+	if int(v.Calls) < 2*minimum {
+		confidence = min(confidence, short)
+	}
+	return level, math.Round(100*max(0, min(1, confidence))) / 100, why
+}
+
+func describe(v *Verdict, why []string) string {
+	name, size := "", "unknown"
+	if v.Name != "" {
+		name = fmt.Sprintf(" (%q)", v.Name)
+	}
+	if v.Size >= 0 {
+		size = strconv.FormatFloat(v.Size, 'f', 2, 64)
+	}
+	more := ""
+	if len(why) > 0 {
+		more = "; " + strings.Join(why, ", ")
+	}
+	return fmt.Sprintf("%s called %s port %d/%s%s every %s, half of the pauses within %.0f %% of it: %d check-ins, the last %d in %s, "+
+		"score %.2f (times %.2f, sizes %s, histogram %.2f, duration %.2f)%s.",
+		v.Src, v.Dst, v.Port, v.Proto, name, seconds(v.Period), 100*v.Jitter, v.Calls, v.N, seconds(float64(v.Span)),
+		v.Total, v.Time, size, v.Hist, v.Duration, more)
+}
+
+// seconds writes a duration so that it is read at a glance.
+func seconds(s float64) string {
+	return time.Duration(math.Round(s) * float64(time.Second)).String()
+}
+
+const (
+	// sustained is for how many minutes on end a strobe must go on: no page,
+	// however many parts it has, loads for so long.
+	sustained = 10
+	hour      = 60 // minutes
+)
+
+// strobes counts a connection and reports when there are too many of them.
+func (r rule) strobes(cx *modules.Context, s *Series, f *flow.Flow, t uint32) {
+	s.Conns++
+	if m := t / 60; m > s.Minute {
+		if s.PerMin >= r.strobe && m == s.Minute+1 {
+			s.Run++
+		} else {
+			s.Run = 0
+		}
+		s.Minute, s.PerMin = m, 0
+	}
+	s.PerMin++
+	many := int64(r.strobe) * hour
+	if s.Conns < many && (s.Run < sustained || s.Conns < sustained*int64(r.strobe)) {
+		return
+	}
+	step := 1 + modules.Step(s.Conns, many)
+	if step <= s.Strobe {
+		return
+	}
+	s.Strobe = step
+	confidence := 0.5
+	if !usual(f.DstPort) {
+		confidence = 0.8
+	}
+	e := evidence.Evidence{
+		Type: Strobe, Profile: f.Src, Level: evidence.Medium, Confidence: confidence,
+		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Victim: evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
+		Description: fmt.Sprintf("%s made %d connections to %s port %d/%s in this window, %d minutes on end at least %d in each.",
+			f.Src, s.Conns, f.Dst, f.DstPort, f.Proto, s.Run, r.strobe),
+		Proto: f.Proto.String(), DstPort: f.DstPort, Count: s.Conns,
+		Subject: fmt.Sprintf("%s|%d|%s", f.Dst, f.DstPort, f.Proto), Step: step,
+	}
+	if f.UID != "" {
+		e.UIDs = []string{strings.Clone(f.UID)}
+	}
+	cx.Emit(e)
+}
+
+// usual reports whether honest programs call hosts on the Internet on the
+// port: services with a name that are offered to the public.
+func usual(port uint16) bool {
+	switch port {
+	case 21, 22, 25, 43, 80, 110, 119, 143, 194, 389, 443, 465, 554, 563, 587, 636, 853, 873, 989, 990, 993, 995, // IANA
+		500, 1194, 1701, 1723, 4500, 51820, // VPN
+		1863, 1883, 5222, 5223, 5228, 5229, 5230, 5269, 8883, // messages and push
+		3478, 3479, 3480, 3481, 5060, 5061, 5349, 19302, 19305, 19307, 19309, // calls
+		1935, 3128, 8000, 8008, 8080, 8443, 2053, 2083, 2087, 2096, // the web by other doors
+		3389, 5938, 7070, 9418, 11371:
+		return true
+	}
+	return false
+}
+
+// relay reports whether servers talk to each other on the port, and do not
+// name whom they call.
+func relay(port uint16) bool {
+	switch port {
+	case 25, 465, 587, 110, 143, 993, 995, 853, 21, 990, 5269:
+		return true
+	}
+	return false
+}
+
+// trimPort returns a host name without port and final dot.
+func trimPort(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host, ':') == i {
+		host = host[:i]
+	}
+	return strings.TrimSuffix(host, ".")
+}
+
+// isAddr reports whether a host is given by its address. A name ends in a
+// letter.
+func isAddr(host string) bool {
+	if strings.IndexByte(host, ':') >= 0 {
+		return true
+	}
+	for i := range len(host) {
+		if c := host[i]; (c < '0' || c > '9') && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// distinct estimates how many hosts are in a set of 64 bits (linear counting).
+// It is within a quarter up to 100 hosts, and means "as many" above 180.
+func distinct(set uint64) int {
+	free := 64 - bits.OnesCount64(set)
+	return int(math.Round(64 * math.Log(64/max(float64(free), 1))))
+}
+
+// sec returns whole seconds; flow.MaxTime keeps them within 32 bits.
+func sec(ns int64) uint32 { return uint32(min(max(ns/int64(time.Second), 0), 1<<32-2)) }
+
+// lower returns a copy of s in lower case; strings.ToLower returns s itself
+// when it is so already.
+func lower(s string) string { return strings.Clone(strings.ToLower(s)) }
+
+func clip(n int64) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
+
+func mix(h, v uint64) uint64 {
+	h = (h ^ v) * 0x9e3779b97f4a7c15
+	return h ^ h>>29
+}
+
+func hash32(h uint64) uint32 { return uint32(mix(h, 0x2545f4914f6cdd1d) >> 32) }
+
+func hashAddr(h uint64, a netip.Addr) uint64 {
+	b := a.As16()
+	return mix(mix(h, binary.BigEndian.Uint64(b[:8])), binary.BigEndian.Uint64(b[8:]))
+}
+
+func hashAddrs(src, dst netip.Addr, port uint16, proto flow.Proto) uint32 {
+	return hash32(mix(hashAddr(hashAddr(1, src), dst), uint64(port)<<8|uint64(proto)))
+}
+
+// proto returns the transport of a record: not all logs give it.
+func proto(f *flow.Flow) flow.Proto {
+	switch f.Kind {
+	case flow.QUIC:
+		return flow.UDP
+	case flow.SSL, flow.HTTP:
+		return flow.TCP
+	default:
+		return f.Proto
+	}
+}
+
+func hashPair(f *flow.Flow) uint32 { return hashAddrs(f.Src, f.Dst, f.DstPort, f.Proto) }
+
+func hashText(h uint64, s string) uint64 {
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return mix(h, uint64(len(s)))
+}
+
+func hashName(f *flow.Flow, name string) uint32 {
+	return hash32(mix(hashText(hashAddr(2, f.Src), name), uint64(f.DstPort)<<8|uint64(f.Kind)))
+}
+
+// whereTo is the key of a destination.
+func whereTo(k flow.Kind, dst netip.Addr, port uint16, name string) uint32 {
+	if name == "" {
+		return hash32(mix(hashAddr(3, dst), uint64(port)))
+	}
+	return hash32(mix(hashText(4, name), uint64(port)<<8|uint64(k)))
+}

@@ -1,0 +1,482 @@
+package beacon
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"math"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/modtest"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
+
+const start = int64(1_700_000_000)
+
+// play runs records in the order of their times, windows an hour long, and
+// the timers between them.
+type play struct {
+	run    modules.Runner
+	st     any
+	h      modules.Host
+	cx     *modules.Context
+	got    []evidence.Evidence
+	timers []timer
+}
+
+type timer struct {
+	at  int64
+	key uint64
+}
+
+func newPlay(t testing.TB) *play {
+	t.Helper()
+	run, err := Spec.New(Spec.Defaults(), modules.Env{Width: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &play{run: run, st: run.NewState()}
+	p.h.Net = &profile.Network{}
+	p.h.Emit = func(e evidence.Evidence) { p.got = append(p.got, e) }
+	p.h.At = func(t int64) profile.Window { return profile.WindowOf(t, start*1e9, int64(time.Hour)) }
+	p.h.After = func(d time.Duration, k uint64) { p.timers = append(p.timers, timer{p.h.Now + int64(d), k}) }
+	p.cx = modules.NewContext(&p.h)
+	return p
+}
+
+func (p *play) until(now int64) {
+	for len(p.timers) > 0 && p.timers[0].at <= now {
+		x := p.timers[0]
+		p.timers = p.timers[1:]
+		p.h.Now, p.h.Record = x.at, x.at
+		p.run.Fire(p.cx, p.st, x.key)
+	}
+}
+
+func (p *play) handle(f *flow.Flow) {
+	p.until(f.Time)
+	p.h.Now, p.h.Record, p.h.Profile, p.h.Window = max(p.h.Now, f.Time), f.Time, f.Src, p.h.At(f.Time)
+	p.run.Handle(p.cx, p.st, f)
+}
+
+func (p *play) all(flows []*flow.Flow) []evidence.Evidence {
+	slices.SortStableFunc(flows, func(a, b *flow.Flow) int { return int(a.Time/1e6) - int(b.Time/1e6) })
+	for _, f := range flows {
+		p.handle(f)
+	}
+	p.until(math.MaxInt64)
+	return p.got
+}
+
+var (
+	host  = netip.MustParseAddr("10.0.0.5")
+	there = netip.MustParseAddr("20.1.2.3")
+)
+
+// conn is an answered connection s seconds from the start, with a source port
+// that was not used lately.
+func conn(s float64, dst netip.Addr, port uint16, sent int64) *flow.Flow {
+	return &flow.Flow{
+		Kind: flow.Conn, Src: host, Dst: dst, DstPort: port, SrcPort: 1024 + uint16(int64(s*10)%60_000), HasPorts: true, Proto: flow.TCP,
+		Time: start*1e9 + int64(s*1e9), State: flow.Established, RawState: "SF", UID: fmt.Sprintf("C%.1f", s),
+		OrigBytes: sent, OrigIPBytes: sent + 300, OrigPkts: 6, RespBytes: 900, RespIPBytes: 1200, RespPkts: 5,
+	}
+}
+
+func tls(s float64, dst netip.Addr, port uint16, name string) *flow.Flow {
+	f := new(flow.Flow)
+	f.Reset(flow.SSL)
+	f.Src, f.Dst, f.DstPort, f.SrcPort, f.Time = host, dst, port, 1024+uint16(int64(s*10)%60_000), start*1e9+int64(s*1e9)
+	f.SSL.ServerName, f.UID = name, fmt.Sprintf("C%.1f", s)
+	return f
+}
+
+// score is what the evidence of the worst window comes to, by the rules for
+// alerts: 15 x level x confidence, each further piece counting half as much.
+func score(all []evidence.Evidence) float64 {
+	by := map[int64][]float64{}
+	for _, e := range all {
+		w := e.Time / int64(time.Hour)
+		by[w] = append(by[w], 15*e.Level.Value()*e.Confidence)
+	}
+	worst := 0.0
+	for _, l := range by {
+		slices.Sort(l)
+		sum, part := 0.0, 1.0
+		for _, v := range slices.Backward(l) {
+			sum, part = sum+part*v, part/2
+		}
+		worst = max(worst, sum)
+	}
+	return worst
+}
+
+// every makes n calls at an interval of s seconds, off by up to jitter of it.
+func every(seed random, n int, s, jitter float64, call func(at float64) []*flow.Flow) []*flow.Flow {
+	var all []*flow.Flow
+	at := 30.0
+	for range n {
+		all = append(all, call(at)...)
+		at += s * (1 + seed.between(-jitter, jitter))
+	}
+	return all
+}
+
+func odd(at float64) []*flow.Flow { return []*flow.Flow{conn(at, there, 4444, 200)} }
+
+func bare(at float64) []*flow.Flow {
+	return []*flow.Flow{conn(at, there, 443, 700), tls(at+0.1, there, 443, "")}
+}
+
+func named(name string) func(float64) []*flow.Flow {
+	return func(at float64) []*flow.Flow {
+		return []*flow.Flow{conn(at, there, 443, 700), tls(at+0.1, there, 443, name)}
+	}
+}
+
+func dead(at float64) []*flow.Flow {
+	f := conn(at, there, 1177, 0)
+	f.State, f.RawState, f.RespBytes, f.RespPkts, f.RespIPBytes = flow.NotEstablished, "S0", 0, 0, 0
+	return []*flow.Flow{f}
+}
+
+// TestBeacons shows what is found, how surely, and its period.
+func TestBeacons(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		flows  []*flow.Flow
+		period float64
+		level  evidence.Level
+		least  float64 // score of the worst window
+	}{
+		{"every minute, bare", every(1, 60, 60, 0, bare), 60, evidence.High, 12},
+		{"every minute, dead", every(1, 60, 60, 0, dead), 60, evidence.High, 12},
+		{"every 2 s, named", every(1, 300, 2, 0, named("a.example.net")), 2, evidence.High, 12},
+		{"every 10 min, off by 10 %, bare", every(2, 36, 600, 0.1, bare), 600, evidence.High, 10.5},
+		{"every 10 min, off by 30 %, bare", every(3, 72, 600, 0.3, bare), 600, evidence.High, 10},
+		{"every 10 min, off by 50 %, bare", every(4, 144, 600, 0.5, bare), 600, evidence.High, 9},
+		{"every 10 min, off by 50 %, dead", every(5, 144, 600, 0.5, dead), 600, evidence.High, 9},
+		{"every 10 min, off by 50 %, unusual port", every(6, 144, 600, 0.5, odd), 600, evidence.Medium, 5},
+		{"every hour of a day, bare", every(7, 24, 3600, 0.02, bare), 3600, evidence.High, 11.5},
+		{"every minute, named", every(8, 60, 60, 0.05, named("a.example.net")), 60, evidence.Medium, 6},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			all := newPlay(t).all(c.flows)
+			if len(all) == 0 {
+				t.Fatal("nothing found")
+			}
+			last, worst := all[len(all)-1], evidence.Info
+			for _, e := range all {
+				worst = max(worst, e.Level)
+			}
+			if s := score(all); worst != c.level || s < c.least {
+				t.Errorf("level %s, score %.2f, want %s and %v: %s", worst, s, c.level, c.least, last.Description)
+			}
+			_, rest, _ := strings.Cut(last.Description, " every ")
+			every, _, _ := strings.Cut(rest, ",")
+			p, err := time.ParseDuration(every)
+			if err != nil || math.Abs(p.Seconds()-c.period) > 0.2*c.period {
+				t.Errorf("period %v (%v), want %v s", p, err, c.period)
+			}
+		})
+	}
+}
+
+// TestBenign shows that what honest programs do comes to nothing or to
+// little: less than the 3 points from which a tactic counts.
+func TestBenign(t *testing.T) {
+	seed := random(11)
+	burst := func(port uint16, name string, alpha float64) []*flow.Flow { // human: bursts, pauses of all lengths
+		var all []*flow.Flow
+		for at := 1.0; at < 8*3600; at += 20 * math.Pow(1-seed.float(), -1/alpha) {
+			for range 1 + int(seed.between(0, 8)) {
+				x := at + seed.between(0, 5)
+				all = append(all, conn(x, there, port, int64(seed.between(300, 9000))))
+				if name != "" {
+					all = append(all, tls(x+.1, there, port, name))
+				}
+			}
+		}
+		return all
+	}
+	chance := func(n int, mean float64, call func(float64) []*flow.Flow) []*flow.Flow {
+		var all []*flow.Flow
+		for at := 1.0; len(all) < n; at -= mean * math.Log(1-seed.float()) {
+			all = append(all, call(at)...)
+		}
+		return all
+	}
+	same := func(port uint16, proto flow.Proto) func(float64) []*flow.Flow {
+		return func(at float64) []*flow.Flow {
+			f := conn(at, there, port, 48)
+			f.Proto = proto
+			return []*flow.Flow{f}
+		}
+	}
+	keepAlive := func(at float64) []*flow.Flow {
+		f := conn(at, there, 5228, 30)
+		f.SrcPort = 51234
+		return []*flow.Flow{f}
+	}
+	longPoll := func(at float64) []*flow.Flow { // requests over one connection
+		f := new(flow.Flow)
+		f.Reset(flow.HTTP)
+		f.Src, f.Dst, f.SrcPort, f.DstPort, f.Time = host, there, 51000, 80, start*1e9+int64(at*1e9)
+		f.HTTP.Host, f.HTTP.URI, f.HTTP.Method = "chat.example.com", "/poll", "GET"
+		return []*flow.Flow{f}
+	}
+	stream := func(at float64) []*flow.Flow { // pieces of music, each a connection
+		f := conn(at, there, 443, 900)
+		f.RespBytes, f.RespIPBytes = 400_000, 420_000
+		return []*flow.Flow{f, tls(at+.1, there, 443, "audio.example.com")}
+	}
+	portal := func(at float64) []*flow.Flow { // five hosts ask whether they are online
+		var all []*flow.Flow
+		for h := range byte(5) {
+			f := conn(at+float64(h)*7, there, 80, 90)
+			f.Src = netip.AddrFrom4([4]byte{10, 0, 0, h + 1})
+			all = append(all, f)
+		}
+		return all
+	}
+	for _, c := range []struct {
+		name  string
+		flows []*flow.Flow
+		most  float64
+	}{
+		{"browsing", burst(443, "www.example.com", 0.9), 0},
+		{"browsing at an unusual port", burst(8899, "", 1.1), 0},
+		{"calls at random, of one size", chance(300, 120, odd), 0},
+		{"calls at random, bare", chance(600, 90, bare), 0},
+		{"time", every(1, 300, 64, 0, same(123, flow.UDP)), 0},
+		{"names", every(1, 300, 10, 0, same(53, flow.UDP)), 0},
+		{"mail every 5 minutes", every(2, 96, 300, 0.01, same(993, flow.TCP)), 2.99},
+		{"updates every 15 minutes", every(3, 96, 900, 0.001, named("update.example.com")), 2.99},
+		{"is there a network, every 5 minutes", every(4, 96, 300, 0, portal), 2.99},
+		{"push, kept alive", every(5, 96, 300, 0, keepAlive), 0},
+		{"a page that polls over one connection", every(6, 500, 25, 0.02, longPoll), 0},
+		{"music", every(7, 300, 10, 0.02, stream), 2.99},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			all := newPlay(t).all(c.flows)
+			if s := score(all); s > c.most {
+				t.Errorf("score %.2f, at most %v wanted: %s", s, c.most, all[len(all)-1].Description)
+			}
+		})
+	}
+}
+
+func TestStrobe(t *testing.T) {
+	strobes := func(n int, gap float64) (all []evidence.Evidence) {
+		var flows []*flow.Flow
+		for i := range n {
+			flows = append(flows, conn(float64(i)*gap, there, 443, 300))
+		}
+		for _, e := range newPlay(t).all(flows) {
+			if e.Type == Strobe {
+				all = append(all, e)
+			}
+		}
+		return all
+	}
+	if all := strobes(620, 1.1); len(all) != 0 {
+		t.Errorf("54 a minute: %s", all[0].Description)
+	}
+	if all := strobes(590, 0.9); len(all) != 0 {
+		t.Errorf("nine minutes: %s", all[0].Description)
+	}
+	if all := strobes(900, 0.9); len(all) != 1 || all[0].Level != evidence.Medium || all[0].Confidence != 0.5 {
+		t.Errorf("13 minutes: %v", all)
+	}
+	if all := strobes(5000, 0.2); len(all) != 2 || all[1].Count != 3600 {
+		t.Errorf("five a second for a quarter of an hour: %v", all)
+	}
+}
+
+// TestBounds feeds a scan, a crowd and many beacons, and looks at the size.
+func TestBounds(t *testing.T) {
+	p := newPlay(t)
+	for i := range 300_000 {
+		a := netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)})
+		p.handle(conn(float64(i)/1000, a, 443, 100))
+	}
+	n := 0
+	for round := range 20 {
+		for i := range 10_000 {
+			f := conn(400+float64(round)*60, there, uint16(2000+i%20_000), 100)
+			f.Src = netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+			f.SrcPort = uint16(1024 + round)
+			p.handle(f)
+			n++
+		}
+	}
+	st := p.st.(*State)
+	if len(st.Pairs.Slots) > 1<<17 || len(st.Series.All) > 6<<10 || st.Sources.Len() > 48<<10 || st.Dests.Len() > 48<<10 || len(st.Pending) > 4<<10 {
+		t.Errorf("%d pairs, %d series, %d sources, %d places, %d pending", len(st.Pairs.Slots), len(st.Series.All), st.Sources.Len(), st.Dests.Len(),
+			len(st.Pending))
+	}
+	for _, s := range st.Series.All {
+		if len(s.Events) > 120 || len(s.UIDs) > 16 {
+			t.Fatalf("%d events, %d uids", len(s.Events), len(s.UIDs))
+		}
+	}
+	var b bytes.Buffer
+	if err := p.run.Save(gob.NewEncoder(&b), p.st); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() > 16<<20 {
+		t.Errorf("the state is %d bytes", b.Len())
+	}
+	// A beacon is found even while a scan goes on.
+	p = newPlay(t)
+	var flows []*flow.Flow
+	for i := range 100_000 {
+		a := netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)})
+		flows = append(flows, conn(float64(i)/50, a, 443, 100))
+	}
+	if all := p.all(append(flows, every(1, 30, 60, 0, dead)...)); score(all) < 12 {
+		t.Errorf("beside a scan: score %.1f of %d", score(all), len(all))
+	}
+}
+
+// TestSkew runs the logs out of step.
+func TestSkew(t *testing.T) {
+	var conns, handshakes []*flow.Flow
+	for i := range 40 {
+		at := float64(i) * 60
+		conns = append(conns, conn(at, there, 443, 500), conn(at+20, netip.MustParseAddr("20.1.2.4"), 443, 500))
+		handshakes = append(handshakes, tls(at+.1, there, 443, map[bool]string{true: "late.example.com"}[i > 20]),
+			tls(at+20.1, netip.MustParseAddr("20.1.2.4"), 443, ""))
+	}
+	got := modtest.Skew(t, Spec, Spec.Defaults(), conns, handshakes)
+	text := strings.Join(got, "\n")
+	if !strings.Contains(text, "20.1.2.4|443") || !strings.Contains(text, "late.example.com") || !strings.Contains(text, "20.1.2.3|443") {
+		t.Errorf("got\n%s", text)
+	}
+}
+
+// TestDistinct: the README's figures for the number of callers.
+func TestDistinct(t *testing.T) {
+	r := random(3)
+	for _, n := range []int{0, 1, 2, 5, 20, 60, 100} {
+		var sum, off float64
+		for range 200 {
+			set := uint64(0)
+			for range n {
+				set |= 1 << (r.next() & 63)
+			}
+			d := float64(distinct(set))
+			sum, off = sum+d/200, off+math.Abs(d-float64(n))/200
+		}
+		if math.Abs(sum-float64(n)) > 0.05*float64(n) || off > 0.25*float64(n) {
+			t.Errorf("%d hosts: %.1f in the mean, off by %.1f", n, sum, off)
+		}
+	}
+}
+
+// BenchmarkHandle is the path of a record of 10,000 hosts: of pairs that are
+// followed, that come back more than can be followed, and that are new.
+func BenchmarkHandle(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		pairs uint64
+	}{{"5000-pairs", 5000}, {"50000-pairs", 50_000}, {"new", 1 << 31}} {
+		b.Run(c.name, func(b *testing.B) {
+			p := newPlay(b)
+			f := conn(0, there, 443, 500)
+			r := random(1)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				x := r.next() % c.pairs
+				f.Src = netip.AddrFrom4([4]byte{10, 0, byte(x % 10_000 >> 8), byte(x % 10_000)})
+				f.Dst = netip.AddrFrom4([4]byte{20, byte(x >> 16), byte(x >> 8), byte(x)})
+				f.Time, f.SrcPort = start*1e9+int64(i)*1e7, uint16(i)
+				p.h.Now, p.h.Record, p.h.Profile, p.h.Window = f.Time, f.Time, f.Src, p.h.At(f.Time)
+				p.run.Handle(p.cx, p.st, f)
+			}
+		})
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for want, c := range map[string]Config{
+		"min_check_ins: 5 is":       {MinCheckIns: 5, MinScore: 0.7, StrobePerMinute: 60},
+		"min_check_ins: 97 is":      {MinCheckIns: 97, MinScore: 0.7, StrobePerMinute: 60},
+		"min_score: 0.49 is":        {MinCheckIns: 8, MinScore: 0.49, StrobePerMinute: 60},
+		"min_score: NaN is":         {MinCheckIns: 8, MinScore: math.NaN(), StrobePerMinute: 60},
+		"strobe_per_minute: 9 is":   {MinCheckIns: 8, MinScore: 0.7, StrobePerMinute: 9},
+		"strobe_per_minute: 100001": {MinCheckIns: 8, MinScore: 0.7, StrobePerMinute: 100_001},
+	} {
+		if _, err := Spec.New(&c, modules.Env{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: error %v, want %s", c, err, want)
+		}
+	}
+}
+
+func TestREADME(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := bytes.Cut(text, []byte("```yaml\n"))
+	block, _, _ := bytes.Cut(rest, []byte("```"))
+	var c Config
+	d := yaml.NewDecoder(bytes.NewReader(block))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil || c != *Spec.Defaults().(*Config) {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestRealTraffic: each of four sorts of command channel is a beacon of high
+// level, and no benign host has more than a little.
+func TestRealTraffic(t *testing.T) {
+	for _, c := range []struct {
+		dir, logs string
+		bad       map[string]float64 // host: score of its worst window, at least
+		others    float64            // at most
+	}{
+		{"zeek/njrat", "conn.log", map[string]float64{"192.168.1.115": 12}, 0},
+		{"zeek/isc-2021-10", "conn.log ssl.log http.log", map[string]float64{"10.10.22.157": 12, "10.10.22.158": 11}, 12},
+		{"pcap/zeek-logs/test-cc-capture-1", "conn.log ssl.log", map[string]float64{"147.32.80.37": 12}, 0},
+		{"benign/ubuntu-2023-02-25", "conn.log.labeled", nil, 2.99},
+		{"benign/win7ad-2023-02-26", "conn.log.labeled", nil, 0},
+		{"zeek/mixed-008/data", "conn.log.labeled ssl.log.labeled http.log.labeled", nil, 2.99},
+		{"zeek/mixed-012/data", "conn.log.labeled ssl.log.labeled http.log.labeled", nil, 2.99},
+		{"argus", "benign-bittorrent-normal-7.binetflow", nil, 0},
+	} {
+		t.Run(c.dir, func(t *testing.T) {
+			var names []string
+			for n := range strings.FieldsSeq(c.logs) {
+				names = append(names, c.dir+"/"+n)
+			}
+			by := map[string][]evidence.Evidence{}
+			for _, e := range modtest.Evidence(t, Spec, modtest.Datasets(t, names...)...) {
+				by[e.Profile.String()] = append(by[e.Profile.String()], e)
+			}
+			for h, least := range c.bad {
+				if s := score(by[h]); s < least {
+					t.Errorf("%s: score %.1f, at least %v wanted", h, s, least)
+				}
+				delete(by, h)
+			}
+			for h, all := range by {
+				if s := score(all); s > c.others || h == "10.10.22.22" {
+					t.Errorf("%s: score %.1f: %s", h, s, all[len(all)-1].Description)
+				}
+			}
+		})
+	}
+}

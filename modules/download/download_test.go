@@ -1,0 +1,182 @@
+package download_test
+
+import (
+	"bytes"
+	"encoding/gob"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/modules/download"
+	"github.com/slips-go/slips/modules/modtest"
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/profiler/profile"
+)
+
+func TestCases(t *testing.T) { modtest.Run(t, download.Spec, "testdata/*.txtar") }
+
+func record(k flow.Kind, sec float64, uid string) *flow.Flow {
+	f := new(flow.Flow)
+	f.Reset(k)
+	f.Time = 1_700_000_000*1e9 + int64(sec*1e9)
+	f.Src, f.Dst = netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("203.0.114.9")
+	f.SrcPort, f.DstPort, f.HasPorts, f.Proto, f.UID = 50000, 80, true, flow.TCP, uid
+	return f
+}
+
+// run makes a rule with its defaults, a state and a context that counts what
+// is emitted.
+func run(t *testing.T) (modules.Runner, *download.State, *modules.Context, *modules.Host, *int) {
+	t.Helper()
+	r, err := download.Spec.New(download.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := new(int)
+	h := &modules.Host{
+		Net: &profile.Network{}, Profile: netip.MustParseAddr("10.0.0.7"), At: func(int64) profile.Window { return profile.Window{N: 1} },
+		Emit: func(evidence.Evidence) { *n++ }, After: func(time.Duration, uint64) {},
+	}
+	return r, r.NewState().(*download.State), modules.NewContext(h), h, n
+}
+
+// size returns how many bytes a state takes when it is saved.
+func size(t *testing.T, r modules.Runner, st any) int {
+	t.Helper()
+	var b bytes.Buffer
+	if err := r.Save(gob.NewEncoder(&b), st); err != nil {
+		t.Fatal(err)
+	}
+	return b.Len()
+}
+
+func tls(sec float64, uid, name string) *flow.Flow {
+	f := record(flow.SSL, sec, uid)
+	f.DstPort, f.SSL.ServerName = 443, name
+	return f
+}
+
+func conn(sec float64, uid string, bytes int64) *flow.Flow {
+	f := record(flow.Conn, sec, uid)
+	f.DstPort, f.State, f.Service, f.RespBytes = 443, flow.Established, "ssl", bytes
+	return f
+}
+
+func http(uid, host, uri, mime string) *flow.Flow {
+	f := record(flow.HTTP, 0, uid)
+	f.HTTP.Method, f.HTTP.Host, f.HTTP.URI, f.HTTP.RespMIMETypes = "GET", host, uri, []string{mime}
+	return f
+}
+
+// TestOrderOfLogs holds the module to the same evidence whichever log is ahead.
+func TestOrderOfLogs(t *testing.T) {
+	got := modtest.Skew(t, download.Spec, download.Spec.Defaults(),
+		[]*flow.Flow{tls(0, "S0", "pastebin.com"), tls(5, "S1", "rentry.co"), tls(6, "S2", "example.com"), tls(7, "S3", "paste.ee"), tls(4000, "S4", "pastebin.com")},
+		[]*flow.Flow{conn(0, "S0", 700), conn(6, "S2", 9000), conn(7, "S3", 699), conn(4000, "S4", 900), conn(9000, "X", 900), conn(5, "S1", 5000)})
+	var uids []string
+	for _, l := range got {
+		_, uid, _ := strings.Cut(l, "uids=")
+		uid, _, _ = strings.Cut(uid, " ")
+		uids = append(uids, uid)
+	}
+	slices.Sort(uids)
+	if d := cmp.Diff([]string{"S0", "S1", "S4"}, uids); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestVerdicts says what each response is: the level of each kind of
+// evidence, and nothing for what is harmless.
+func TestVerdicts(t *testing.T) {
+	const exe = "application/x-dosexec"
+	for _, c := range []struct{ host, uri, mime, want string }{
+		{"a.example.com", "/a.exe", exe, "EXECUTABLE_MIME_TYPE low 0.5"},
+		{"a.example.com", "/A.EXE?x=.jpg", exe, "EXECUTABLE_MIME_TYPE low 0.5"},
+		{"a.example.com", "/a.exe/", exe, "EXECUTABLE_MIME_TYPE low 0.8"},
+		{"a.example.com", "/a.example.com", exe, "EXECUTABLE_MIME_TYPE low 0.8"},
+		{"192.168.1.5", "/a", exe, "EXECUTABLE_MIME_TYPE low 0.8"},
+		{"198.51.101.7:8080", "/a.exe", exe, "EXECUTABLE_MIME_TYPE medium 0.9"},
+		{"[2a00:1450::1]", "/a.exe", exe, "EXECUTABLE_MIME_TYPE medium 0.9"},
+		{"[2a00:1450::1]:80", "/a.exe", exe, "EXECUTABLE_MIME_TYPE medium 0.9"},
+		{"1and1.example.com", "/a.exe", exe, "EXECUTABLE_MIME_TYPE low 0.5"},
+		{"a.example.com", "/a.png", exe, "MIME_MISMATCH medium 0.9, EXECUTABLE_MIME_TYPE low 0.8"},
+		{"a.example.com", "/a.png", "application/x-executable; a=b", "MIME_MISMATCH medium 0.9, EXECUTABLE_MIME_TYPE low 0.8"},
+		{"a.example.com", "/a.dll", "image/gif", "MIME_MISMATCH medium 0.5"},
+		{"a.example.com", "/a.dll", "application/octet-stream", "EXECUTABLE_MIME_TYPE low 0.5"},
+		{"a.example.com", "/a.zip", "application/octet-stream", ""},
+		{"a.example.com", "/a", "application/octet-stream", ""},
+		{"a.example.com", "/a.exe", "text/html", ""},
+		{"a.example.com", "/a.gif", "image/png", ""},
+		{"a.example.com", "", "", ""},
+	} {
+		r, st, cx, h, _ := run(t)
+		var got []string
+		h.Emit = func(e evidence.Evidence) { got = append(got, fmt.Sprintf("%s %s %v", e.Type, e.Level, e.Confidence)) }
+		f := http("H", c.host, c.uri, c.mime)
+		f.HTTP.UserAgent = "Mozilla/5.0"
+		if r.Chooser().Wants(f) {
+			r.Handle(cx, st, f)
+		}
+		if s := strings.Join(got, ", "); s != c.want {
+			t.Errorf("%s%s %s: %s, want %s", c.host, c.uri, c.mime, s, c.want)
+		}
+	}
+}
+
+// TestBound feeds 100,000 servers, sessions and connections to one host.
+func TestBound(t *testing.T) {
+	r, st, cx, _, _ := run(t)
+	for i := range 100_000 {
+		uid := fmt.Sprintf("C%d", i)
+		r.Handle(cx, st, http(uid, fmt.Sprintf("h%d.example.com", i)+strings.Repeat("x", 1000), "/a.jpg", "application/x-dosexec"))
+		r.Handle(cx, st, tls(0, "S"+uid, "pastebin.com"))
+		r.Handle(cx, st, conn(0, uid, 900))
+		r.Handle(cx, st, tls(0, uid, "pastebin.com"))
+	}
+	if n := size(t, r, st); n > 300_000 || st.Conns.Len() > 128 || len(st.Due) > 64 {
+		t.Errorf("%d bytes, %d connections, %d due", n, st.Conns.Len(), len(st.Due))
+	}
+}
+
+func TestConnDoesNotAllocate(t *testing.T) {
+	r, st, cx, _, _ := run(t)
+	f := conn(0, "C1", 900)
+	r.Handle(cx, st, f)
+	if a := testing.AllocsPerRun(100, func() { r.Handle(cx, st, f) }); a != 0 {
+		t.Errorf("%v allocations for a connection", a)
+	}
+	g := http("H", "a.example.com", "/index.html", "text/html")
+	if a := testing.AllocsPerRun(100, func() { r.Chooser().Wants(g) }); a != 0 {
+		t.Errorf("%v allocations for a page", a)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	if _, err := download.Spec.New(&download.Config{}, modules.Env{}); err == nil || !strings.Contains(err.Error(), "pastebin_download_threshold: 0") {
+		t.Error(err)
+	}
+}
+
+// TestRealTraffic finds the programs of Qakbot, which came from bare
+// addresses, and that of BazarLoader; and none in networks without malware.
+func TestRealTraffic(t *testing.T) {
+	got := make(map[string]int)
+	for _, e := range modtest.Evidence(t, download.Spec, modtest.Datasets(t, "zeek/isc-2021-10/http.log")...) {
+		got[fmt.Sprintf("%s %s %s", e.Type, e.Attacker.Value, e.Level)]++
+	}
+	if d := cmp.Diff(map[string]int{"EXECUTABLE_MIME_TYPE 10.10.22.156 medium": 3, "EXECUTABLE_MIME_TYPE 10.10.22.158 medium": 1}, got); d != "" {
+		t.Error(d)
+	}
+	for _, log := range []string{"zeek/mixed-008/data/http.log.labeled", "zeek/mixed-012/data/http.log.labeled", "zeek/simda-dga/http.log", "suricata/eve-scanned-home.json"} {
+		for _, e := range modtest.Evidence(t, download.Spec, modtest.Datasets(t, log)...) {
+			t.Errorf("%s: %s", log, e.Description)
+		}
+	}
+}
