@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
 )
@@ -163,11 +164,12 @@ func (l *lane) save() ([]byte, error) {
 	}
 	h.Net, h.Panics = present(l.netst), l.netPanics
 	err := enc.Encode(h)
-	states := func(mods []int, st []any) {
-		for _, j := range mods {
+	states := func(scope modules.Scope, places []int, st []any) {
+		for _, i := range places {
 			if err == nil {
-				if err = l.e.mods[j].Run.Save(enc, st[j]); err != nil {
-					err = fmt.Errorf("module %s: %w", l.e.mods[j].Spec.Name, err)
+				m := &l.e.mods[l.e.scoped[scope][i]]
+				if err = m.Run.Save(enc, st[i]); err != nil {
+					err = fmt.Errorf("module %s: %w", m.Spec.Name, err)
 				}
 			}
 		}
@@ -183,12 +185,12 @@ func (l *lane) save() ([]byte, error) {
 		if err = enc.Encode(so); err != nil {
 			break
 		}
-		states(so.Mods, o.st)
+		states(modules.PerProfile, so.Mods, o.st)
 		for i, w := range o.wins {
-			states(so.Wins[i].Mods, w.st)
+			states(modules.PerWindow, so.Wins[i].Mods, w.st)
 		}
 	}
-	states(h.Net, l.netst)
+	states(modules.Network, h.Net, l.netst)
 	if err != nil {
 		return nil, fmt.Errorf("cannot save the state of lane %d: %w", l.n, err)
 	}
@@ -262,16 +264,17 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 	if err := dec.Decode(&h); err != nil {
 		return err
 	}
-	load := func(mods []int, st []any) error {
-		for _, j := range mods {
-			if j >= len(e.mods) {
+	load := func(scope modules.Scope, places []int, st []any) error {
+		for _, i := range places {
+			if i < 0 || i >= len(st) {
 				return errors.New("damaged: no such module")
 			}
-			v, err := e.mods[j].Run.Load(dec)
+			m := &e.mods[e.scoped[scope][i]]
+			v, err := m.Run.Load(dec)
 			if err != nil {
-				return fmt.Errorf("module %s: %w", e.mods[j].Spec.Name, err)
+				return fmt.Errorf("module %s: %w", m.Spec.Name, err)
 			}
-			st[j] = v
+			st[i] = v
 		}
 		return nil
 	}
@@ -289,14 +292,14 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 		o := l.owner(p, &flow.Flow{Src: so.ID}, profile.Client)
 		o.panics = so.Panics
 		if len(so.Mods) > 0 {
-			o.st = make([]any, len(e.mods))
-			if err := load(so.Mods, o.st); err != nil {
+			o.st = make([]any, len(e.scoped[modules.PerProfile]))
+			if err := load(modules.PerProfile, so.Mods, o.st); err != nil {
 				return err
 			}
 		}
 		for _, sw := range so.Wins {
-			w := &slot{own: o, w: sw.W, open: sw.Open, gens: sw.Gens, st: make([]any, len(e.mods))}
-			if err := load(sw.Mods, w.st); err != nil {
+			w := &slot{own: o, w: sw.W, open: sw.Open, gens: sw.Gens, st: make([]any, len(e.scoped[modules.PerWindow]))}
+			if err := load(modules.PerWindow, sw.Mods, w.st); err != nil {
 				return err
 			}
 			o.wins = append(o.wins, w)
@@ -305,7 +308,7 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 	}
 	nl := e.lanes[len(e.lanes)-1]
 	if network {
-		if err := load(h.Net, nl.netst); err != nil {
+		if err := load(modules.Network, h.Net, nl.netst); err != nil {
 			return err
 		}
 		if len(h.Panics) == len(e.mods) {

@@ -20,7 +20,7 @@ type owner struct {
 	id     profile.ID
 	wins   []*slot // open windows, by number
 	last   *slot   // the one used last
-	st     []any   // states of the PerProfile modules, by module; nil until one is needed
+	st     []any   // states of the PerProfile modules, by place; nil until one is needed
 	panics []uint8 // by module; nil until one panics
 	gone   bool    // evicted: its timers are void
 }
@@ -29,7 +29,7 @@ type owner struct {
 type slot struct {
 	own  *owner
 	w    profile.Window
-	st   []any
+	st   []any                    // by place
 	open uint64                   // domains that have not closed yet
 	gens [flow.NumKinds + 1]uint8 // how often each domain was closed
 }
@@ -45,7 +45,7 @@ type lane struct {
 	wants     []modules.Chooser    // of each module; nil: all records
 	owners    []*owner             // by index of the profile / lanes
 	netPanics []uint8              // of the Network modules
-	netst     []any                // states of the Network modules
+	netst     []any                // states of the Network modules, by place
 	dues      [flow.NumKinds + 1]dues
 	full      [flow.NumKinds + 1]int // length of dues at which the void ones go
 	clock     clocks
@@ -57,8 +57,11 @@ type lane struct {
 	freeItems chan []item
 	freeFlows chan []*flow.Flow
 	nets      []*profile.Network
-	touched   uint32 // see touch
-	touchers  []int  // modules to touch for
+	touched   uint32               // see touch
+	touchers  []int                // modules to touch for
+	frequent  [flow.NumKinds][]int // PerWindow modules called often, by kind of record
+	calls     []int64              // of each module, when frequent was made
+	seen      int64                // items
 
 	// What is at hand, for keys and for the report of a panic.
 	pos    int  // in the message
@@ -76,7 +79,7 @@ type lane struct {
 
 func newLane(e *Engine, n int, network bool) *lane {
 	l := &lane{
-		e: e, n: n, in: make(chan msg, 4), next: endOfTime, cnt: make([]counter, len(e.mods)),
+		e: e, n: n, in: make(chan msg, 4), next: endOfTime, cnt: make([]counter, len(e.mods)), calls: make([]int64, len(e.mods)),
 		freeItems: make(chan []item, 8), freeFlows: make(chan []*flow.Flow, 8),
 	}
 	for j, m := range e.mods {
@@ -87,7 +90,7 @@ func newLane(e *Engine, n int, network bool) *lane {
 		}
 	}
 	if network {
-		l.netst = make([]any, len(e.mods))
+		l.netst = make([]any, len(e.scoped[modules.Network]))
 	}
 	l.choose(make([]bool, len(e.mods)))
 	l.cx = modules.NewContext(&l.host)
@@ -197,6 +200,9 @@ func (l *lane) records(items []item) {
 		it := &items[l.pos]
 		f := it.f
 		if l.at < 0 {
+			if l.seen++; l.seen%recount == 0 {
+				l.count()
+			}
 			if l.pos%ahead == 0 {
 				l.touch(items[l.pos:min(l.pos+ahead, len(items))])
 			}
@@ -209,8 +215,29 @@ func (l *lane) records(items []item) {
 	}
 }
 
-// ahead is how many items touch looks at.
-const ahead = 32
+const (
+	// ahead is how many items touch looks at.
+	ahead = 32
+	// recount is how many records lie between two looks at which modules are
+	// called often. A module that gets one in often records of its kinds is.
+	recount = 1 << 14
+	often   = 4
+)
+
+// count finds the modules whose states touch reads.
+func (l *lane) count() {
+	for k, mods := range l.byKind {
+		l.frequent[k] = l.frequent[k][:0]
+		for _, j := range mods {
+			if l.e.mods[j].Spec.Scope == modules.PerWindow && (l.cnt[j].calls-l.calls[j])*often >= recount {
+				l.frequent[k] = append(l.frequent[k], j)
+			}
+		}
+	}
+	for j := range l.cnt {
+		l.calls[j] = l.cnt[j].calls
+	}
+}
 
 // touch reads a little of what the next items will need: profile, window,
 // states. With ten thousand hosts none of it is in the cache, and each record
@@ -231,20 +258,20 @@ func (l *lane) touch(items []item) {
 			sum += uint32(s.w.N)
 		}
 	}
-	for _, s := range slots {
+	for i, s := range slots {
 		if s == nil {
 			continue
 		}
-		for _, st := range s.st {
-			if st != nil { // the first byte of the state behind the interface
+		for _, j := range l.frequent[items[i].f.Kind] {
+			if st := s.st[l.e.place[j]]; st != nil { // the first byte of the state behind the interface
 				sum += uint32(*(*byte)((*[2]unsafe.Pointer)(unsafe.Pointer(&st))[1]))
 			}
 		}
 	}
 	for _, j := range l.touchers {
 		for i, s := range slots {
-			if s != nil && s.st[j] != nil && l.e.mods[j].Spec.Kinds.Has(items[i].f.Kind) {
-				sum += l.e.mods[j].Run.Touch(s.st[j], items[i].f)
+			if s != nil && s.st[l.e.place[j]] != nil && l.e.mods[j].Spec.Kinds.Has(items[i].f.Kind) {
+				sum += l.e.mods[j].Run.Touch(s.st[l.e.place[j]], items[i].f)
 			}
 		}
 	}
@@ -347,32 +374,33 @@ func (l *lane) off(j int) bool {
 
 // state returns module j's state for what is at hand, making it first.
 func (l *lane) state(j int, m *Loaded) any {
+	i := l.e.place[j]
 	switch m.Spec.Scope {
 	case modules.PerWindow:
 		if l.slot == nil {
 			l.slot = l.window(l.own, l.host.Window, l.f)
 		}
 		s := l.slot
-		if s.st[j] == nil {
-			s.st[j] = m.Run.NewState()
+		if s.st[i] == nil {
+			s.st[i] = m.Run.NewState()
 			l.keepOpen(s, l.domain[j], l.f.At)
 		}
-		return s.st[j]
+		return s.st[i]
 	case modules.PerProfile:
 		o := l.own
 		if o.st == nil {
-			o.st = make([]any, len(l.e.mods))
+			o.st = make([]any, len(l.e.scoped[modules.PerProfile]))
 		}
-		if o.st[j] == nil {
-			o.st[j] = m.Run.NewState()
+		if o.st[i] == nil {
+			o.st[i] = m.Run.NewState()
 		}
-		return o.st[j]
+		return o.st[i]
 	default: // modules.Network
 	}
-	if l.netst[j] == nil {
-		l.netst[j] = m.Run.NewState()
+	if l.netst[i] == nil {
+		l.netst[i] = m.Run.NewState()
 	}
-	return l.netst[j]
+	return l.netst[i]
 }
 
 // network is records for the network lane.
@@ -459,7 +487,7 @@ func (l *lane) window(o *owner, w profile.Window, f *flow.Flow) *slot {
 			l.f, l.own, l.class, l.seq, l.host, l.mod, l.ord = f, o, class, seq, host, mod, ord
 			i, _ = slices.BinarySearchFunc(o.wins, w.N, func(s *slot, n int64) int { return cmp.Compare(s.w.N, n) })
 		}
-		o.wins = slices.Insert(o.wins, i, &slot{own: o, w: w, st: make([]any, len(l.e.mods))})
+		o.wins = slices.Insert(o.wins, i, &slot{own: o, w: w, st: make([]any, len(l.e.scoped[modules.PerWindow]))})
 	}
 	o.last = o.wins[i]
 	return o.last
@@ -531,11 +559,11 @@ func (l *lane) fire(domain int, d due) {
 	var st any
 	switch m.Spec.Scope {
 	case modules.PerWindow:
-		st = d.slot.st[d.Module]
+		st = d.slot.st[l.e.place[d.Module]]
 	case modules.PerProfile:
-		st = d.own.st[d.Module]
+		st = d.own.st[l.e.place[d.Module]]
 	case modules.Network:
-		st = l.netst[d.Module]
+		st = l.netst[l.e.place[d.Module]]
 	}
 	l.enter(d.Key, d.own, d.slot)
 	l.mod, l.ord = d.Module, d.Ord<<16 // keys of two timers set by one call stay apart
@@ -562,16 +590,16 @@ func (l *lane) closeSlot(s *slot, domain int, at int64, seq uint64) {
 			}
 		}
 	}()
-	for j := range l.e.mods {
-		if l.domain[j] != domain || s.st[j] == nil {
+	for i, j := range l.e.scoped[modules.PerWindow] {
+		if l.domain[j] != domain || s.st[i] == nil {
 			continue
 		}
 		l.enter(evidence.Key{At: at, Class: classWindow, Seq: seq}, s.own, s)
 		l.mod, l.ord = j, 0
 		if !l.off(j) {
-			l.guard(func() { l.e.mods[j].Run.CloseWindow(l.cx, s.st[j], s.w) })
+			l.guard(func() { l.e.mods[j].Run.CloseWindow(l.cx, s.st[i], s.w) })
 		}
-		s.st[j] = nil
+		s.st[i] = nil
 	}
 }
 

@@ -95,11 +95,15 @@ type Inputs struct {
 
 // Engine runs modules over inputs, once.
 type Engine struct {
-	cfg   Config
-	mods  []Loaded
-	seq   *sequencer
-	lanes []*lane // the last one is the network's
-	stats *Stats
+	cfg  Config
+	mods []Loaded
+	// scoped lists the modules of each scope, and place says where in its list
+	// a module is: a window holds no room for modules of other scopes.
+	scoped [modules.Network + 1][]int
+	place  []int
+	seq    *sequencer
+	lanes  []*lane // the last one is the network's
+	stats  *Stats
 }
 
 // New checks cfg and returns an engine that starts afresh, or from saved.
@@ -132,6 +136,11 @@ func New(cfg Config, mods []Loaded, saved *Checkpoint) (*Engine, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	e := &Engine{cfg: cfg, mods: mods, stats: newStats(mods)}
+	for j, m := range mods {
+		of := &e.scoped[m.Spec.Scope]
+		e.place = append(e.place, len(*of))
+		*of = append(*of, j)
+	}
 	for i := range cfg.Lanes {
 		e.lanes = append(e.lanes, newLane(e, i, false))
 	}

@@ -1,13 +1,16 @@
 package certificate_test
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -63,9 +66,85 @@ func TestOrderOfLogs(t *testing.T) {
 		"SELF_SIGNED_CERTIFICATE 10.0.0.1 w1 uids=S1", "SELF_SIGNED_CERTIFICATE 10.0.0.1 w1 uids=S6", "SELF_SIGNED_CERTIFICATE 10.0.0.1 w2 uids=S7",
 		"SELF_SIGNED_CERTIFICATE 198.51.101.1 w1 uids=S1", "SELF_SIGNED_CERTIFICATE 198.51.101.1 w2 uids=S7", "SELF_SIGNED_CERTIFICATE 198.51.101.5 w1 uids=S6",
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := gocmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+}
+
+// TestLateLog holds the module to the evidence of complete logs when x509.log
+// turns up minutes behind ssl.log.
+func TestLateLog(t *testing.T) {
+	handshakes := []*flow.Flow{
+		ssl(0, "S1", "198.51.101.1", "F1"), ssl(1, "S2", "198.51.101.2", "F2"), ssl(2, "S3", "198.51.101.3", "F3"),
+		ssl(3, "S4", "198.51.101.4", "F4"), ssl(4, "S5", "198.51.101.5", "none"), ssl(100, "S6", "198.51.101.1", "F6"),
+	}
+	// Roots that have expired, over a good certificate and over one that is not
+	// known; a chain with a root of its own that is the certificate itself; and
+	// one whose name only x509.log knows.
+	for i, word := range map[int]string{1: "certificate has expired", 2: "self signed certificate in certificate chain", 3: "self signed certificate", 4: "certificate has expired"} {
+		handshakes[i].SSL.Validation = word
+	}
+	certs := []*flow.Flow{
+		x509(0.1, "F1", "CN=a", "CN=R3", 90), x509(1.1, "F2", "CN=b", "CN=R3", 90), x509(2.1, "F3", "CN=c", "CN=c", 90),
+		x509(3.1, "F4", "CN=d", "CN=d", 90), x509(100.1, "F6", "CN=f", "CN=f", 90),
+	}
+	want := []string{
+		`INVALID_CERTIFICATE [S5] "10.0.0.1 connected to 198.51.101.5:443, which showed a certificate that has expired, by the sensor's word."`,
+		`SELF_SIGNED_CERTIFICATE [S3] "10.0.0.1 connected to 198.51.101.3:443, which showed a certificate that it signed itself, for \"c\"."`,
+		`SELF_SIGNED_CERTIFICATE [S3] "198.51.101.3:443 showed 10.0.0.1 a certificate that it signed itself, for \"c\"."`,
+		`SELF_SIGNED_CERTIFICATE [S4] "10.0.0.1 connected to 198.51.101.4:443, which showed a certificate that it signed itself, for \"d\"."`,
+		`SELF_SIGNED_CERTIFICATE [S4] "198.51.101.4:443 showed 10.0.0.1 a certificate that it signed itself, for \"d\"."`,
+	}
+	if d := gocmp.Diff(want, tardy(t, handshakes, certs)); d != "" {
+		t.Errorf("x509.log late:\n%s", d)
+	}
+	if d := gocmp.Diff(want, tardy(t, nil, append(certs, handshakes...))); d != "" {
+		t.Errorf("ssl.log late:\n%s", d)
+	}
+	if got := modtest.Skew(t, certificate.Spec, certificate.Spec.Defaults(), handshakes, certs); len(got) != len(want) {
+		t.Errorf("in step: %q", got)
+	}
+}
+
+// tardy runs the module over ssl.log alone, with the timers of the time it
+// covers, then over x509.log, which turns up only then, and to the end.
+func tardy(t *testing.T, handshakes, certs []*flow.Flow) []string {
+	t.Helper()
+	type timer struct {
+		at  int64
+		key uint64
+	}
+	run, err := certificate.Spec.New(certificate.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var timers []timer
+	var out []string
+	h := &modules.Host{Net: &profile.Network{}, At: func(t int64) profile.Window { return profile.WindowOf(t, base*1e9, int64(time.Hour)) }}
+	h.Emit = func(e evidence.Evidence) { out = append(out, fmt.Sprintf("%v %s %q", e.Type, e.UIDs, e.Description)) }
+	h.After = func(d time.Duration, key uint64) { timers = append(timers, timer{h.Now + int64(d), key}) }
+	st, cx := run.NewState(), modules.NewContext(h)
+	fire := func(now int64) {
+		slices.SortStableFunc(timers, func(a, b timer) int { return cmp.Compare(a.at, b.at) })
+		for len(timers) > 0 && timers[0].at <= now {
+			h.Now, h.Record = timers[0].at, 0
+			key := timers[0].key
+			timers = timers[1:]
+			run.Fire(cx, st, key)
+		}
+	}
+	for _, log := range [][]*flow.Flow{handshakes, certs} {
+		clock := int64(0)
+		for _, f := range log {
+			clock = max(clock, f.Time)
+			fire(clock)
+			h.Now, h.Record, h.Profile, h.Window = clock, f.Time, f.Src, h.At(f.Time)
+			run.Handle(cx, st, f)
+		}
+	}
+	fire(math.MaxInt64)
+	slices.Sort(out)
+	return out
 }
 
 // TestStateIsBounded feeds a scanner of 40,000 servers, each with a

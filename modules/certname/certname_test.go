@@ -1,13 +1,16 @@
 package certname_test
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -60,9 +63,85 @@ func TestOrderOfLogs(t *testing.T) {
 		got[i] = fmt.Sprint(p[0], " ", p[3], " ", l[strings.Index(l, "uids="):strings.Index(l, "uids=")+7])
 	}
 	want := []string{"CN_URL_MISMATCH w1 uids=S1", "CN_URL_MISMATCH w2 uids=S6", "INCOMPATIBLE_CN w1 uids=S3"}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := gocmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+}
+
+// TestLateLog holds the module to the evidence of complete logs when x509.log
+// turns up minutes behind ssl.log: what it says takes the place of what the
+// handshake says by itself, and both orders forget the same.
+func TestLateLog(t *testing.T) {
+	handshakes := []*flow.Flow{
+		ssl(0, "S1", "198.51.101.1", "www.example.com", "F1"), ssl(1, "S2", "198.51.101.2", "www.example.com", "F2"),
+		ssl(2, "S3", "198.51.101.3", "www.netflix.com", "F3"), ssl(3, "S4", "198.51.101.4", "www.example.com", "F4"),
+		ssl(4, "S5", "198.51.101.5", "www.example.com", "none"), ssl(5, "S6", "198.51.101.6", strings.Repeat("a.", 60)+"example.com", "F6"),
+		ssl(100, "S7", "198.51.101.1", "www.example.com", "F7"),
+	}
+	// The record claims Netflix, the certificate says Microsoft; a common name
+	// that does not fit, with others that do; one that stays without a certificate.
+	for i, subject := range map[int]string{2: "CN=support.netflix.com", 3: "CN=default", 4: "CN=default"} {
+		handshakes[i].SSL.Subject, handshakes[i].SSL.Issuer = subject, "CN=Some CA"
+	}
+	certs := []*flow.Flow{
+		x509(0.1, "F1", "CN=a", ca, "*.example.com"), x509(1.1, "F2", "CN=b", ca, "*.example.net"), x509(2.1, "F3", "CN=support.microsoft.com", ca),
+		x509(3.1, "F4", "CN=default", "CN=Some CA", "www.example.com"), x509(5.1, "F6", "CN=a", ca, "example.com"), x509(100.1, "F7", "CN=c", ca, "c.example.org"),
+	}
+	want := []string{
+		`CN_URL_MISMATCH [S2] "10.0.0.1 asked 198.51.101.2:443 for \"www.example.com\" and was shown a certificate for \"b\"."`,
+		`CN_URL_MISMATCH [S3] "10.0.0.1 asked 198.51.101.3:443 for \"www.netflix.com\" and was shown a certificate for \"support.microsoft.com\"."`,
+		`CN_URL_MISMATCH [S5] "10.0.0.1 asked 198.51.101.5:443 for \"www.example.com\" and was shown a certificate for \"default\"."`,
+	}
+	if d := gocmp.Diff(want, tardy(t, handshakes, certs)); d != "" {
+		t.Errorf("x509.log late:\n%s", d)
+	}
+	if d := gocmp.Diff(want, tardy(t, nil, append(certs, handshakes...))); d != "" {
+		t.Errorf("ssl.log late:\n%s", d)
+	}
+	if got := modtest.Skew(t, certname.Spec, certname.Spec.Defaults(), handshakes, certs); len(got) != len(want) {
+		t.Errorf("in step: %q", got)
+	}
+}
+
+// tardy runs the module over ssl.log alone, with the timers of the time it
+// covers, then over x509.log, which turns up only then, and to the end.
+func tardy(t *testing.T, handshakes, certs []*flow.Flow) []string {
+	t.Helper()
+	type timer struct {
+		at  int64
+		key uint64
+	}
+	run, err := certname.Spec.New(certname.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var timers []timer
+	var out []string
+	h := &modules.Host{Net: &profile.Network{}, At: func(t int64) profile.Window { return profile.WindowOf(t, base*1e9, int64(time.Hour)) }}
+	h.Emit = func(e evidence.Evidence) { out = append(out, fmt.Sprintf("%v %s %q", e.Type, e.UIDs, e.Description)) }
+	h.After = func(d time.Duration, key uint64) { timers = append(timers, timer{h.Now + int64(d), key}) }
+	st, cx := run.NewState(), modules.NewContext(h)
+	fire := func(now int64) {
+		slices.SortStableFunc(timers, func(a, b timer) int { return cmp.Compare(a.at, b.at) })
+		for len(timers) > 0 && timers[0].at <= now {
+			h.Now, h.Record = timers[0].at, 0
+			key := timers[0].key
+			timers = timers[1:]
+			run.Fire(cx, st, key)
+		}
+	}
+	for _, log := range [][]*flow.Flow{handshakes, certs} {
+		clock := int64(0)
+		for _, f := range log {
+			clock = max(clock, f.Time)
+			fire(clock)
+			h.Now, h.Record, h.Profile, h.Window = clock, f.Time, f.Src, h.At(f.Time)
+			run.Handle(cx, st, f)
+		}
+	}
+	fire(math.MaxInt64)
+	slices.Sort(out)
+	return out
 }
 
 // TestNames compares what was asked for with what a certificate says.

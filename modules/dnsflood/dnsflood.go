@@ -53,8 +53,10 @@ const (
 
 // State is what the module remembers of the network.
 type State struct {
-	Servers modules.Recent[netip.Addr, bool] // answered queries of others
-	Clients modules.Recent[netip.Addr, *Client]
+	// Both are keyed by the hash of the address; two that share one are taken
+	// for one. Servers answered queries of others.
+	Servers modules.RecentTable[bool]
+	Clients modules.RecentTable[*Client]
 }
 
 // Client counts the queries of one host.
@@ -98,21 +100,17 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	answered := f.RespPkts > 0 || f.RespBytes > 0
 	if answered && !profile.IsPublic(f.Dst) {
-		if _, ok := st.Servers.Get(f.Dst); !ok {
-			st.Servers.Put(f.Dst, true, maxServers)
-		}
+		*st.Servers.Put(modules.Hash(f.Dst, 0), maxServers) = true
 	}
 	// Public clients of our own name servers are resolvers.
 	if profile.IsPublic(f.Src) && !cx.Network().IsHome(f.Src) {
 		return
 	}
-	c, ok := st.Clients.Young[f.Src]
-	if !ok {
-		if c, ok = st.Clients.Get(f.Src); !ok {
-			c = new(Client)
-		}
-		st.Clients.Put(f.Src, c, maxClients)
+	at := st.Clients.Put(modules.Hash(f.Src, 0), maxClients)
+	if *at == nil {
+		*at = new(Client)
 	}
+	c := *at
 	if w := cx.Window().Start; w != c.Window {
 		*c = Client{Window: w, Minutes: c.Minutes, Counts: c.Counts}
 	}
@@ -129,7 +127,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if step <= c.Step || c.rate(f.Time/minute) < r.c.MinQueries || len(c.Resolvers) > maxResolvers {
 		return
 	}
-	if _, serves := st.Servers.Get(f.Src); serves {
+	if st.Servers.Get(modules.Hash(f.Src, 0)) != nil {
 		return
 	}
 	c.Step = step

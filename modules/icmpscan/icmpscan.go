@@ -3,11 +3,8 @@
 package icmpscan
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
-	"math/bits"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -123,7 +120,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	s := &st.Sweeps[kind]
 	s.Flows++
-	n := s.admit(fingerprint(f.Dst))
+	n := s.admit(modules.Hash(f.Dst, 0))
 	if n == 0 {
 		return
 	}
@@ -253,13 +250,4 @@ func (s *Sweep) judge(now, first int64) (evidence.Level, float64) {
 		level, c = evidence.High, max(c, b)
 	}
 	return level, math.Round(100*c) / 100
-}
-
-// fingerprint hashes an address. It is the same in every run, unlike
-// hash/maphash; the map it goes into adds a secret of its own.
-func fingerprint(a netip.Addr) uint32 {
-	b := a.As16()
-	hi, lo := bits.Mul64(binary.BigEndian.Uint64(b[:8])^0xa0761d6478bd642f, binary.BigEndian.Uint64(b[8:])^0xe7037ed1a0b428db)
-	hi, lo = bits.Mul64(hi^lo^0x8ebc6af09c88c6e3, binary.BigEndian.Uint64(b[8:])^0x589965cc75374cc3)
-	return uint32(hi ^ lo)
 }

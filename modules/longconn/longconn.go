@@ -52,8 +52,8 @@ const (
 
 // State is what is known of a host.
 type State struct {
-	Peers  modules.Recent[Peer, int]         // the last step reported
-	Totals modules.Recent[netip.Addr, Total] // by the other end
+	Peers  modules.Recent[Peer, int]  // the last step reported
+	Totals modules.RecentTable[Total] // by the hash of the other end: two that share one are taken for one
 }
 
 // Peer is one end that the host talked to in one window.
@@ -154,9 +154,9 @@ func (r rule) single(cx *modules.Context, st *State, f *flow.Flow) {
 // A total that is one connection's is left to single.
 func (r rule) sum(cx *modules.Context, st *State, f *flow.Flow) {
 	start, end := f.Time, f.Time+f.Duration
-	t, ok := st.Totals.Get(f.Dst)
-	if !ok || end-t.From > day {
-		t = Total{From: start, Until: start}
+	t := st.Totals.Put(modules.Hash(f.Dst, 0), maxPeers)
+	if t.From == 0 || end-t.From > day {
+		*t = Total{From: max(1, start), Until: start, UIDs: t.UIDs[:0]}
 	}
 	t.Sum += max(0, min(end, t.From)-start) + max(0, end-max(start, t.Until))
 	t.From, t.Until = min(t.From, start), max(t.Until, end)
@@ -164,19 +164,15 @@ func (r rule) sum(cx *modules.Context, st *State, f *flow.Flow) {
 	if !f.Open {
 		t.Flows++
 	}
-	if f.UID != "" && (len(t.UIDs) == 0 || t.UIDs[len(t.UIDs)-1] != f.UID) {
-		// The slice is made anew, because a copy of the old one is in the map.
-		t.UIDs = append(append(make([]string, 0, maxUIDs), t.UIDs[max(0, len(t.UIDs)-maxUIDs+1):]...), strings.Clone(f.UID))
+	if t.Sum < r.total/2 {
+		return // most totals never get there
 	}
+	t.remember(f.UID)
 	step := modules.Step(t.Sum, r.total)
-	report := step > t.Step && t.Flows > 1 && t.Sum > t.Longest*5/4
-	if report {
-		t.Step = step
-	}
-	st.Totals.Put(f.Dst, t, maxPeers)
-	if !report {
+	if step <= t.Step || t.Flows < 2 || t.Sum <= t.Longest*5/4 {
 		return
 	}
+	t.Step = step
 	cx.Emit(evidence.Evidence{
 		Type: Long, Level: evidence.Low,
 		Confidence: math.Round(100*min(1, float64(t.Sum)/float64(day))) / 100,
@@ -187,6 +183,17 @@ func (r rule) sum(cx *modules.Context, st *State, f *flow.Flow) {
 		Proto: f.Proto.String(), UIDs: append([]string(nil), t.UIDs...), Count: t.Flows,
 		Subject: f.Dst.String() + "|total", Step: step,
 	})
+}
+
+func (t *Total) remember(uid string) {
+	if uid == "" || len(t.UIDs) > 0 && t.UIDs[len(t.UIDs)-1] == uid {
+		return
+	}
+	if len(t.UIDs) == maxUIDs {
+		copy(t.UIDs, t.UIDs[1:])
+		t.UIDs = t.UIDs[:maxUIDs-1]
+	}
+	t.UIDs = append(t.UIDs, strings.Clone(uid))
 }
 
 // where writes the other end: its port too, where it has one.

@@ -2,10 +2,7 @@
 package privateip
 
 import (
-	"encoding/binary"
 	"fmt"
-	"math/bits"
-	"net/netip"
 	"strings"
 
 	"github.com/slips-go/slips/alerts/evidence"
@@ -17,11 +14,8 @@ import (
 // Private is the evidence this module emits.
 const Private evidence.Type = "CONNECTION_TO_PRIVATE_IP"
 
-// Config holds the settings.
-type Config struct {
-	// MaxPerWindow bounds the addresses reported for one host in a window, 1 to 1000.
-	MaxPerWindow int `yaml:"max_per_window"`
-}
+// Config is empty: there is nothing to set.
+type Config struct{}
 
 // Spec describes the module.
 var Spec = modules.Define(modules.Meta{
@@ -31,32 +25,36 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
-		Type: Private, Level: evidence.Info, Tactic: evidence.Context, Subject: "victim", Over: "flow",
-		Doc: "a host with a private address connected to another one",
+		Type: Private, Level: evidence.Info, Tactic: evidence.Context, Subject: "host", Over: "window",
+		Doc: "a host with a private address connected to others",
 	}},
-}, Config{MaxPerWindow: 20}, New)
+}, Config{}, New)
 
-// State is what was reported of a host in one window.
+const (
+	// growth is the factor between two reports: the first address, the eighth,
+	// the 64th, the 512th. Every file server is one of them, all day.
+	growth = 8
+	// maxSeen bounds the addresses told apart in a window.
+	maxSeen = growth * growth * growth
+)
+
+// State is what a host did in one window.
 type State struct {
-	// Seen holds the hashes of the addresses reported. Two that share one are
-	// taken for one, which costs a line of information.
+	// Seen holds the hashes of the addresses. Two that share one are taken for
+	// one, which costs a line of information at most.
 	Seen modules.Table[bool]
+	Step int
 }
 
-type rule struct{ max int }
+type rule struct{}
 
 var (
 	_ modules.Rule[State] = rule{}
 	_ modules.Chooser     = rule{}
 )
 
-// New checks the config and returns the rule.
-func New(c Config, _ modules.Env) (modules.Rule[State], error) {
-	if c.MaxPerWindow < 1 || c.MaxPerWindow > 1000 {
-		return nil, fmt.Errorf("max_per_window: %d is not in 1..1000", c.MaxPerWindow)
-	}
-	return rule{c.MaxPerWindow}, nil
-}
+// New returns the rule.
+func New(Config, modules.Env) (modules.Rule[State], error) { return rule{}, nil }
 
 // Wants implements modules.Chooser.
 func (rule) Wants(f *flow.Flow) bool {
@@ -81,27 +79,34 @@ func isHousekeeping(f *flow.Flow) bool {
 
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	if cx.Role() != profile.Client || st.Seen.Len() >= r.max || !r.Wants(f) {
+	if cx.Role() != profile.Client || st.Seen.Len() >= maxSeen || !r.Wants(f) {
 		return
 	}
-	k := hash(f.Dst)
+	k := modules.Hash(f.Dst, 0)
 	if st.Seen.Get(k) != nil || !profile.IsScannable(f.Src) || !profile.IsScannable(f.Dst) || isBroadcast(cx.Network(), f) {
 		return
 	}
 	*st.Seen.Put(k) = true
+	n, next := st.Seen.Len(), 1
+	for range st.Step {
+		next *= growth
+	}
+	if n < next {
+		return
+	}
+	st.Step++
 	port, where := f.DstPort, fmt.Sprintf("port %d/%s", f.DstPort, f.Proto)
 	if f.Proto.IsICMP() || !f.HasPorts {
 		port, where = 0, "protocol "+f.Proto.String()
 	}
-	more := ""
-	if st.Seen.Len() == r.max {
-		more = " Further addresses in this window are not reported."
+	what := fmt.Sprintf("%s connected to the private address %s, %s.", f.Src, f.Dst, where)
+	if n > 1 {
+		what = fmt.Sprintf("%s connected to %d private addresses, the last of them %s, %s.", f.Src, n, f.Dst, where)
 	}
 	e := evidence.Evidence{
 		Type: Private, Level: evidence.Info, Confidence: 1,
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Victim: evidence.IPEntity(f.Dst, evidence.Dst, port),
-		Description: fmt.Sprintf("%s connected to the private address %s, %s.%s", f.Src, f.Dst, where, more),
-		Proto:       f.Proto.String(), DstPort: port, Count: 1, Subject: f.Dst.String(), Step: 1,
+		Description: what, Proto: f.Proto.String(), DstPort: port, Count: int64(n), Subject: "private", Step: st.Step,
 	}
 	if f.UID != "" {
 		e.UIDs = []string{strings.Clone(f.UID)}
@@ -114,11 +119,4 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 func isBroadcast(n *profile.Network, f *flow.Flow) bool {
 	a := f.Dst.Unmap()
 	return f.Proto == flow.UDP && a.Is4() && a.As4()[3] == 255 && n.IsHome(a)
-}
-
-// hash returns a hash of an address that is the same in every run.
-func hash(a netip.Addr) uint32 {
-	b := a.As16()
-	hi, lo := bits.Mul64(binary.BigEndian.Uint64(b[:8])^0xa0761d6478bd642f, binary.BigEndian.Uint64(b[8:])^0xe7037ed1a0b428db)
-	return uint32(hi ^ lo)
 }

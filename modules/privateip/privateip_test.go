@@ -1,9 +1,7 @@
 package privateip_test
 
 import (
-	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/slips-go/slips/alerts/evidence"
@@ -14,15 +12,6 @@ import (
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, privateip.Spec, "testdata/*.txtar") }
-
-func TestConfig(t *testing.T) {
-	for _, n := range []int{-1, 0, 1001} {
-		_, err := privateip.Spec.New(&privateip.Config{MaxPerWindow: n}, modules.Env{})
-		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("max_per_window: %d is not in 1..1000", n)) {
-			t.Errorf("%d: error %v", n, err)
-		}
-	}
-}
 
 // TestBounds has a host talk to 65,536 others.
 func TestBounds(t *testing.T) {
@@ -39,8 +28,8 @@ func TestBounds(t *testing.T) {
 		f.Dst = netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
 		run.Handle(cx, st, f)
 	}
-	if n != 20 || st.Seen.Len() != 20 {
-		t.Errorf("%d reports, %d addresses kept, want 20 of each", n, st.Seen.Len())
+	if n != 4 || st.Seen.Len() != 512 {
+		t.Errorf("%d reports, %d addresses kept, want 4 and 512", n, st.Seen.Len())
 	}
 	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
 		t.Errorf("%v allocations for one more address", n)
@@ -51,11 +40,9 @@ func TestBounds(t *testing.T) {
 func TestRealTraffic(t *testing.T) {
 	clients := make(map[string]bool)
 	for _, e := range modtest.Evidence(t, privateip.Spec, modtest.Datasets(t, "zeek/isc-2021-10/conn.log")...) {
-		if e.Victim.Value == "10.10.22.22" {
-			clients[e.Attacker.Value] = true
-		}
+		clients[e.Attacker.Value] = true
 	}
 	if len(clients) != 3 {
-		t.Errorf("clients of the domain controller: %v", clients)
+		t.Errorf("hosts that talk to others of the site: %v", clients)
 	}
 }

@@ -3,10 +3,8 @@
 package slowscan
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
-	"math/bits"
 	"net/netip"
 	"strings"
 	"time"
@@ -50,10 +48,17 @@ const (
 	maxPairs   = 2048
 	maxTallies = 256
 	maxUIDs    = 20
+	// fastPairs is the number of new pairs in one window from which the host is
+	// a fast scanner, and the rest of the window is left to portscan.
+	fastPairs = 64
 )
 
 // State is what a host tried over the last day without success.
 type State struct {
+	// Window and New say how many new pairs the window at hand brought.
+	Window int64
+	New    int64
+
 	Pairs modules.RecentTable[uint32]       // fingerprint of host and port: second of the day it was first tried
 	Hosts modules.Recent[netip.Addr, Tally] // by host, its ports
 	Ports modules.Recent[uint32, Tally]     // by protocol and port, its hosts
@@ -102,12 +107,19 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		f.RawState == "" && f.Sensor == flow.Zeek || f.OrigPkts == 0 && f.RespPkts > 0 || strings.IndexByte(f.History, '^') >= 0 {
 		return
 	}
+	if w := cx.Window().N; w != st.Window {
+		st.Window, st.New = w, 0
+	}
+	if st.New >= fastPairs {
+		return
+	}
 	second := uint32(f.Time/int64(time.Second)) + 1
-	p := st.Pairs.Put(fingerprint(f.Dst, f.DstPort), maxPairs)
+	p := st.Pairs.Put(modules.Hash(f.Dst, uint64(f.DstPort)), maxPairs)
 	if *p != 0 && int64(second)-int64(*p) < day/int64(time.Second) {
 		return
 	}
 	*p = second
+	st.New++
 	if port := uint32(f.Proto)<<16 | uint32(f.DstPort); service(f.DstPort) {
 		t, _ := st.Ports.Get(port)
 		if r.add(cx, &t, f) {
@@ -196,12 +208,4 @@ func (t *Tally) remember(uid string) {
 	// A new slice, because a copy of the old one may be in a map.
 	u := append(make([]string, 0, maxUIDs), t.UIDs[max(0, len(t.UIDs)-maxUIDs+1):]...)
 	t.UIDs = append(u, strings.Clone(uid))
-}
-
-// fingerprint hashes a host and a port. It is the same in every run.
-func fingerprint(a netip.Addr, port uint16) uint32 {
-	b := a.As16()
-	hi, lo := bits.Mul64(binary.BigEndian.Uint64(b[:8])^0xa0761d6478bd642f^uint64(port), binary.BigEndian.Uint64(b[8:])^0xe7037ed1a0b428db)
-	hi, lo = bits.Mul64(hi^lo^0x8ebc6af09c88c6e3, binary.BigEndian.Uint64(b[8:])^0x589965cc75374cc3+uint64(port)<<32)
-	return uint32(hi ^ lo)
 }
