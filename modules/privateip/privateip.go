@@ -21,11 +21,11 @@ type Config struct{}
 var Spec = modules.Define(modules.Meta{
 	Name:  "privateip",
 	Doc:   "connections between private addresses",
-	Scope: modules.PerWindow,
+	Scope: modules.PerProfile,
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
-		Type: Private, Level: evidence.Info, Tactic: evidence.Context, Subject: "host", Over: "window",
+		Type: Private, Level: evidence.Info, Tactic: evidence.Context, Subject: "host", Over: "lifetime of the profile",
 		Doc: "a host with a private address connected to others",
 	}},
 }, Config{}, New)
@@ -34,11 +34,11 @@ const (
 	// growth is the factor between two reports: the first address, the eighth,
 	// the 64th, the 512th. Every file server is one of them, all day.
 	growth = 8
-	// maxSeen bounds the addresses told apart in a window.
+	// maxSeen bounds the addresses told apart.
 	maxSeen = growth * growth * growth
 )
 
-// State is what a host did in one window.
+// State is what a host did.
 type State struct {
 	// Seen holds the hashes of the addresses. Two that share one are taken for
 	// one, which costs a line of information at most.

@@ -47,7 +47,11 @@ const (
 	firstUnprivileged = 1024
 	// fewPeers is the number of targets on such ports up to which nothing is
 	// taken off the confidence, and minConfidence what is left in the end.
-	fewPeers      = 3
+	fewPeers = 3
+	// fewSilent and sketch are the failures at a silent port that are counted
+	// in a sketch, and the size of that. They are a few seconds of retries.
+	fewSilent     = 4
+	sketch        = 256
 	minConfidence = 0.05
 )
 
@@ -55,6 +59,10 @@ const (
 type State struct {
 	Targets map[Target]Count
 	Peers   int64 // targets on unprivileged ports that were reported
+	// Silent counts failures at silent ports by the hash of the target, up to
+	// fewSilent: only from there on a target is counted by itself, so a scanner
+	// does not fill Targets with what it tries once.
+	Silent []uint8
 }
 
 // Target is a port of a host, or with port 0 the telnet ports of one.
@@ -111,6 +119,9 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		case refused(f):
 			first, how = r.c.Refused, "refused"
 		case unanswered(f) && profile.IsPublic(f.Dst):
+			if !profile.IsScannable(f.Dst) || !f.HasPorts || r.c.Silent > fewSilent && !st.often(f) {
+				return
+			}
 			t.Silent, first, how = true, r.c.Silent, "unanswered"
 		default:
 			return
@@ -119,7 +130,10 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !f.HasPorts || !profile.IsScannable(f.Dst) {
 		return
 	}
-	c := st.Targets[t]
+	c, known := st.Targets[t]
+	if t.Silent && !known && first > fewSilent {
+		c.Flows = fewSilent
+	}
 	c.Flows++
 	c.remember(f.UID)
 	if step := modules.Step(c.Flows, first); step > c.Step {
@@ -130,6 +144,20 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		r.report(cx, f, t, c, how, st.confidence(t, c))
 	}
 	modules.PutLargest(&st.Targets, t, c, maxTargets, Count.weight)
+}
+
+// often reports whether more than fewSilent connections to f's target were
+// unanswered, or to one that shares its place in the sketch.
+func (st *State) often(f *flow.Flow) bool {
+	if st.Silent == nil {
+		st.Silent = make([]uint8, sketch)
+	}
+	n := &st.Silent[modules.Hash(f.Dst, uint64(f.DstPort))%sketch]
+	if *n >= fewSilent {
+		return true
+	}
+	*n++
+	return false
 }
 
 // confidence is the reference's 0.5, and more with each doubling: five
