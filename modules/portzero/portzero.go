@@ -37,6 +37,8 @@ const (
 	maxPairs = 1024
 	// freeSubjects bounds the pairs that are reported from the first flow on.
 	freeSubjects = 64
+	// sure is the number of flows from which it is no accident.
+	sure = 4
 )
 
 // State counts the flows of a host with port 0 in one window.
@@ -49,7 +51,7 @@ type State struct {
 type Pair struct {
 	Peer  netip.Addr
 	Proto flow.Proto
-	Orig  bool // the originator used port 0; else only the responder
+	Orig  bool // the originator is to blame; else the responder
 }
 
 // Count is how often.
@@ -85,7 +87,9 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !f.Src.IsValid() || !f.Dst.IsValid() || f.Dst.IsMulticast() {
 		return
 	}
-	p := Pair{Peer: f.Dst, Proto: f.Proto, Orig: f.SrcPort == 0}
+	// Whoever sends to port 0 and gets no answer probes; only a responder that
+	// answers from there uses it.
+	p := Pair{Peer: f.Dst, Proto: f.Proto, Orig: f.SrcPort == 0 || f.RespPkts == 0}
 	c, _ := st.Pairs.Get(p)
 	c.Flows++
 	if c.Rank == 0 {
@@ -113,6 +117,10 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, p Pair, c Count) {
 			netip.AddrPortFrom(f.Src, f.SrcPort), netip.AddrPortFrom(f.Dst, f.DstPort), f.Proto),
 		Proto: f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort,
 		Count: c.Flows, Subject: fmt.Sprintf("to %s|%s", f.Dst, f.Proto), Step: c.Step,
+	}
+	if c.Flows < sure {
+		// A single one may be a fragment without its ports, or damage.
+		e.Level, e.Confidence = evidence.Medium, 0.5
 	}
 	if !p.Orig {
 		e.Profile, e.Attacker, e.Victim = f.Dst, dst, src

@@ -21,6 +21,12 @@ func conn(n int, sport, dport uint16) flow.Flow {
 	}
 }
 
+// answered is a flow whose responder sent something.
+func answered(f flow.Flow) flow.Flow {
+	f.RespPkts = 1
+	return f
+}
+
 func list(es []evidence.Evidence) string {
 	var s []string
 	for _, e := range es {
@@ -36,7 +42,8 @@ func TestCasesInMemory(t *testing.T) {
 		want string // profile, direction, attacker>victim, step:flows
 	}{
 		{"from port 0", func(h func(flow.Flow)) { h(conn(1, 0, 80)) }, "10.0.0.1 src 10.0.0.1>20.0.0.1 @1:1"},
-		{"to port 0", func(h func(flow.Flow)) { h(conn(1, 40000, 0)) }, "20.0.0.1 dst 20.0.0.1>10.0.0.1 @1:1"},
+		{"to port 0, which answers", func(h func(flow.Flow)) { h(answered(conn(1, 40000, 0))) }, "20.0.0.1 dst 20.0.0.1>10.0.0.1 @1:1"},
+		{"a probe of port 0", func(h func(flow.Flow)) { h(conn(1, 40000, 0)) }, "10.0.0.1 src 10.0.0.1>20.0.0.1 @1:1"},
 		{"both: the originator's", func(h func(flow.Flow)) { h(conn(1, 0, 0)) }, "10.0.0.1 src 10.0.0.1>20.0.0.1 @1:1"},
 		{"port 1", func(h func(flow.Flow)) { h(conn(1, 1, 1)) }, ""},
 		{"ports not logged", func(h func(flow.Flow)) {
@@ -81,7 +88,7 @@ func TestCasesInMemory(t *testing.T) {
 			f := conn(1, 0, 80)
 			f.Proto = flow.UDP
 			h(f)
-			h(conn(1, 40000, 0))
+			h(answered(conn(1, 40000, 0)))
 		}, "10.0.0.1 src 10.0.0.1>20.0.0.1 @1:1\n10.0.0.1 src 10.0.0.1>20.0.0.1 @1:1\n20.0.0.1 dst 20.0.0.1>10.0.0.1 @1:1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -114,8 +121,8 @@ func TestServerSide(t *testing.T) {
 // Two hosts that meet the same port 0 are two subjects of its owner.
 func TestSubjectNamesBothHosts(t *testing.T) {
 	b := newBench(t)
-	b.handle(conn(1, 40000, 0))
-	f := conn(1, 40000, 0)
+	b.handle(answered(conn(1, 40000, 0)))
+	f := answered(conn(1, 40000, 0))
 	f.Src = host(9)
 	b.handle(f)
 	b.handle(conn(2, 0, 80))
