@@ -44,6 +44,8 @@ type Parameters struct {
 	ClientIPs          Networks     `yaml:"client_ips"`
 	ExportLabeledFlows bool         `yaml:"export_labeled_flows"`
 	ExportFormat       ExportFormat `yaml:"export_format"`
+	ExportLetters      bool         `yaml:"export_letters"`
+	ExportTimeline     bool         `yaml:"export_timeline"`
 	MetadataDir        bool         `yaml:"metadata_dir"`
 	Verbose            int          `yaml:"verbose"` // 0 to 3
 }

@@ -142,7 +142,7 @@ func TestAllKinds(t *testing.T) {
 	c := load(t, Options{Path: "testdata/good/all_kinds.yaml"})
 	want := Default()
 	want.Parameters = Parameters{
-		TimeWindowWidth: OneWindow, AnalysisDirection: All, ExportLabeledFlows: true, ExportFormat: JSONL, Verbose: 3,
+		TimeWindowWidth: OneWindow, AnalysisDirection: All, ExportLabeledFlows: true, ExportFormat: JSONL, ExportLetters: true, ExportTimeline: true, Verbose: 3,
 		ClientIPs: Networks{
 			netip.MustParsePrefix("10.0.0.5/32"), netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("2001:db8::1/128"),
 		},
@@ -184,6 +184,9 @@ func TestOldNames(t *testing.T) {
 	c := load(t, Options{Path: "testdata/good/old_names.yaml"})
 	if got := c.Module("longconn").(*longconn).Threshold; got != 200 {
 		t.Errorf("threshold %v, want 200", got)
+	}
+	if !c.Parameters.ExportLetters || c.Parameters.ExportTimeline {
+		t.Errorf("letters %v, timeline %v, want only letters", c.Parameters.ExportLetters, c.Parameters.ExportTimeline)
 	}
 }
 
@@ -381,6 +384,7 @@ func TestHash(t *testing.T) {
 		"parameters.client_ips=10.0.0.1":   true, "profiler.max_profiles=7": true,
 		"profiler.lanes=2": false, "follow.poll_interval=1s": false, "output.directory=x": false,
 		"parameters.verbose=3": false, "profiler.checkpoint_interval=1s": false, "modules.fan.min_hosts=5": false,
+		"parameters.export_letters=true": false, "parameters.export_timeline=true": false,
 	} {
 		key, value, _ := strings.Cut(set, "=")
 		got := load(t, Options{Overrides: []Override{{key, value, "--set"}}}).Hash()

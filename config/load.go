@@ -67,6 +67,8 @@ func renamed(key string) string {
 		return "modules.sshlogin.ssh_succesful_detection_threshold"
 	case "brute_force_detector.ssh_attempt_threshold":
 		return "modules.bruteforce.ssh_attempt_threshold"
+	case "parameters.export_strato_letters":
+		return "parameters.export_letters"
 	}
 	return key
 }
@@ -88,7 +90,7 @@ func isRetired(key string) bool {
 		return true
 	}
 	switch key {
-	case "output.stdout", "output.stderr", "output.logs", "parameters.debug", "parameters.export_strato_letters",
+	case "output.stdout", "output.stderr", "output.logs", "parameters.debug",
 		"parameters.delete_zeek_files", "parameters.store_a_copy_of_zeek_files",
 		"parameters.store_zeek_files_in_the_output_dir", "parameters.permanent_dir", "parameters.pcapfilter",
 		"parameters.tcp_inactivity_timeout", "parameters.deletePrevdb", "parameters.label", "parameters.rotation",

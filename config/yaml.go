@@ -143,7 +143,7 @@ func encode(v any) *yaml.Node {
 func isHarmless(key string) bool {
 	switch key {
 	case "profiler.lanes", "profiler.idle_after", "profiler.checkpoint_interval", "parameters.verbose",
-		"parameters.metadata_dir":
+		"parameters.metadata_dir", "parameters.export_letters", "parameters.export_timeline":
 		return true
 	}
 	return strings.HasPrefix(key, "follow.") || strings.HasPrefix(key, "output.")

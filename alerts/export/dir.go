@@ -48,6 +48,9 @@ type Options struct {
 	Clock      func() time.Time // CreateTime in IDMEFv2 for live runs; nil: stream time
 	Location   *time.Location   // of times in alerts.log; nil: UTC
 	Flows      FlowFormat       // NoFlows, FlowsTSV or FlowsJSONL
+	Letters    bool             // write flows/letters.tsv
+	Timeline   bool             // write flows/timeline.jsonl
+	Both       bool             // analysis direction "all": letters and timeline have the side of the destination too
 }
 
 // OccupiedError says that a directory holds the output of another run.
@@ -66,19 +69,34 @@ func (e *OccupiedError) Error() string {
 var ErrInUse = errors.New("another process is writing to it")
 
 // Dir is the output directory of a run. It is an alerts.Sink. One goroutine
-// calls its methods; only the FlowWriter may be used by others.
+// calls its methods; only the writers of records may be used by others.
 type Dir struct {
-	path   string
-	opts   Options
-	lock   *os.File
-	files  []*outFile // in the order of names
-	flows  *FlowWriter
-	buf    []byte // the line being made
-	note   []byte // the note inside it
-	header []byte // the analyser of IDMEFv2 messages up to its method
+	path     string
+	opts     Options
+	lock     *os.File
+	files    []*outFile // in the order of names
+	flows    *FlowWriter
+	letters  *LetterWriter
+	timeline *TimelineWriter
+	records  []recorder // those of the three above that there are
+	buf      []byte     // the line being made
+	note     []byte     // the note inside it
+	header   []byte     // the analyser of IDMEFv2 messages up to its method
 }
 
 var _ alerts.Sink = (*Dir)(nil)
+
+// recorder is a writer that is told of every record. One goroutine tells it,
+// and that of the Dir calls these methods.
+type recorder interface {
+	Flush() error
+	Err() error
+	file() string // its name, relative to the output directory
+	lost() int64
+	mark() (int64, error)
+	resume(mark int64, known bool) error
+	close() error
+}
 
 // names lists the alert files; Dir.files has them in the same order.
 var names = [...]string{evidenceJSONL, alertsJSONL, alertsLog, alertsJSON}
@@ -144,6 +162,19 @@ func Create(path string, o Options) (_ *Dir, err error) {
 		if d.flows, err = newFlowWriter(path, o.Flows); err != nil {
 			return nil, err
 		}
+		d.records = append(d.records, d.flows)
+	}
+	if o.Letters {
+		if d.letters, err = newLetterWriter(path, o.Both); err != nil {
+			return nil, err
+		}
+		d.records = append(d.records, d.letters)
+	}
+	if o.Timeline {
+		if d.timeline, err = newTimelineWriter(path, o.Both); err != nil {
+			return nil, err
+		}
+		d.records = append(d.records, d.timeline)
 	}
 	d.header = appendAnalyzer(nil, o)
 	return d, nil
@@ -174,7 +205,7 @@ func Occupied(path string) (string, error) {
 
 // clear removes the files that an earlier run has written.
 func (d *Dir) clear() error {
-	all := append(slices.Clone(names[:]), configFile, runFile, summaryFile, flowsPath(FlowsTSV), flowsPath(FlowsJSONL))
+	all := append(slices.Clone(names[:]), configFile, runFile, summaryFile, flowsPath(FlowsTSV), flowsPath(FlowsJSONL), lettersFile, TimelineFile)
 	for _, n := range all {
 		if err := os.Remove(d.Path(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove the output of an earlier run: %w", &WriteError{d.Path(n), err})
@@ -192,6 +223,13 @@ func (d *Dir) Path(name string) string { return filepath.Join(d.path, filepath.F
 
 // Flows returns the writer of labelled flows; nil when they were not asked for.
 func (d *Dir) Flows() *FlowWriter { return d.flows }
+
+// Letters returns the writer of behavioural letters; nil when they were not
+// asked for.
+func (d *Dir) Letters() *LetterWriter { return d.letters }
+
+// Timeline returns the writer of the timeline; nil when it was not asked for.
+func (d *Dir) Timeline() *TimelineWriter { return d.timeline }
 
 // Evidence implements alerts.Sink. The lines are in the files after the next Flush.
 func (d *Dir) Evidence(e *evidence.Evidence, accumulated float64) error {
@@ -230,8 +268,8 @@ func (d *Dir) Flush() error {
 	for _, f := range d.files {
 		errs = append(errs, f.flush())
 	}
-	if d.flows != nil {
-		errs = append(errs, d.flows.Flush())
+	for _, w := range d.records {
+		errs = append(errs, w.Flush())
 	}
 	return errors.Join(errs...)
 }
@@ -242,8 +280,8 @@ func (d *Dir) Err() error {
 	for _, f := range d.files {
 		errs = append(errs, f.err)
 	}
-	if d.flows != nil {
-		errs = append(errs, d.flows.Err())
+	for _, w := range d.records {
+		errs = append(errs, w.Err())
 	}
 	return errors.Join(errs...)
 }
@@ -254,16 +292,16 @@ func (d *Dir) Lost() int64 {
 	for _, f := range d.files {
 		n += f.lost
 	}
-	if d.flows != nil {
-		n += d.flows.Stats().Lost
+	for _, w := range d.records {
+		n += w.lost()
 	}
 	return n
 }
 
 // Marks flushes, makes the files survive a power cut, and returns by name how
 // much of each goes with what was written so far, for the checkpoint: its
-// size, or less while lines that a crash left are coming again. With labelled flows the checkpoint also
-// needs FlowWriter.Save, before anything else is written.
+// size, or less while lines that a crash left are coming again. With labelled flows and letters the
+// checkpoint also needs what Save of their writers gives, before anything else is written.
 func (d *Dir) Marks() (map[string]int64, error) {
 	if err := d.Flush(); err != nil {
 		return nil, err
@@ -275,19 +313,19 @@ func (d *Dir) Marks() (map[string]int64, error) {
 		}
 		marks[names[i]] = f.mark()
 	}
-	if d.flows != nil {
-		size, err := d.flows.mark()
+	for _, w := range d.records {
+		size, err := w.mark()
 		if err != nil {
 			return nil, err
 		}
-		marks[d.flows.name] = size
+		marks[w.file()] = size
 	}
 	return marks, nil
 }
 
 // Resume makes the files fit the checkpoint that marks come from: see the
 // package comment. A file without a mark was empty then. It is called once,
-// in mode Continue, before anything is written and before FlowWriter.Load;
+// in mode Continue, before anything is written and before Load of the writers;
 // without a checkpoint marks is nil. The error wraps ErrChanged when a file
 // is shorter than its mark.
 func (d *Dir) Resume(marks map[string]int64, clean bool) error {
@@ -302,24 +340,24 @@ func (d *Dir) Resume(marks map[string]int64, clean bool) error {
 			return fmt.Errorf("resume: %w", err)
 		}
 	}
-	if d.flows != nil {
-		mark, known := marks[d.flows.name]
-		if err := d.flows.resume(mark, known); err != nil {
+	for _, w := range d.records {
+		mark, known := marks[w.file()]
+		if err := w.resume(mark, known); err != nil {
 			return fmt.Errorf("resume: %w", err)
 		}
 	}
 	return nil
 }
 
-// Close writes out what is left, labelled flows of open windows included, and
+// Close writes out what is left, labelled flows and letters of open windows included, and
 // closes the files. The Dir must not be used after that.
 func (d *Dir) Close() error {
 	var errs []error
 	for _, f := range d.files {
 		errs = append(errs, f.close())
 	}
-	if d.flows != nil {
-		errs = append(errs, d.flows.close())
+	for _, w := range d.records {
+		errs = append(errs, w.close())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close()) // which gives the lock up

@@ -5,6 +5,8 @@
 //	alerts/alerts.log       one line of text for each evidence and alert
 //	alerts/alerts.json      the same as IDMEFv2 messages, one a line
 //	flows/labeled_flows.*   on request, each input record with its label
+//	flows/letters.tsv       on request, the behaviour of each tuple as letters
+//	flows/timeline.jsonl    on request, what each host did, record by record
 //	metadata/               effective configuration and run.json
 //	summary.json            counts and speed
 //
@@ -32,8 +34,7 @@
 // was provisional and comes again. After a crash it keeps every whole line
 // behind the checkpoint and leaves out the same line when it comes again, so
 // no reader of the files sees a line vanish, none is lost and none is there
-// twice. Labelled flows, which are written a window at a time, are always cut
-// back and written again.
+// twice. What is in flows/ is always cut back and written again.
 //
 // # Errors
 //

@@ -430,6 +430,10 @@ func (w *FlowWriter) Stats() FlowStats {
 	return s
 }
 
+func (w *FlowWriter) file() string { return w.name }
+
+func (w *FlowWriter) lost() int64 { return w.Stats().Lost }
+
 // mark flushes and syncs the flows file and returns its size.
 func (w *FlowWriter) mark() (int64, error) {
 	w.mu.Lock()

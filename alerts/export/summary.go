@@ -24,6 +24,7 @@ type Summary struct {
 	Alerts   int64            `json:"alerts"`
 	Modules  []ModuleSummary  `json:"modules"`
 	Flows    *FlowStats       `json:"labeled_flows"` // null unless asked for
+	Letters  *LetterStats     `json:"letters"`       // null unless asked for
 	Stream   StreamSummary    `json:"stream"`
 	Output   OutputSummary    `json:"output"`
 	Wall     float64          `json:"wall_seconds"`

@@ -142,6 +142,22 @@ func TestLabelledFlows(t *testing.T) {
 	}
 }
 
+// The one window of only_one_tw closes at the end, when all alerts are known.
+func TestLabelledFlowsInOneWindow(t *testing.T) {
+	dir := t.TempDir()
+	// A scan that is an alert only after several rounds of the engine.
+	quiet := strings.NewReplacer("10.0.0.5", "10.0.0.7", "S0", "SF", `"S"`, `"ShADadFf"`).Replace(connLines(100, 4100))
+	writeFile(t, filepath.Join(dir, "conn.log"), connLines(0, 8)+quiet+connLines(4100, 4140))
+	labels := make(map[string]int)
+	for _, width := range []string{"only_one_tw", "1000000000"} {
+		_, all := replayed(t, dir, "--export-flows", "tsv", "--set", "parameters.time_window_width="+width).flows(t)
+		labels[width] = all["10.0.0.5 malicious"]
+	}
+	if labels["only_one_tw"] != labels["1000000000"] || labels["only_one_tw"] < 10 {
+		t.Errorf("malicious flows by width: %v", labels)
+	}
+}
+
 // blames reports whether an alert on a host names flows. A notice about a host
 // may name none.
 func (o *outcome) blames(host string) bool {

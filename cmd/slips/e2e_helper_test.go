@@ -133,6 +133,10 @@ type outcome struct {
 			Records int64 `json:"records"`
 			Pending int64 `json:"pending"`
 		} `json:"labeled_flows"`
+		Letters *struct {
+			Tuples  int `json:"tuples"`
+			Pending int `json:"pending"`
+		} `json:"letters"`
 	}
 }
 

@@ -168,6 +168,7 @@ func disturb(t *testing.T, path string, s style, v violence, seed uint64, extra 
 	sameSet(t, "evidence", want.evidence, got.evidence)
 	sameKinds(t, want, got)
 	sameFlows(t, want, got)
+	sameRecorded(t, want, got)
 	reportAlerts(t, want, got)
 	if t.Failed() {
 		t.Fatalf("seed %d; slips.log:\n%s", seed, tailOf(readFile(t, filepath.Join(out, "slips.log"))))

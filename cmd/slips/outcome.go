@@ -61,6 +61,10 @@ func (r *run) summarise(s *export.Summary) error {
 		f := w.Stats()
 		s.Flows = &f
 	}
+	if w := r.dir.Letters(); w != nil {
+		l := w.Stats()
+		s.Letters = &l
+	}
 	end := time.Now()
 	r.info.End = &end
 	return errors.Join(r.dir.WriteSummary(s), r.metadata(), r.hosts())

@@ -168,7 +168,7 @@ func (p *program) root(args []string) *cobra.Command {
 	cmd.PersistentFlags().StringVarP(&p.configFile, "config", "c", "", "configuration `FILE` (default $SLIPS_CONFIG; without either, built-in settings)")
 	cmd.PersistentFlags().StringArrayVar(&p.set, "set", nil, "set one configuration key, as `KEY=VALUE`; may be repeated")
 	f.register(cmd.Flags())
-	cmd.AddCommand(p.configCommand(), p.modulesCommand(), p.evalCommand(), p.versionCommand())
+	cmd.AddCommand(p.configCommand(), p.modulesCommand(), p.timelineCommand(), p.evalCommand(), p.selftestCommand(), p.versionCommand())
 	return cmd
 }
 

@@ -39,7 +39,7 @@ type runOptions struct {
 	Command   []string // command line, for the metadata
 	Version   string
 	Start     time.Time      // wall clock at which the program began
-	Watch     profiler.Flows // is told of each record, unless there are labelled flows to write; may be nil
+	Watch     profiler.Flows // is told of each record, in their order; may be nil
 }
 
 // module is a detection module with its settings.
@@ -74,6 +74,7 @@ type runFlags struct {
 	output, format, flows, direction string
 	lanes, verbose, alertCode        int
 	quiet, json, noColor, overwrite  bool
+	letters, timeline                bool
 	cpuProfile, memProfile           string
 	changed                          func(flag string) bool
 }
@@ -90,6 +91,8 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.direction, "analysis-direction", "", "`WHICH`: out, flows belong to the host that opened them, or all, to both sides")
 	s.StringArrayVar(&f.disable, "disable", nil, "switch a `MODULE` off; may be repeated")
 	s.StringVar(&f.flows, "export-flows", "", "write flows/labeled_flows, as `FORMAT` tsv or jsonl")
+	s.BoolVar(&f.letters, "export-letters", false, "write flows/letters.tsv, the behaviour of each host towards each peer and port as letters")
+	s.BoolVar(&f.timeline, "export-timeline", false, "write flows/timeline.jsonl, what each host did, for \"slips timeline\"")
 	s.IntVar(&f.lanes, "lanes", 0, "run modules on `N` lanes (default: chosen by the program)")
 	s.IntVar(&f.alertCode, "exit-code-on-alert", 0, "exit with `N` (6 to 125) when there were alerts")
 	s.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
@@ -159,6 +162,12 @@ func (f *runFlags) overrides() []config.Override {
 	if f.changed("export-flows") {
 		add("parameters.export_labeled_flows", "true", "--export-flows")
 		add("parameters.export_format", f.flows, "--export-flows")
+	}
+	if f.changed("export-letters") {
+		add("parameters.export_letters", strconv.FormatBool(f.letters), "--export-letters")
+	}
+	if f.changed("export-timeline") {
+		add("parameters.export_timeline", strconv.FormatBool(f.timeline), "--export-timeline")
 	}
 	if f.verbose > 0 {
 		add("parameters.verbose", strconv.Itoa(min(1+f.verbose, 3)), "-v")

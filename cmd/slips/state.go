@@ -31,11 +31,12 @@ type savedState struct {
 	Version string
 	Resumed int
 	Clean   bool             // the run ended in good order
-	Export  string           // format of the labelled flows; empty: none
+	Exports []string         // flags that stand for what is written into flows/
 	Marks   map[string]int64 // sizes of the output files
 	Engine  *profiler.Checkpoint
 	Alerts  []byte
 	Flows   []byte
+	Letters []byte
 }
 
 // inputs returns the run's inputs so that they can be compared.
@@ -76,9 +77,12 @@ func loadState(o *runOptions) (*savedState, error) {
 	if in := inputs(o.Paths); !slices.Equal(in, s.Paths) {
 		return nil, &export.OccupiedError{Path: o.Output, Found: "the state of a run that follows " + strings.Join(s.Paths, " ")}
 	}
-	if now := o.flows(); s.Export != now && s.Export != "" {
-		// Flows of open windows wait for their labels in that format.
-		return nil, &export.OccupiedError{Path: o.Output, Found: "the state of a run with --export-flows " + s.Export}
+	now := o.exports()
+	for _, e := range s.Exports {
+		if !slices.Contains(now, e) {
+			// Flows and letters of open windows wait to be written there.
+			return nil, &export.OccupiedError{Path: o.Output, Found: "the state of a run with " + e}
+		}
 	}
 	return s, nil
 }
@@ -105,12 +109,19 @@ func stillborn(output string) bool {
 	return true
 }
 
-// flows returns the format in which labelled flows are written; empty for none.
-func (o *runOptions) flows() string {
-	if !o.Config.Parameters.ExportLabeledFlows {
-		return ""
+// exports returns the flags that stand for what the run writes into flows/.
+func (o *runOptions) exports() (flags []string) {
+	p := &o.Config.Parameters
+	if p.ExportLabeledFlows {
+		flags = append(flags, "--export-flows "+string(p.ExportFormat))
 	}
-	return string(o.Config.Parameters.ExportFormat)
+	if p.ExportLetters {
+		flags = append(flags, "--export-letters")
+	}
+	if p.ExportTimeline {
+		flags = append(flags, "--export-timeline")
+	}
+	return flags
 }
 
 // unfit says why the engine cannot go on from s, or nothing.
@@ -131,8 +142,8 @@ func (s *savedState) positions() map[string]flow.Position {
 	return s.Engine.Positions()
 }
 
-// load gives alerts, if their scores still mean the same, and labelled flows,
-// which wait for their windows to close in any case, their part of s.
+// load gives alerts, if their scores still mean the same, and labelled flows
+// and letters, which wait for their windows to close in any case, their part of s.
 func (s *savedState) load(r *run, scores bool) error {
 	if scores {
 		if err := r.alerts.Load(gob.NewDecoder(bytes.NewReader(s.Alerts))); err != nil {
@@ -140,7 +151,12 @@ func (s *savedState) load(r *run, scores bool) error {
 		}
 	}
 	if w := r.dir.Flows(); w != nil && s.Flows != nil {
-		return w.Load(gob.NewDecoder(bytes.NewReader(s.Flows)))
+		if err := w.Load(gob.NewDecoder(bytes.NewReader(s.Flows))); err != nil {
+			return err
+		}
+	}
+	if w := r.dir.Letters(); w != nil && s.Letters != nil {
+		return w.Load(gob.NewDecoder(bytes.NewReader(s.Letters)))
 	}
 	return nil
 }
@@ -165,7 +181,7 @@ func claim(o *runOptions) error {
 
 // stamp notes which run the state is of.
 func (s *savedState) stamp(o *runOptions) {
-	s.Format, s.Paths, s.Hash, s.Version, s.Export = stateFormat, inputs(o.Paths), o.Config.Hash(), o.Version, o.flows()
+	s.Format, s.Paths, s.Hash, s.Version, s.Exports = stateFormat, inputs(o.Paths), o.Config.Hash(), o.Version, o.exports()
 }
 
 func (s *savedState) write(path string) error {
@@ -184,7 +200,7 @@ func (r *run) save(s *savedState) error {
 	if s.Marks, err = r.dir.Marks(); err != nil {
 		return err
 	}
-	var a, f bytes.Buffer
+	var a, f, l bytes.Buffer
 	if err := r.alerts.Save(gob.NewEncoder(&a)); err != nil {
 		return fmt.Errorf("cannot save the state of the alerts: %w", err)
 	}
@@ -194,6 +210,12 @@ func (r *run) save(s *savedState) error {
 			return err
 		}
 		s.Flows = f.Bytes()
+	}
+	if w := r.dir.Letters(); w != nil {
+		if err := w.Save(gob.NewEncoder(&l)); err != nil {
+			return err
+		}
+		s.Letters = l.Bytes()
 	}
 	return s.write(r.dir.Path(stateFile))
 }

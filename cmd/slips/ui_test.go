@@ -474,7 +474,10 @@ func TestOptions(t *testing.T) {
 	var f runFlags
 	f.files, f.disable, f.verbose, f.flows, f.lanes = []string{"a"}, []string{"notice"}, 5, "tsv", 3
 	f.format = "auto"
-	f.changed = func(name string) bool { return name == "export-flows" || name == "lanes" }
+	f.letters = true
+	f.changed = func(name string) bool {
+		return name == "export-flows" || name == "lanes" || name == "export-letters" || name == "export-timeline"
+	}
 	o, err := p.options(&f, []string{"b"}, []string{"slips"})
 	if err != nil {
 		t.Fatal(err)
@@ -485,6 +488,9 @@ func TestOptions(t *testing.T) {
 	c := o.Config
 	if c.Profiler.Lanes != 3 || c.Parameters.Verbose != 3 || !c.Parameters.ExportLabeledFlows || c.Parameters.ExportFormat != config.TSV {
 		t.Errorf("flags did not reach the configuration: %+v %+v", c.Profiler, c.Parameters)
+	}
+	if !c.Parameters.ExportLetters || c.Parameters.ExportTimeline {
+		t.Errorf("letters %v, timeline %v, want only letters", c.Parameters.ExportLetters, c.Parameters.ExportTimeline)
 	}
 	if !strings.HasPrefix(o.Output, "/tmp/x/a+1_") {
 		t.Errorf("output in %s", o.Output)

@@ -85,14 +85,19 @@ type run struct {
 // open makes or takes up the output directory.
 func (r *run) open(saved *savedState) error {
 	o, c := &r.o, r.o.Config
-	opt := export.Options{Version: release}
+	opt := export.Options{
+		Version: release, Letters: c.Parameters.ExportLetters, Timeline: c.Parameters.ExportTimeline,
+		Both: c.Parameters.AnalysisDirection == config.All,
+	}
 	switch {
 	case saved != nil:
 		opt.Mode = export.Continue
 	case o.Overwrite:
 		opt.Mode = export.Overwrite
 	}
-	opt.Flows = export.FlowFormat(o.flows())
+	if c.Parameters.ExportLabeledFlows {
+		opt.Flows = export.FlowFormat(c.Parameters.ExportFormat)
+	}
 	var err error
 	r.dir, err = export.Create(o.Output, opt)
 	if occupied := (*export.OccupiedError)(nil); errors.As(err, &occupied) && o.Follow && stillborn(o.Output) {
@@ -161,10 +166,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	if o.Follow {
 		pc.Checkpoint = c.Profiler.CheckpointInterval
 	}
-	pc.Flows = o.Watch
-	if w := r.dir.Flows(); w != nil {
-		pc.Flows = flowSink{w}
-	}
+	pc.Flows = r.recorders()
 	var positions map[string]flow.Position
 	var engine *profiler.Checkpoint
 	if saved != nil {
@@ -208,6 +210,9 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	}
 	if w := r.dir.Flows(); w != nil {
 		err = errors.Join(err, r.closeWindows(endOfStream))
+	}
+	if w := r.dir.Letters(); w != nil {
+		err = errors.Join(err, w.Finish())
 	}
 	err = errors.Join(err, r.dir.Flush())
 	var s export.Summary
@@ -331,6 +336,9 @@ func (r *run) closeWindows(low int64) error {
 	}
 	width := r.o.Config.Parameters.TimeWindowWidth.Duration()
 	if low < endOfStream {
+		if width > math.MaxInt64/4 {
+			return nil // the sums below do not fit into an int64, nor would any window end before the stream
+		}
 		low -= 2 * int64(width)
 		n := r.engine.WindowAt(low).N
 		if n == r.closed {
@@ -341,9 +349,42 @@ func (r *run) closeWindows(low int64) error {
 	return w.CloseBefore(low, width)
 }
 
-// flowSink gives every record to the writer of labelled flows.
-type flowSink struct{ w *export.FlowWriter }
+// recorder is a writer that takes every record.
+type recorder interface {
+	Flow(f *flow.Flow, w profile.Window) error
+}
 
-// Flow implements profiler.Flows. The writer remembers its errors, and the
+// recorders is all that is told of every record.
+type recorders struct {
+	watch   profiler.Flows // may be nil
+	writers []recorder
+}
+
+// recorders returns what is to be told of every record; nil when nothing is.
+func (r *run) recorders() profiler.Flows {
+	t := recorders{watch: r.o.Watch}
+	if w := r.dir.Flows(); w != nil {
+		t.writers = append(t.writers, w)
+	}
+	if w := r.dir.Letters(); w != nil {
+		t.writers = append(t.writers, w)
+	}
+	if w := r.dir.Timeline(); w != nil {
+		t.writers = append(t.writers, w)
+	}
+	if len(t.writers) == 0 {
+		return t.watch
+	}
+	return t
+}
+
+// Flow implements profiler.Flows. The writers remember their errors, and the
 // sink asks for them.
-func (f flowSink) Flow(x *flow.Flow, w profile.Window) { _ = f.w.Flow(x, w) }
+func (t recorders) Flow(f *flow.Flow, w profile.Window) {
+	if t.watch != nil {
+		t.watch.Flow(f, w)
+	}
+	for _, x := range t.writers {
+		_ = x.Flow(f, w)
+	}
+}

@@ -3,7 +3,6 @@
 package certificate
 
 import (
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"math"
@@ -54,6 +53,10 @@ var Spec = modules.Define(modules.Meta{
 const (
 	// wait is how long the certificate of a handshake may take to be logged.
 	wait = 15 * time.Second
+	// patience is how long a handshake waits whose certificate is not there by
+	// then: x509.log may turn up late as a whole. Only then does what the
+	// handshake says by itself decide.
+	patience = 5 * time.Minute
 	// slack is what a clock or a time zone may be off before a date is wrong.
 	slack = int64(24 * time.Hour)
 	// stale is how long after its end a certificate is forgotten rather than neglected.
@@ -66,11 +69,16 @@ const (
 	// maxPending bounds the handshakes that wait for their certificate: a
 	// server is asked about once in a window, so few do.
 	maxPending = 2048
+	// maxLate bounds those that go on waiting. One too many makes the oldest be
+	// judged at once.
+	maxLate = 1024
 	// maxSeen bounds the servers remembered as judged, maxTold those as reported.
 	maxSeen = 1 << 14
 	maxTold = 1 << 13
 	// maxText bounds a name out of a certificate, in bytes.
 	maxText = 100
+	// sweep is the key of the timer that ends the patience.
+	sweep = math.MaxUint64
 )
 
 // State is what the module remembers of the network.
@@ -78,6 +86,9 @@ type State struct {
 	Certs   modules.Recent[uint64, Cert] // by hash of the fingerprint or file id
 	Pending map[uint64]Handshake         // by running number
 	Next    uint64                       // running number of the next
+	Late    map[uint64]Handshake         // of Pending, those whose certificate was not there in time
+	First   uint64                       // none in Late has a lower number
+	Sweep   int64                        // time of the last sweep that is set, unix ns
 	Seen    modules.Recent[uint64, bool] // client, server, name, certificate and window that were judged
 	Told    modules.Recent[uint64, bool] // what was reported
 	Hosts   modules.Recent[Host, int]    // reports
@@ -108,6 +119,8 @@ type Handshake struct {
 	Proto    flow.Proto
 	Datagram bool // DTLS
 	Time     int64
+	Due      int64 // stream time of x509.log until which the certificate may have been logged
+	Near     bool  // the server is of the own network
 	UID, SNI string
 	FP       uint64 // hash of the fingerprint or file id; 0: none
 	Own      Cert   // what the record itself says
@@ -179,10 +192,10 @@ func (st *State) learn(now int64, f *flow.Flow) {
 	if fp == "" {
 		return
 	}
-	k := hash(seed, fp)
+	k := flow.Hash(flow.HashSeed, fp)
 	c, known := st.Certs.Get(k)
 	if !known {
-		c = Cert{At: now, NotBefore: x.NotBefore, NotAfter: x.NotAfter, Self: ownIssuer(x.Subject, x.Issuer)}
+		c = Cert{At: now, NotBefore: x.NotBefore, NotAfter: x.NotAfter, Self: flow.SelfIssued(x.Subject, x.Issuer)}
 		// It is of use for a day.
 		if c.Self || c.late(f.Time+slack) > 0 || c.early(f.Time) {
 			c.Name = name(x.Subject)
@@ -211,27 +224,31 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	h := Handshake{
-		Own:     Cert{NotBefore: s.NotBefore, NotAfter: s.NotAfter, Self: ownIssuer(s.Subject, s.Issuer)},
+		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: ours(cx, f.Dst),
+		Own:     Cert{NotBefore: s.NotBefore, NotAfter: s.NotAfter, Self: flow.SelfIssued(s.Subject, s.Issuer)},
 		Verdict: verdict(s.Validation),
 	}
 	dated := s.NotAfter != 0
 	nothing := h.Verdict == None && h.Own.good(f.Time)
 	if len(s.CertFPs) > 0 {
-		h.FP = hash(seed, s.CertFPs[0])
-		if c, ok := st.Certs.Get(h.FP); ok && c.At <= cx.Now() && nothing && c.good(f.Time) {
-			return
-		}
+		h.FP = flow.Hash(flow.HashSeed, s.CertFPs[0])
 	}
 	if nothing && (h.FP == 0 || dated && s.Subject != "") {
 		return
 	}
-	// One handshake of a kind is enough for a window. File ids differ from
-	// connection to connection, so they do not tell certificates apart.
-	k := mix(mix(hashAddr(f.Src), hashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
-	if k = hash(k, s.ServerName); h.FP != 0 && len(s.CertFPs[0]) >= 32 {
-		k = mix(k, h.FP)
+	// One handshake of a kind stands for its window, also when there is nothing
+	// to say about it: else the next would count in one order of logs only. File
+	// ids differ from connection to connection, so they do not tell certificates
+	// apart.
+	k := flow.HashMix(flow.HashMix(flow.HashAddr(f.Src), flow.HashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
+	if k = flow.Hash(k, s.ServerName); h.FP != 0 && len(s.CertFPs[0]) >= 32 {
+		k = flow.HashMix(k, h.FP)
 	}
 	if _, ok := st.Seen.Get(k); ok {
+		return
+	}
+	if c, ok := st.cert(&h); ok && nothing && c.good(f.Time) {
+		st.Seen.Put(k, true, maxSeen)
 		return
 	}
 	if len(st.Pending) >= maxPending {
@@ -244,13 +261,25 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	if st.Pending == nil {
 		st.Pending = make(map[uint64]Handshake)
 	}
-	h.Src, h.Dst, h.Port, h.Proto, h.Time = f.Src, f.Dst, f.DstPort, f.Proto, f.Time
 	h.Datagram = f.Proto == flow.UDP || strings.HasPrefix(s.Version, "DTLS")
 	h.UID, h.SNI, h.Own.Name = strings.Clone(f.UID), strings.Clone(clip(s.ServerName)), name(s.Subject)
 	key := st.Next
 	st.Next++
 	st.Pending[key] = h
 	cx.After(wait, key)
+	// One sweep a minute is enough, and far fewer timers than one for each.
+	if until := cx.Now() + int64(patience); h.FP != 0 && until > st.Sweep {
+		st.Sweep = until + int64(time.Minute)
+		cx.After(patience+time.Minute, sweep)
+	}
+}
+
+// cert returns the certificate of a handshake, if it has come. One that was
+// logged too late does not count even when it is there: whether it is depends
+// on which log is ahead.
+func (st *State) cert(h *Handshake) (Cert, bool) {
+	c, ok := st.Certs.Get(h.FP)
+	return c, ok && h.FP != 0 && c.At <= h.Due
 }
 
 // considered reports whether the client is one whose servers matter. Those who
@@ -282,15 +311,51 @@ func verdict(s string) Verdict {
 
 // Fire implements modules.TimerFirer.
 func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
+	if key == sweep {
+		for h := st.oldest(); h != nil && h.Due-int64(wait)+int64(patience) <= cx.Now(); h = st.oldest() {
+			delete(st.Late, st.First)
+			r.judge(cx, st, h)
+		}
+		return
+	}
 	h, ok := st.Pending[key]
 	if !ok {
 		return
 	}
 	delete(st.Pending, key)
+	if _, ok := st.cert(&h); ok || h.FP == 0 {
+		r.judge(cx, st, &h)
+		return
+	}
+	if st.Late == nil {
+		st.Late = make(map[uint64]Handshake)
+	}
+	st.Late[key] = h
+	st.First = min(st.First, key)
+	if len(st.Late) > maxLate {
+		old := st.oldest()
+		delete(st.Late, st.First)
+		r.judge(cx, st, old)
+	}
+}
+
+// oldest returns the handshake in Late that came first and makes First its
+// number; nil if there is none.
+func (st *State) oldest() *Handshake {
+	for len(st.Late) > 0 && st.First < st.Next {
+		if h, ok := st.Late[st.First]; ok {
+			return &h
+		}
+		st.First++
+	}
+	return nil
+}
+
+// judge reports what there is to report about a handshake. What its
+// certificate says goes before what the sensor says of it.
+func (r rule) judge(cx *modules.Context, st *State, h *Handshake) {
 	c := h.Own
-	// A certificate from behind the moment of decision is there only if
-	// x509.log happens to be ahead, so it does not count.
-	if x, ok := st.Certs.Get(h.FP); ok && h.FP != 0 && x.At <= cx.Now() {
+	if x, ok := st.cert(h); ok {
 		c.Self = c.Self || x.Self
 		if x.NotAfter != 0 {
 			c.NotBefore, c.NotAfter = x.NotBefore, x.NotAfter
@@ -299,8 +364,8 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 			c.Name = x.Name
 		}
 	}
-	r.signer(cx, st, &h, &c)
-	r.dates(cx, st, &h, &c)
+	r.signer(cx, st, h, &c)
+	r.dates(cx, st, h, &c)
 }
 
 // signer reports who signed his own certificate.
@@ -314,7 +379,7 @@ func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	switch {
 	case !self:
 		what, level, confidence = "a certificate whose chain ends in a self-signed root that is not trusted", evidence.Info, 0.3
-	case ours(cx, h.Dst) || h.Datagram:
+	case h.Near || h.Datagram:
 		level = evidence.Info
 	case mail(h.Port):
 		confidence = 0.2
@@ -328,7 +393,7 @@ func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	}
 	// The server is told of too, once in a window for each port.
 	w := cx.WindowAt(h.Time).Start
-	k := mix(mix(hashAddr(h.Dst), uint64(h.Port)), uint64(w)^1)
+	k := flow.HashMix(flow.HashMix(flow.HashAddr(h.Dst), uint64(h.Port)), uint64(w)^1)
 	if _, ok := st.Told.Get(k); ok {
 		return
 	}
@@ -369,7 +434,7 @@ func (r rule) dates(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		return
 	}
 	level := evidence.Low
-	if ours(cx, h.Dst) || h.Datagram || mail(h.Port) {
+	if h.Near || h.Datagram || mail(h.Port) {
 		level = evidence.Info
 	}
 	r.report(cx, st, h, Invalid, level, confidence, what+named(c.Name))
@@ -379,7 +444,7 @@ func (r rule) dates(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 // whether it did.
 func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Type, level evidence.Level, confidence float64, what string) bool {
 	w := cx.WindowAt(h.Time).Start
-	k := hash(mix(mix(hashAddr(h.Src), hashAddr(h.Dst)), uint64(h.Port)^uint64(w)), string(t))
+	k := flow.Hash(flow.HashMix(flow.HashMix(flow.HashAddr(h.Src), flow.HashAddr(h.Dst)), uint64(h.Port)^uint64(w)), string(t))
 	if _, ok := st.Told.Get(k); ok {
 		return false
 	}
@@ -425,46 +490,8 @@ func mail(port uint16) bool {
 	return false
 }
 
-// ownIssuer reports whether the issuer of a certificate is its subject. Some
-// kits write a different address around the same common name.
-func ownIssuer(subject, issuer string) bool {
-	if subject == "" || issuer == "" {
-		return false
-	}
-	if subject == issuer {
-		return true
-	}
-	cn := attribute(subject, "CN")
-	return cn != "" && cn == attribute(issuer, "CN")
-}
-
-// attribute returns the first value of an attribute in a distinguished name.
-func attribute(dn, key string) string {
-	for len(dn) > 0 {
-		end := 0
-		for end < len(dn) && dn[end] != ',' {
-			if dn[end] == '\\' {
-				end++
-			}
-			end++
-		}
-		end = min(end, len(dn))
-		part := strings.TrimLeft(dn[:end], " ")
-		if len(part) > len(key) && part[len(key)] == '=' && strings.EqualFold(part[:len(key)], key) {
-			return part[len(key)+1:]
-		}
-		dn = dn[min(end+1, len(dn)):]
-	}
-	return ""
-}
-
 // name returns what a certificate calls itself, as a copy.
-func name(subject string) string {
-	if cn := attribute(subject, "CN"); cn != "" {
-		subject = cn
-	}
-	return strings.Clone(clip(subject))
-}
+func name(subject string) string { return strings.Clone(clip(flow.CommonName(subject))) }
 
 func named(name string) string {
 	if name == "" {
@@ -485,25 +512,4 @@ func uids(uid string) []string {
 		return nil
 	}
 	return []string{uid}
-}
-
-// seed is the offset basis of FNV-1a, which hash continues from any start.
-const seed = uint64(14695981039346656037)
-
-func hash(h uint64, s string) uint64 {
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
-}
-
-// mix joins two hashes.
-func mix(a, b uint64) uint64 {
-	h := (a ^ b*0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	return h ^ h>>32
-}
-
-func hashAddr(a netip.Addr) uint64 {
-	b := a.As16()
-	return mix(mix(binary.BigEndian.Uint64(b[:8]), math.MaxUint32), binary.BigEndian.Uint64(b[8:]))
 }

@@ -4,7 +4,6 @@
 package certname
 
 import (
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"math"
@@ -57,6 +56,10 @@ var Spec = modules.Define(modules.Meta{
 const (
 	// wait is how long the certificate of a handshake may take to be logged.
 	wait = 15 * time.Second
+	// patience is how long a handshake waits whose certificate is not there by
+	// then: x509.log may turn up late as a whole. Only then does what the
+	// handshake says by itself decide.
+	patience = 5 * time.Minute
 	// maxCerts bounds the certificates remembered; Zeek logs each once a day.
 	maxCerts = 4096
 	// maxNames bounds the names kept of one certificate. One with more is
@@ -65,11 +68,18 @@ const (
 	// maxPending bounds the handshakes that wait for their certificate: a
 	// server is asked for a name once in a window, so few do.
 	maxPending = 2048
+	// maxLate bounds those that go on waiting. One too many makes the oldest be
+	// judged at once.
+	maxLate = 1024
 	// maxSeen bounds the servers remembered as judged, maxTold those as reported.
 	maxSeen = 1 << 14
 	maxTold = 1 << 13
-	// maxText bounds a name out of a certificate, in bytes.
+	// maxText bounds a name out of a certificate and one in a description, in bytes.
 	maxText = 100
+	// maxName bounds a name that was asked for, in bytes; no name in the DNS is longer.
+	maxName = 253
+	// sweep is the key of the timer that ends the patience.
+	sweep = math.MaxUint64
 )
 
 // State is what the module remembers of the network.
@@ -77,6 +87,9 @@ type State struct {
 	Certs   modules.Recent[uint64, Cert] // by hash of the fingerprint or file id
 	Pending map[uint64]Handshake         // by running number
 	Next    uint64                       // running number of the next
+	Late    map[uint64]Handshake         // of Pending, those whose certificate was not there in time
+	First   uint64                       // none in Late has a lower number
+	Sweep   int64                        // time of the last sweep that is set, unix ns
 	Seen    modules.Recent[uint64, bool] // client, server, name, certificate and window that were judged
 	Told    modules.Recent[uint64, bool] // what was reported
 	Hosts   modules.Recent[Host, int]    // reports
@@ -111,7 +124,9 @@ type Handshake struct {
 	Port     uint16
 	Proto    flow.Proto
 	Time     int64
-	UID, SNI string
+	Due      int64  // stream time of x509.log until which the certificate may have been logged
+	Near     bool   // the server is of the own network
+	UID, SNI string // of the SNI no more than a little over maxName
 	FP       uint64 // hash of the fingerprint or file id; 0: none
 	Own      Cert   // what the record itself says; without a Name: nothing
 	OK       bool   // the sensor checked the chain and found it good
@@ -170,7 +185,7 @@ func (st *State) learn(now int64, f *flow.Flow) {
 	if fp == "" || x.Subject == "" {
 		return
 	}
-	k := hash(seed, fp)
+	k := flow.Hash(flow.HashSeed, fp)
 	c, known := st.Certs.Get(k)
 	if !known {
 		c = judged(x.Subject, x.Issuer)
@@ -180,23 +195,20 @@ func (st *State) learn(now int64, f *flow.Flow) {
 		}
 		// The common name counts only where there are no others (RFC 6125).
 		// Both are taken, since browsers of the time of a capture may have.
-		c.add(attribute(x.Subject, "CN"))
+		c.add(flow.Attribute(x.Subject, "CN"))
 	}
 	st.Certs.Put(k, c, maxCerts)
 }
 
 // judged returns a certificate without its names.
 func judged(subject, issuer string) Cert {
-	cn, org := attribute(subject, "CN"), attribute(subject, "O")
-	c := Cert{Self: subject == issuer || cn != "" && cn == attribute(issuer, "CN"), Brand: claims(cn, org)}
+	cn, org := flow.Attribute(subject, "CN"), flow.Attribute(subject, "O")
+	c := Cert{Self: flow.SelfIssued(subject, issuer), Brand: claims(cn, org)}
 	// Where the log does not name the issuer there is nobody to distrust.
-	c.Trusted = !c.Self && (issuer == "" || authority(attribute(issuer, "O"), attribute(issuer, "CN")))
-	c.Name = strings.Clone(clip(cn))
-	if c.Name == "" {
-		c.Name = strings.Clone(clip(subject))
-	}
+	c.Trusted = !c.Self && (issuer == "" || authority(flow.Attribute(issuer, "O"), flow.Attribute(issuer, "CN")))
+	c.Name = strings.Clone(clip(flow.CommonName(subject), maxText))
 	if !c.Trusted {
-		c.Issuer = strings.Clone(clip(issuer))
+		c.Issuer = strings.Clone(clip(issuer, maxText))
 	}
 	return c
 }
@@ -249,18 +261,23 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	fp := uint64(0)
 	if len(s.CertFPs) > 0 {
-		fp = hash(seed, s.CertFPs[0])
-		if c, ok := st.Certs.Get(fp); ok && c.At <= cx.Now() {
-			if (c.Brand == 0 || c.Trusted || s.Validation == "ok") && (!asks(s.ServerName) || s.SNIMatchesCert == flow.True || c.covers(s.ServerName)) {
-				return
-			}
-		}
+		fp = flow.Hash(flow.HashSeed, s.CertFPs[0])
 	}
-	k := mix(mix(hashAddr(f.Src), hashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
-	if k = hash(k, s.ServerName); fp != 0 && len(s.CertFPs[0]) >= 32 { // file ids are of a connection, not of a certificate
-		k = mix(k, fp)
+	// One handshake of a kind stands for its window, also when there is nothing
+	// to say about it: else the next would count in one order of logs only.
+	k := flow.HashMix(flow.HashMix(flow.HashAddr(f.Src), flow.HashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
+	if k = flow.Hash(k, s.ServerName); fp != 0 && len(s.CertFPs[0]) >= 32 { // file ids are of a connection, not of a certificate
+		k = flow.HashMix(k, fp)
 	}
 	if _, ok := st.Seen.Get(k); ok {
+		return
+	}
+	h := Handshake{
+		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: ours(cx, f.Dst),
+		SNI: clip(strings.TrimSuffix(s.ServerName, "."), maxName), FP: fp, OK: s.Validation == "ok", Matches: s.SNIMatchesCert,
+	}
+	if c, ok := st.cert(&h); ok && h.fits(&c) {
+		st.Seen.Put(k, true, maxSeen)
 		return
 	}
 	if len(st.Pending) >= maxPending {
@@ -270,14 +287,11 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	st.Seen.Put(k, true, maxSeen)
-	h := Handshake{
-		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, UID: strings.Clone(f.UID),
-		SNI: strings.Clone(clip(strings.TrimSuffix(s.ServerName, "."))), FP: fp, OK: s.Validation == "ok", Matches: s.SNIMatchesCert,
-	}
+	h.UID, h.SNI = strings.Clone(f.UID), strings.Clone(h.SNI)
 	if s.Subject != "" {
 		h.Own = judged(s.Subject, s.Issuer)
 		h.Own.Partial = true
-		h.Own.add(attribute(s.Subject, "CN"))
+		h.Own.add(flow.Attribute(s.Subject, "CN"))
 	}
 	if st.Pending == nil {
 		st.Pending = make(map[uint64]Handshake)
@@ -286,6 +300,24 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	st.Next++
 	st.Pending[key] = h
 	cx.After(wait, key)
+	// One sweep a minute is enough, and far fewer timers than one for each.
+	if until := cx.Now() + int64(patience); fp != 0 && until > st.Sweep {
+		st.Sweep = until + int64(time.Minute)
+		cx.After(patience+time.Minute, sweep)
+	}
+}
+
+// cert returns the certificate of a handshake, if it has come. One that was
+// logged too late does not count even when it is there: whether it is depends
+// on which log is ahead.
+func (st *State) cert(h *Handshake) (Cert, bool) {
+	c, ok := st.Certs.Get(h.FP)
+	return c, ok && h.FP != 0 && c.At <= h.Due
+}
+
+// fits reports whether there is nothing to say about a handshake with the certificate.
+func (h *Handshake) fits(c *Cert) bool {
+	return (c.Brand == 0 || c.Trusted || h.OK) && (!asks(h.SNI) || h.Matches == flow.True || c.covers(h.SNI))
 }
 
 func ours(cx *modules.Context, a netip.Addr) bool {
@@ -296,21 +328,57 @@ func ours(cx *modules.Context, a netip.Addr) bool {
 // not for an address, and not for a single label.
 func asks(sni string) bool {
 	dot := strings.LastIndexByte(sni, '.')
-	return dot > 0 && !strings.Contains(sni, ":") && (dot+1 == len(sni) || sni[dot+1] > '9')
+	return dot > 0 && len(sni) <= maxName && !strings.Contains(sni, ":") && (dot+1 == len(sni) || sni[dot+1] > '9')
 }
 
 // Fire implements modules.TimerFirer.
 func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
+	if key == sweep {
+		for h := st.oldest(); h != nil && h.Due-int64(wait)+int64(patience) <= cx.Now(); h = st.oldest() {
+			delete(st.Late, st.First)
+			r.judge(cx, st, h)
+		}
+		return
+	}
 	h, ok := st.Pending[key]
 	if !ok {
 		return
 	}
 	delete(st.Pending, key)
-	c := h.Own
-	// A certificate from behind the moment of decision is there only if
-	// x509.log happens to be ahead, so it does not count.
-	if x, ok := st.Certs.Get(h.FP); ok && h.FP != 0 && x.At <= cx.Now() {
-		c = x
+	if _, ok := st.cert(&h); ok || h.FP == 0 {
+		r.judge(cx, st, &h)
+		return
+	}
+	if st.Late == nil {
+		st.Late = make(map[uint64]Handshake)
+	}
+	st.Late[key] = h
+	st.First = min(st.First, key)
+	if len(st.Late) > maxLate {
+		old := st.oldest()
+		delete(st.Late, st.First)
+		r.judge(cx, st, old)
+	}
+}
+
+// oldest returns the handshake in Late that came first and makes First its
+// number; nil if there is none.
+func (st *State) oldest() *Handshake {
+	for len(st.Late) > 0 && st.First < st.Next {
+		if h, ok := st.Late[st.First]; ok {
+			return &h
+		}
+		st.First++
+	}
+	return nil
+}
+
+// judge reports what there is to report about a handshake. The certificate
+// takes the place of what the handshake says by itself.
+func (r rule) judge(cx *modules.Context, st *State, h *Handshake) {
+	c, ok := st.cert(h)
+	if !ok {
+		c = h.Own
 	}
 	if c.Name == "" {
 		return
@@ -318,8 +386,8 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 	if h.OK {
 		c.Trusted = true
 	}
-	r.brand(cx, st, &h, &c)
-	r.mismatch(cx, st, &h, &c)
+	r.brand(cx, st, h, &c)
+	r.mismatch(cx, st, h, &c)
 }
 
 // brand reports a certificate that claims an organisation without anyone's word.
@@ -330,7 +398,7 @@ func (r rule) brand(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	b := brands[c.Brand-1]
 	level, confidence := evidence.Medium, 0.8
 	switch {
-	case ours(cx, h.Dst):
+	case h.Near:
 		level, confidence = evidence.Info, 0.3
 	case !c.Self && h.SNI != "" && brandOf(h.SNI) == c.Brand:
 		// A proxy that looks into TLS signs what is asked for with its own key.
@@ -342,7 +410,7 @@ func (r rule) brand(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	}
 	asked := "without asking for a name"
 	if h.SNI != "" {
-		asked = fmt.Sprintf("asking for %q", h.SNI)
+		asked = fmt.Sprintf("asking for %q", clip(h.SNI, maxText))
 	}
 	r.report(cx, st, h, IncompatibleCN, level, confidence, b.name,
 		fmt.Sprintf("%s connected to %s %s; the certificate there claims to be of %s (%q) and is %s.",
@@ -361,7 +429,7 @@ func (r rule) mismatch(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	level, confidence := evidence.Low, 0.5
 	spoofed := brandOf(h.SNI)
 	switch {
-	case ours(cx, h.Dst) || mail(h.Port):
+	case h.Near || mail(h.Port):
 		// Mail servers answer for all their customers with one certificate.
 		level, confidence = evidence.Info, 0.3
 	case c.Partial:
@@ -376,14 +444,14 @@ func (r rule) mismatch(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		confidence = 0.2 // the default of a hosting platform
 	}
 	r.report(cx, st, h, Mismatch, level, confidence, strings.ToLower(h.SNI),
-		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, where(h.Dst, h.Port), h.SNI, c.Name))
+		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, where(h.Dst, h.Port), clip(h.SNI, maxText), c.Name))
 }
 
 // report tells of a server once in a window.
 func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Type, level evidence.Level, confidence float64, what, text string) {
 	w := cx.WindowAt(h.Time).Start
-	k := mix(mix(hashAddr(h.Src), hashAddr(h.Dst)), uint64(h.Port)^uint64(w))
-	k = hash(hash(k, string(t)), what)
+	k := flow.HashMix(flow.HashMix(flow.HashAddr(h.Src), flow.HashAddr(h.Dst)), uint64(h.Port)^uint64(w))
+	k = flow.Hash(flow.Hash(k, string(t)), what)
 	if _, ok := st.Told.Get(k); ok {
 		return
 	}
@@ -531,29 +599,10 @@ func authority(org, cn string) bool {
 	return false
 }
 
-// attribute returns the first value of an attribute in a distinguished name.
-func attribute(dn, key string) string {
-	for len(dn) > 0 {
-		end := 0
-		for end < len(dn) && dn[end] != ',' {
-			if dn[end] == '\\' {
-				end++
-			}
-			end++
-		}
-		end = min(end, len(dn))
-		part := strings.TrimLeft(dn[:end], " ")
-		if len(part) > len(key) && part[len(key)] == '=' && strings.EqualFold(part[:len(key)], key) {
-			return part[len(key)+1:]
-		}
-		dn = dn[min(end+1, len(dn)):]
-	}
-	return ""
-}
-
-func clip(s string) string {
-	if len(s) > maxText {
-		return strings.ToValidUTF8(s[:maxText], "") + "…"
+// clip shortens a text to about n bytes.
+func clip(s string, n int) string {
+	if len(s) > n {
+		return strings.ToValidUTF8(s[:n], "") + "…"
 	}
 	return s
 }
@@ -569,25 +618,4 @@ func lowerHash(s string) uint32 {
 		h = (h ^ uint32(c)) * 16777619
 	}
 	return h
-}
-
-// seed is the offset basis of FNV-1a, which hash continues from any start.
-const seed = uint64(14695981039346656037)
-
-func hash(h uint64, s string) uint64 {
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
-}
-
-// mix joins two hashes.
-func mix(a, b uint64) uint64 {
-	h := (a ^ b*0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	return h ^ h>>32
-}
-
-func hashAddr(a netip.Addr) uint64 {
-	b := a.As16()
-	return mix(mix(binary.BigEndian.Uint64(b[:8]), math.MaxUint32), binary.BigEndian.Uint64(b[8:]))
 }
