@@ -60,12 +60,13 @@ func layers() map[string]layer {
 
 		"config": {foreign: []string{"github.com/spf13/viper", yaml}},
 
-		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "internal/eval", "modules", "modules/all", "parsers", "parsers/flow", "profiler", "profiler/*"}, foreign: []string{
+		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "internal/eval", "internal/selftest", "modules", "modules/all", "parsers", "parsers/flow", "profiler", "profiler/*"}, foreign: []string{
 			"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/sync", "golang.org/x/term",
 		}},
 		"cmd/bench": {foreign: []string{fastjson}},
 
 		"internal/eval":      {own: append([]string{"alerts"}, leaves()...)},
+		"internal/selftest":  {own: []string{"modules", "alerts/evidence"}},
 		"internal/archtest":  {},
 		"internal/idmeftest": {},
 	}

@@ -87,9 +87,9 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !f.Src.IsValid() || !f.Dst.IsValid() || f.Dst.IsMulticast() {
 		return
 	}
-	// Whoever sends to port 0 and gets no answer probes; only a responder that
-	// answers from there uses it.
-	p := Pair{Peer: f.Dst, Proto: f.Proto, Orig: f.SrcPort == 0 || f.RespPkts == 0}
+	// Whoever sends to port 0 and gets no answer, or a refusal, probes; only a
+	// responder that answers from there uses it.
+	p := Pair{Peer: f.Dst, Proto: f.Proto, Orig: f.SrcPort == 0 || f.RespPkts == 0 || f.State == flow.NotEstablished}
 	c, _ := st.Pairs.Get(p)
 	c.Flows++
 	if c.Rank == 0 {

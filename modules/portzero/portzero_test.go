@@ -23,7 +23,7 @@ func conn(n int, sport, dport uint16) flow.Flow {
 
 // answered is a flow whose responder sent something.
 func answered(f flow.Flow) flow.Flow {
-	f.RespPkts = 1
+	f.RespPkts, f.State = 1, flow.Established
 	return f
 }
 
