@@ -79,8 +79,16 @@ const (
 	// memory is for how many seconds a pair that is silent is remembered.
 	memory = 24 * 3600
 	daily  = 24 * 3600
-	// promote is the number of check-ins from which on a pair is followed in full.
-	promote = 3
+	// promote is the number of check-ins from which on a pair is followed in
+	// full, and apart how many seconds lie between each two of them at least: the
+	// connections that load a page are one.
+	promote, apart = 3, 8
+	// maxReply is the answer, in bytes, that no check-in has: most connections
+	// of people bring more. One in bigSample of those is looked at all the same,
+	// to tell who sends much besides.
+	maxReply, bigSample = 32 << 10, 8
+	// minPosts is how many posts to a place there must be before it counts that nothing else was asked.
+	minPosts = 8
 
 	// The bounds of the state, most of which fill three quarters of a power of
 	// two: pairs 2 MB, series 9 MB at most, the others 1 MB each.
@@ -101,7 +109,7 @@ type State struct {
 	Sources modules.Table[Source] // the hosts that call, for each kind of log
 	Dests   modules.Table[Dest]   // the places called
 	Hosts   [flow.NumKinds]uint32 // number of our hosts among Sources
-	Names   modules.Recent[uint32, Name]
+	Names   modules.RecentTable[Name]
 	Pending map[uint64]Verdict // by running number
 	Next    uint64             // running number of the next
 	Told    modules.Recent[Subject, int]
@@ -121,19 +129,23 @@ type Dest struct {
 	Last  uint32
 }
 
-// Name is what handshakes and requests of a pair say about the other side.
+// Name is what handshakes and requests of a pair say about the other side,
+// from the second on. Its times are when something was first so, plus 1; 0: never.
 type Name struct {
 	Name  string // of the earliest that has one
-	Named uint32 // when, plus 1; 0: never
-	Bare  uint32 // when the first without a name was, plus 1; 0: never
+	Named uint32
+	Bare  uint32 // one came without a name
+	Other uint32 // a request was no post
+	Posts uint32 // minPosts requests were posts
+	N     uint8  // posts, up to minPosts
 }
 
 // Series is a pair that comes back.
 type Series struct {
 	K        uint32 // of its Pair
 	Src, Dst netip.Addr
-	Name     string // of a series of calls to a name
-	Many     bool   // the name has several addresses
+	Name     string // of a series of calls to a name that has several addresses
+	Other    bool   // requests, and not all of them posts
 	Port     uint16
 	Proto    flow.Proto
 	Kind     flow.Kind
@@ -142,6 +154,7 @@ type Series struct {
 	Events   []Event
 	Score    float64  // when it was last judged; -1: not yet
 	Again    uint32   // check-ins before which it is not judged again
+	Big      uint32   // connections with a big answer, one in bigSample of them
 	UIDs     []string // the latest, once it looks like a beacon
 	Window   int64    // start of the window that InWindow counts, unix ns
 	InWindow uint32   // check-ins
@@ -166,6 +179,7 @@ type Verdict struct {
 	Of       int
 	Old      bool // it has been called for a week
 	Swarm    bool // the source talks to many unusual ports
+	Posts    bool // requests, and all of them posts
 	UIDs     []string
 }
 
@@ -208,101 +222,162 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 
 // Wants implements modules.Chooser. What stays inside the network is not
 // looked at: domain members, printers and storage are polled all day. Neither
-// are name and time servers, nor pieces of connections that began before.
+// are name and time servers, the shares of Windows that only worms look for on
+// the Internet, pieces of connections that began before, and what is too big.
 func (rule) Wants(f *flow.Flow) bool {
-	if f.Open || f.Proto != flow.TCP && f.Proto != flow.UDP && f.Kind == flow.Conn {
-		return false
-	}
 	switch f.DstPort {
-	case 0, 53, 67, 68, 123, 137, 138, 1900, 5353, 5355:
+	case 0, 53, 67, 68, 123, 135, 137, 138, 139, 445, 1900, 5353, 5355:
 		return false
 	}
-	if f.Kind == flow.Conn && (f.RawState == "OTH" && f.Sensor == flow.Zeek || f.OrigPkts == 0 && f.OrigBytes == 0 && f.RespPkts > 0) {
-		return false
+	switch f.Kind {
+	case flow.Conn:
+		if f.Open || f.Proto != flow.TCP && f.Proto != flow.UDP || f.RespBytes > maxReply && !sampled(f) ||
+			f.RawState == "OTH" && f.Sensor == flow.Zeek || f.OrigPkts == 0 && f.OrigBytes == 0 && f.RespPkts > 0 {
+			return false
+		}
+	case flow.HTTP:
+		if f.HTTP.TransDepth > 1 { // the connection is no new one
+			return false
+		}
+	default: // of handshakes, all
 	}
 	return f.Src.IsValid() && profile.IsPublic(f.Dst)
 }
 
+// sampled picks one in bigSample of connections by when they began.
+func sampled(f *flow.Flow) bool {
+	return hash32(uint64(f.Time/1000)<<16|uint64(f.SrcPort))%bigSample == 0
+}
+
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	if !r.Wants(f) {
-		return
-	}
 	e := Event{T: sec(f.Time)}
 	switch f.Kind {
 	case flow.Conn:
+		k := hashAddrs(f.Src, f.Dst, f.DstPort, f.Proto)
+		if f.RespBytes > maxReply {
+			if s := st.followed(st.Pairs.get(k), k); s != nil {
+				s.Big++
+			}
+			return
+		}
 		e.Sent, e.Got = clip(f.OrigIPBytes), clip(max(f.RespIPBytes, f.RespBytes))
 		if e.Sent == 0 {
 			e.Sent = clip(f.OrigBytes)
 		}
-		e.Failed = f.State == flow.NotEstablished && f.RawState != "" && f.RespBytes == 0
-		r.visit(cx, st, f, hashPair(f), "", e)
-	case flow.SSL, flow.QUIC:
-		if name := st.note(f, f.SSL.ServerName); name != "" {
-			r.visit(cx, st, f, hashName(f, name), name, e)
+		// Sensors other than Zeek count the headers of a reset, too.
+		e.Failed = f.State == flow.NotEstablished && f.RawState != "" && (f.RespBytes == 0 || f.Sensor != flow.Zeek && f.Proto == flow.TCP)
+		p, known := st.Pairs.find(k, e.T)
+		if !known && !usual(f.DstPort) {
+			src := st.source(f, e.T)
+			src.Ports |= 1 << (hash32(uint64(f.DstPort)+1) >> 26)
 		}
+		if p.again(e.T, f.SrcPort) {
+			r.visit(cx, st, f, p, k, "", e)
+		}
+		if !e.Failed {
+			p.Flags |= answered
+		}
+	case flow.SSL, flow.QUIC:
+		r.speak(cx, st, f, f.SSL.ServerName, false, e)
 	case flow.HTTP:
 		h := f.HTTP
-		if name := st.note(f, h.Host); name != "" {
-			e.Sent = clip(int64(len(h.Method)+len(h.Host)+len(h.URI)+len(h.UserAgent)) + max(h.RequestLen, 0))
-			e.Got = clip(h.ResponseLen)
-			r.visit(cx, st, f, hashName(f, name), name, e)
-		}
+		e.Sent = clip(int64(len(h.Method)+len(h.Host)+len(h.URI)+len(h.UserAgent)) + max(h.RequestLen, 0))
+		e.Got = clip(h.ResponseLen)
+		r.speak(cx, st, f, h.Host, h.Method != "POST", e)
 	default: // not asked for
 	}
 }
 
-// note keeps what a handshake or request says about the name of the other
-// side, and returns that name.
-func (st *State) note(f *flow.Flow, host string) string {
-	name, at := trimPort(host), sec(f.Time)+1
-	if bare := name == "" || isAddr(name); bare && relay(f.DstPort) {
-		return ""
-	} else if bare {
-		name = ""
+// speak counts a handshake or request that gives the other side as host.
+// other says that it is a request and no post.
+func (r rule) speak(cx *modules.Context, st *State, f *flow.Flow, host string, other bool, e Event) {
+	name := trimPort(host)
+	var k uint32
+	if bare := name == "" || isAddr(name); !bare {
+		k = hashName(f, name)
+	} else if relay(f.DstPort) {
+		return
+	} else {
+		name, k = "", hashAddrs(f.Src, f.Dst, f.DstPort, 0) // these logs do not all give the protocol
 	}
-	k := hashAddrs(f.Src, f.Dst, f.DstPort, 0) // these logs do not all give the protocol
-	n, _ := st.Names.Get(k)
+	p, _ := st.Pairs.find(k, e.T)
+	again := p.again(e.T, f.SrcPort)
+	if other {
+		p.Flags |= asked
+	}
+	if name != "" {
+		p.to(f.Dst)
+	}
+	if !again {
+		return
+	}
 	switch {
-	case name == "":
-		if n.Bare == 0 || at < n.Bare {
-			n.Bare = at
-		}
-	case n.Named == 0 || at < n.Named || at == n.Named && name < n.Name:
-		n.Name, n.Named = lower(name), at
+	case p.N != promote-1 && name != "" || p.Flags&several != 0:
+		r.visit(cx, st, f, p, k, name, e)
+	case p.N == promote-1: // the series of the address tells all of it
+		p.Flags |= more
+	default:
+		p.call(e.T)
 	}
-	st.Names.Put(k, n, maxNames)
-	return name
+	if p.N >= promote-1 {
+		st.note(f, name, p.Flags&asked != 0)
+	}
 }
 
-// visit counts a call of the pair of key k.
-func (r rule) visit(cx *modules.Context, st *State, f *flow.Flow, k uint32, name string, e Event) {
-	p, known := st.Pairs.find(k, e.T)
-	if !known && !usual(f.DstPort) && f.Kind == flow.Conn {
-		src := st.source(f, e.T)
-		src.Ports |= 1 << (hash32(uint64(f.DstPort)+1) >> 26)
+// note keeps what a handshake or request says about the other side.
+func (st *State) note(f *flow.Flow, name string, other bool) {
+	at := sec(f.Time) + 1
+	n := st.Names.Put(hashAddrs(f.Src, f.Dst, f.DstPort, 0), maxNames)
+	first := func(t *uint32) {
+		if *t == 0 || at < *t {
+			*t = at
+		}
 	}
-	if p.N == 0 || e.T > p.Last && e.T-p.Last > memory {
-		*p = Pair{K: p.K, Last: e.T, N: 1, Ports: [2]uint16{f.SrcPort}}
-		return
+	if name == "" {
+		first(&n.Bare)
+	} else if n.Named == 0 || at < n.Named || at == n.Named && name < n.Name {
+		n.Name, n.Named = lower(name), at
 	}
-	if f.SrcPort != 0 && (f.SrcPort == p.Ports[0] || f.SrcPort == p.Ports[1]) {
-		return // the same connection, tried again or logged in pieces
+	switch {
+	case f.Kind != flow.HTTP:
+	case other:
+		first(&n.Other)
+	case n.N < minPosts:
+		if n.N++; n.N == minPosts {
+			n.Posts = at
+		}
 	}
-	p.Ports = [2]uint16{f.SrcPort, p.Ports[0]}
-	first, last, own := p.call(e.T)
+}
+
+// visit counts a call by a new connection of the pair p, whose key is k.
+func (r rule) visit(cx *modules.Context, st *State, f *flow.Flow, p *Pair, k uint32, name string, e Event) {
 	if p.N < promote {
-		if !own || first == last {
+		before, enough := p.call(e.T)
+		if !enough {
 			return
 		}
-		st.follow(cx, f, k, p, name, [2]uint32{first, last}, e.Failed)
+		st.follow(cx, f, k, p, name, before)
 	}
-	s := &st.Series.All[p.N-promote]
-	if s.K != k { // it had to make room
-		p.N = 1
+	s := st.followed(p, k)
+	if s == nil { // it had to make room
+		*p = Pair{K: p.K, Last: e.T, N: 1, Ports: p.Ports, Flags: p.Flags &^ more}
 		return
 	}
+	p.Last = max(p.Last, e.T)
+	s.Other = p.Flags&asked != 0
 	r.checkIn(cx, st, s, f, name, e)
+}
+
+// followed returns the series of a pair, nil when it has none.
+func (st *State) followed(p *Pair, k uint32) *Series {
+	if p == nil || p.N < promote {
+		return nil
+	}
+	if s := &st.Series.All[p.Gap]; s.K == k {
+		return s
+	}
+	return nil
 }
 
 // source returns what is known of the source of f.
@@ -323,14 +398,14 @@ func (st *State) source(f *flow.Flow, t uint32) *Source {
 	return s
 }
 
-// follow begins the series of a pair, with the two check-ins before, and
-// counts it for its source and its destination.
-func (st *State) follow(cx *modules.Context, f *flow.Flow, k uint32, p *Pair, name string, before [2]uint32, failed bool) {
+// follow begins the series of a pair, with the check-ins before if these are
+// all there were, and counts it for its source and its destination.
+func (st *State) follow(cx *modules.Context, f *flow.Flow, k uint32, p *Pair, name string, before [promote - 1]uint32) {
 	place := st.Series.place()
 	s := &st.Series.All[place]
 	*s = Series{
 		K: k, Src: f.Src, Dst: f.Dst, Name: lower(name), Port: f.DstPort, Proto: proto(f), Kind: f.Kind,
-		Began: before[0], N: 2, Score: -1, Events: s.Events[:0],
+		Began: before[0], Score: -1, Events: s.Events[:0], Window: cx.Window().Start,
 	}
 	if profile.IsPrivate(f.Src) || cx.Network().IsHome(f.Src) {
 		src := st.source(f, before[1])
@@ -343,12 +418,16 @@ func (st *State) follow(cx *modules.Context, f *flow.Flow, k uint32, p *Pair, na
 		d.Last = max(d.Last, before[1])
 	}
 	for _, t := range before {
-		s.Events, _ = add(s.Events, Event{T: t, Failed: failed})
-		if s.Window = cx.Window().Start; t >= sec(s.Window) {
+		if p.Flags&more != 0 {
+			break
+		}
+		s.Events, _ = add(s.Events, Event{T: t, Failed: f.Kind == flow.Conn && p.Flags&answered == 0})
+		s.N++
+		if t >= sec(s.Window) {
 			s.InWindow++
 		}
 	}
-	p.N = promote + uint16(place)
+	p.N, p.Gap = promote, uint16(place)
 }
 
 // checkIn adds a call to a series, and judges it when it is time to.
@@ -356,7 +435,6 @@ func (r rule) checkIn(cx *modules.Context, st *State, s *Series, f *flow.Flow, n
 	if s.Src != f.Src || s.Port != f.DstPort || s.Kind != f.Kind || name == "" && s.Dst != f.Dst || !strings.EqualFold(name, s.Name) {
 		return // another pair of the same hash
 	}
-	s.Many = s.Many || s.Dst != f.Dst
 	if w := cx.Window(); w.Start > s.Window {
 		s.Window, s.InWindow, s.Conns, s.Strobe = w.Start, 0, 0, 0
 	}
@@ -378,9 +456,6 @@ func (r rule) checkIn(cx *modules.Context, st *State, s *Series, f *flow.Flow, n
 	if n, w := int(s.N), int(s.InWindow); n < r.min || !(n == r.min || n == 2*r.min || w == 1 || w >= r.min && w&(w-1) == 0) ||
 		s.N < s.Again {
 		return
-	}
-	if s.Name != "" && !s.Many {
-		return // the series of the address tells all of it
 	}
 	v := judge(s.Events)
 	s.Score = v.Total
@@ -415,7 +490,10 @@ func (r rule) await(cx *modules.Context, st *State, s *Series, f *flow.Flow, v S
 	x := Verdict{
 		Scores: v, Src: s.Src, Dst: s.Dst, Name: s.Name, Port: s.Port, Proto: s.Proto, At: f.Time, Calls: s.N,
 		Step: 1 + 2*modules.Step(int64(s.InWindow), int64(r.min)), UIDs: slices.Clone(s.UIDs),
-		Old: s.Events[len(s.Events)-1].T-s.Began > 7*daily,
+		Old: s.Events[len(s.Events)-1].T-s.Began > 7*daily, Posts: s.Kind == flow.HTTP && !s.Other,
+	}
+	if s.Big > 1 && 2*bigSample*s.Big > s.N { // other answers are big
+		x.Small = false
 	}
 	if int(s.N) >= 2*r.min {
 		x.Step++
@@ -445,11 +523,14 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 	if v.Name == "" {
 		// Only what was said by the time of the check-in counts, for the other
 		// log may be ahead of it by any amount.
-		n, _ := st.Names.Get(hashAddrs(v.Src, v.Dst, v.Port, 0))
-		if by := sec(v.At) + 1; n.Named != 0 && n.Named <= by {
-			v.Name = n.Name
-		} else {
-			bare = n.Bare != 0 && n.Bare <= by
+		if n := st.Names.Get(hashAddrs(v.Src, v.Dst, v.Port, 0)); n != nil {
+			by := sec(v.At) + 1
+			if n.Named != 0 && n.Named <= by {
+				v.Name = n.Name
+			} else {
+				bare = n.Bare != 0 && n.Bare <= by
+			}
+			v.Posts = n.Posts != 0 && n.Posts <= by && (n.Other == 0 || n.Other > by)
 		}
 	}
 	what := v.Name
@@ -485,6 +566,9 @@ const (
 	swarmPorts = 8
 	// nobody is the share of failed check-ins from which nobody is there.
 	nobody = 0.75
+	// gone is for how many seconds nobody must be there: a network that fails
+	// comes back.
+	gone = 300
 	// The ways in which the popularity of a place counts, as with RITA.
 	minHosts, manyHosts = 4, 50
 	// modifier is what age and popularity change the confidence by, as with
@@ -495,6 +579,9 @@ const (
 	// plain and short bound the confidence in a beacon without any trait, so
 	// that however many of them never amount to a tactic, and in one of few check-ins.
 	plain, short = 0.4, 0.6
+	// postPeriod is the period, in seconds, up to which posts alone count:
+	// programs that guard a computer post to their makers, but less often.
+	postPeriod = 600
 	// plainScore is the score that a beacon without any trait must have.
 	plainScore = 0.9
 )
@@ -508,7 +595,7 @@ func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []strin
 	if bare {
 		trait(2, "without the name of a server")
 	}
-	alone := v.Failed >= nobody && v.Proto == flow.TCP // much of UDP expects no answer
+	alone := v.Failed >= nobody && v.Proto == flow.TCP && v.Span >= gone // much of UDP expects no answer
 	switch {
 	case v.Swarm:
 		why = append(why, "the host calls many unusual ports")
@@ -526,6 +613,12 @@ func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []strin
 			case v.Period <= 60 && v.Jitter <= someJitter && int(v.Calls) >= 2*minimum:
 				trait(1, "the same few bytes each time")
 			}
+		}
+	}
+	most := 1.0
+	if v.Posts && !v.Swarm && v.Period <= postPeriod && int(v.Calls) >= 2*minimum {
+		if why = append(why, "posts and nothing else"); weight == 0 {
+			weight, most = 1, plain
 		}
 	}
 	if v.Of >= minHosts {
@@ -554,9 +647,9 @@ func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []strin
 		level = evidence.Medium
 	}
 	if int(v.Calls) < 2*minimum {
-		confidence = min(confidence, short)
+		most = min(most, short)
 	}
-	return level, math.Round(100*max(0, min(1, confidence))) / 100, why
+	return level, math.Round(100*max(0, min(most, confidence))) / 100, why
 }
 
 func describe(v *Verdict, why []string) string {
@@ -655,7 +748,7 @@ func relay(port uint16) bool {
 
 // trimPort returns a host name without port and final dot.
 func trimPort(host string) string {
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host, ':') == i {
+	if i := strings.IndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i+1:], ':') < 0 {
 		host = host[:i]
 	}
 	return strings.TrimSuffix(host, ".")
@@ -699,6 +792,10 @@ func mix(h, v uint64) uint64 {
 func hash32(h uint64) uint32 { return uint32(mix(h, 0x2545f4914f6cdd1d) >> 32) }
 
 func hashAddr(h uint64, a netip.Addr) uint64 {
+	if a.Is4() {
+		b := a.As4()
+		return mix(h, uint64(binary.BigEndian.Uint32(b[:])))
+	}
 	b := a.As16()
 	return mix(mix(h, binary.BigEndian.Uint64(b[:8])), binary.BigEndian.Uint64(b[8:]))
 }
@@ -719,17 +816,20 @@ func proto(f *flow.Flow) flow.Proto {
 	}
 }
 
-func hashPair(f *flow.Flow) uint32 { return hashAddrs(f.Src, f.Dst, f.DstPort, f.Proto) }
-
+// hashText hashes a name, eight bytes at a time. Letters hash as small ones,
+// and so do a few other bytes that no two names differ in.
 func hashText(h uint64, s string) uint64 {
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		h = (h ^ uint64(c)) * 1099511628211
+	const small = 0x2020202020202020
+	n := uint64(len(s))
+	for ; len(s) >= 8; s = s[8:] {
+		h = mix(h, small|uint64(s[0])|uint64(s[1])<<8|uint64(s[2])<<16|uint64(s[3])<<24|
+			uint64(s[4])<<32|uint64(s[5])<<40|uint64(s[6])<<48|uint64(s[7])<<56)
 	}
-	return mix(h, uint64(len(s)))
+	var rest uint64
+	for i := range len(s) {
+		rest = rest<<8 | uint64(s[i])
+	}
+	return mix(mix(h, small|rest), n)
 }
 
 func hashName(f *flow.Flow, name string) uint32 {

@@ -66,6 +66,9 @@ func (p *play) until(now int64) {
 }
 
 func (p *play) handle(f *flow.Flow) {
+	if !p.run.Chooser().Wants(f) {
+		return
+	}
 	p.until(f.Time)
 	p.h.Now, p.h.Record, p.h.Profile, p.h.Window = max(p.h.Now, f.Time), f.Time, f.Src, p.h.At(f.Time)
 	p.run.Handle(p.cx, p.st, f)
@@ -146,6 +149,18 @@ func named(name string) func(float64) []*flow.Flow {
 	}
 }
 
+// post is a request to one of two addresses of a name, without its connection.
+func post(at float64) []*flow.Flow {
+	f := new(flow.Flow)
+	f.Reset(flow.HTTP)
+	f.Src, f.Dst, f.DstPort, f.SrcPort, f.Time = host, there, 80, 1024+uint16(int64(at*10)%60_000), start*1e9+int64(at*1e9)
+	if f.SrcPort%3 == 0 {
+		f.Dst = there.Next()
+	}
+	f.HTTP.Method, f.HTTP.Host, f.HTTP.URI, f.HTTP.RequestLen, f.UID = "POST", "cc.example.net", "/gate", int64(f.SrcPort%200), fmt.Sprintf("C%.1f", at)
+	return []*flow.Flow{f}
+}
+
 func dead(at float64) []*flow.Flow {
 	f := conn(at, there, 1177, 0)
 	f.State, f.RawState, f.RespBytes, f.RespPkts, f.RespIPBytes = flow.NotEstablished, "S0", 0, 0, 0
@@ -170,6 +185,7 @@ func TestBeacons(t *testing.T) {
 		{"every 10 min, off by 50 %, dead", every(5, 144, 600, 0.5, dead), 600, evidence.High, 9},
 		{"every 10 min, off by 50 %, unusual port", every(6, 144, 600, 0.5, odd), 600, evidence.Medium, 5},
 		{"every hour of a day, bare", every(7, 24, 3600, 0.02, bare), 3600, evidence.High, 11.5},
+		{"every 5 min, off by 20 %, posts to a name", every(9, 40, 300, 0.2, post), 300, evidence.Medium, 3},
 		{"every minute, named", every(8, 60, 60, 0.05, named("a.example.net")), 60, evidence.Medium, 6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -364,6 +380,80 @@ func TestSkew(t *testing.T) {
 	text := strings.Join(got, "\n")
 	if !strings.Contains(text, "20.1.2.4|443") || !strings.Contains(text, "late.example.com") || !strings.Contains(text, "20.1.2.3|443") {
 		t.Errorf("got\n%s", text)
+	}
+}
+
+// TestSkewPosts runs the requests of two beacons out of step with their
+// connections: one asks for a page when it has posted for half an hour.
+func TestSkewPosts(t *testing.T) {
+	var conns, requests []*flow.Flow
+	for i := range 24 {
+		for j, dst := range []netip.Addr{there, there.Next()} {
+			at := float64(i)*120 + float64(j)*20
+			r := post(at)[0]
+			r.Dst, r.HTTP.Host = dst, fmt.Sprintf("c%d.example.net", j)
+			if j == 1 && i >= 15 {
+				r.HTTP.Method = "GET"
+			}
+			conns, requests = append(conns, conn(at, dst, 80, int64(300+i%7*40))), append(requests, r)
+		}
+	}
+	posts := 0
+	for _, l := range modtest.Skew(t, Spec, Spec.Defaults(), conns, requests) {
+		if strings.Contains(l, "posts and nothing else") {
+			if posts++; !strings.Contains(l, "c0.example.net") {
+				t.Error(l)
+			}
+		}
+	}
+	if posts == 0 {
+		t.Error("no posts")
+	}
+}
+
+// TestPair shows what makes a pair a series.
+func TestPair(t *testing.T) {
+	var p Pair
+	type call struct {
+		at    uint32
+		port  uint16
+		again bool
+	}
+	run := func(calls []call) (before [2]uint32, enough bool) {
+		for _, c := range calls {
+			again := p.again(c.at, c.port)
+			if again != c.again {
+				t.Errorf("at %d from %d: again is %v", c.at, c.port, again)
+			}
+			if again {
+				before, enough = p.call(c.at)
+			}
+		}
+		return before, enough
+	}
+	if _, enough := run([]call{{100, 1, false}, {100, 1, false}, {100, 2, true}, {120, 1, false}, {120, 3, true}, {120, 4, true}}); enough || p.N != 2 || p.Flags != 0 {
+		t.Errorf("%+v", p)
+	}
+	if before, enough := run([]call{{140, 5, true}}); !enough || before != [2]uint32{100, 120} {
+		t.Errorf("%+v, before %v", p, before)
+	}
+	if _, enough := run([]call{{127, 6, true}}); enough || p.Flags != more {
+		t.Errorf("7 s later: %+v", p)
+	}
+	if before, enough := run([]call{{90, 7, true}}); !enough || before != [2]uint32{100, 120} {
+		t.Errorf("from before: %+v, %v", p, before)
+	}
+	if _, enough := run([]call{{120 + memory + 1, 8, false}}); enough || p.N != 1 || p.Flags != 0 {
+		t.Errorf("a day later: %+v", p)
+	}
+	for range 3 {
+		p.to(there)
+	}
+	if p.Flags&several != 0 {
+		t.Error("one address is several")
+	}
+	if p.to(there.Next()); p.Flags&several == 0 {
+		t.Error("two addresses are one")
 	}
 }
 

@@ -1,15 +1,40 @@
 package beacon
 
-import "math"
+import (
+	"math"
+	"net/netip"
+)
 
 // Pair is a source that called a place: an address and port, or a name. Four
 // of them fill a line of the cache.
 type Pair struct {
 	K     uint32    // hash; 0: free
 	Last  uint32    // the latest check-in
-	Gap   uint16    // s, from the first check-in to the latest
+	Gap   uint16    // s, from the first check-in to the latest; from promote of them on, the place of its series
 	Ports [2]uint16 // source ports used last, the newest first
-	N     uint16    // check-ins; from promote on, promote and the place of its series
+	N     uint8     // check-ins, up to promote
+	Flags uint8
+}
+
+// The flags of a pair.
+const (
+	asked    uint8 = 1 << iota // of requests: one was no post
+	more                       // there were calls near a check-in, or of a name with one address, that were not counted
+	answered                   // of connections: one was
+	several                    // of a name: it has several addresses
+	// The bits above hold a hash of its first address, 0: none yet.
+	addrShift = 4
+)
+
+// to notes an address of the name that was called.
+func (p *Pair) to(a netip.Addr) {
+	switch h := uint8(1 + hash32(hashAddr(5, a))%15); p.Flags >> addrShift {
+	case 0:
+		p.Flags |= h << addrShift
+	case h:
+	default:
+		p.Flags |= several
+	}
 }
 
 // Pairs is a table of all pairs of late, in which a pair has its place in one
@@ -44,14 +69,16 @@ func (t *Pairs) find(k, now uint32) (*Pair, bool) {
 	}
 	for {
 		g := t.group(k)
-		least := &g[0]
 		for i := range g {
-			p := &g[i]
-			if p.K == k {
-				return p, true
+			if g[i].K == k {
+				return &g[i], true
 			}
-			if p.worth() < least.worth() {
-				least = p
+		}
+		least := &g[0]
+		worth := least.worth()
+		for i := 1; i < ways; i++ {
+			if w := g[i].worth(); w < worth {
+				least, worth = &g[i], w
 			}
 		}
 		if least.K == 0 || len(t.Slots) >= maxPairs || now > least.Last && now-least.Last > memory {
@@ -62,8 +89,22 @@ func (t *Pairs) find(k, now uint32) (*Pair, bool) {
 	}
 }
 
+// get returns the pair of k, nil when there is none.
+func (t *Pairs) get(k uint32) *Pair {
+	if len(t.Slots) == 0 {
+		return nil
+	}
+	g := t.group(max(k, 1))
+	for i := range g {
+		if g[i].K == max(k, 1) {
+			return &g[i]
+		}
+	}
+	return nil
+}
+
 // worth orders pairs by check-ins, then by time. A free place is worth nothing.
-func (p *Pair) worth() uint64 { return uint64(min(p.N, promote))<<32 | uint64(p.Last) }
+func (p *Pair) worth() uint64 { return uint64(p.N)<<32 | uint64(p.Last) }
 
 func (t *Pairs) grow() {
 	old := t.Slots
@@ -82,19 +123,44 @@ func (t *Pairs) grow() {
 	}
 }
 
-// call notes a call at t, and returns the times of the first check-in and the
-// latest before it, and whether the call is a check-in of its own. The one that
-// makes promote of them does not count: then the pair is to be followed.
-func (p *Pair) call(t uint32) (first, last uint32, own bool) {
-	last = p.Last
-	first = last - min(last, uint32(p.Gap))
+// again notes a call at t from a source port, and reports whether the pair was
+// called before and this is a new connection: neither the same one, tried
+// again, nor a piece of one that is logged in pieces.
+func (p *Pair) again(t uint32, port uint16) bool {
+	if p.N == 0 || t > p.Last && t-p.Last > memory {
+		*p = Pair{K: p.K, Last: t, N: 1, Ports: [2]uint16{port}}
+		return false
+	}
+	if port != 0 && (port == p.Ports[0] || port == p.Ports[1]) {
+		return false
+	}
+	p.Ports = [2]uint16{port, p.Ports[0]}
+	return true
+}
+
+// call notes a call at t of a pair that is not followed yet. When that makes
+// promote check-ins of it, it returns the times of those before.
+func (p *Pair) call(t uint32) (before [promote - 1]uint32, enough bool) {
+	last := p.Last
+	first := last - min(last, uint32(p.Gap))
+	if within(t, first) || within(t, last) {
+		if t != first && t != last {
+			p.Flags |= more
+		}
+		return before, false
+	}
+	if p.N+1 == promote {
+		return [promote - 1]uint32{first, last}, true
+	}
+	p.N++
 	p.Last = max(last, t)
 	p.Gap = uint16(min(p.Last-min(first, t), math.MaxUint16))
-	if own = t != first && t != last; own && p.N < promote-1 {
-		p.N++
-	}
-	return first, last, own
+	return before, false
 }
+
+// within reports whether two times are too close for two check-ins of a pair
+// that is not followed.
+func within(a, b uint32) bool { return max(a, b)-min(a, b) < apart }
 
 // Followed are the series of the pairs that come back. The one that promises
 // least among a few makes room for a new one.

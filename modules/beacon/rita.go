@@ -32,12 +32,12 @@ const minValues = 3
 
 // spread is the mean of two terms: how symmetric the values lie round their
 // median (Bowley's skew), and how near to it (median absolute deviation). The
-// second is dflt when the median is less than 1. mad is the deviation.
-func spread(values []float64, dflt float64) (score, middle, mad float64) {
-	if len(values) < minValues {
+// second is dflt when the median is less than 1. mad is the deviation. The
+// values are gone afterwards.
+func spread(v []float64, dflt float64) (score, middle, mad float64) {
+	if len(v) < minValues {
 		return 0, 0, 0
 	}
-	v := slices.Clone(values)
 	slices.Sort(v)
 	q1, q2, q3 := quartiles(v)
 	skew := 0.0
@@ -58,13 +58,13 @@ func spread(values []float64, dflt float64) (score, middle, mad float64) {
 
 // timestampScore judges the times between check-ins, in seconds, none of them 0.
 func timestampScore(deltas []float64) float64 {
-	s, _, _ := spread(deltas, 1)
+	s, _, _ := spread(slices.Clone(deltas), 1)
 	return s
 }
 
 // sizeScore judges the bytes sent per check-in.
 func sizeScore(bytes []float64) float64 {
-	s, _, _ := spread(bytes, 0)
+	s, _, _ := spread(slices.Clone(bytes), 0)
 	return s
 }
 

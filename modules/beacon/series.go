@@ -76,7 +76,8 @@ const (
 func judge(events []Event) Scores {
 	events = latest(events)
 	n := len(events)
-	deltas, sent := make([]float64, 0, n), make([]float64, 0, n)
+	var room [2][maxEvents]float64
+	deltas, sent := room[0][:0], room[1][:0]
 	failed, got := 0, 0.0
 	for i, e := range events {
 		if i > 0 {

@@ -77,6 +77,8 @@ const (
 	maxTold = 1 << 13
 	// maxText bounds a name out of a certificate, in bytes.
 	maxText = 100
+	// tick is the time between two looks at what is due.
+	tick = 5 * int64(time.Second)
 	// sweep is the key of the timer that ends the patience.
 	sweep = math.MaxUint64
 )
@@ -84,16 +86,42 @@ const (
 // State is what the module remembers of the network.
 type State struct {
 	Certs   modules.Recent[uint64, Cert] // by hash of the fingerprint or file id
-	Pending map[uint64]Handshake         // by running number
-	Next    uint64                       // running number of the next
-	Late    map[uint64]Handshake         // of Pending, those whose certificate was not there in time
-	First   uint64                       // none in Late has a lower number
+	Queue   Queue
+	Tick    int64                        // of the last timer that is set
 	Sweep   int64                        // time of the last sweep that is set, unix ns
-	Seen    modules.Recent[uint64, bool] // client, server, name, certificate and window that were judged
+	Seen    modules.RecentTable[bool]    // by hash: client, server, name, certificate and window that were judged
 	Told    modules.Recent[uint64, bool] // what was reported
 	Hosts   modules.Recent[Host, int]    // reports
-	Dropped uint64                       // handshakes not judged because Pending was full
+	Dropped uint64                       // handshakes not judged because Queue was full
 }
+
+// Queue holds the handshakes that wait for their certificate, in the order in
+// which they came: those whose certificate was not there in time, or that are
+// done, and behind them those whose certificate may yet come in time.
+type Queue struct {
+	Slots           []Handshake // a power of two of them; number n is at n modulo their count
+	Head, Mid, Tail uint64      // numbers: the first, the first that is in time, one behind the last
+}
+
+func (q *Queue) at(n uint64) *Handshake { return &q.Slots[n&uint64(len(q.Slots)-1)] }
+
+func (q *Queue) push(h *Handshake) {
+	if n := len(q.Slots); q.Tail-q.Head == uint64(n) {
+		old := *q
+		q.Slots = make([]Handshake, max(16, 2*n))
+		for i := q.Head; i != q.Tail; i++ {
+			*q.at(i) = *old.at(i)
+		}
+	}
+	*q.at(q.Tail) = *h
+	q.Tail++
+}
+
+// late returns how many handshakes there are before Mid.
+func (q *Queue) late() uint64 { return q.Mid - q.Head }
+
+// inTime returns how many there are from Mid on.
+func (q *Queue) inTime() uint64 { return q.Tail - q.Mid }
 
 // Cert is what matters of a certificate.
 type Cert struct {
@@ -123,7 +151,8 @@ type Handshake struct {
 	Near     bool  // the server is of the own network
 	UID, SNI string
 	FP       uint64 // hash of the fingerprint or file id; 0: none
-	Own      Cert   // what the record itself says
+	Done     bool   // it has been judged
+	Own      *Cert  // what the record itself says; nil: nothing
 	Verdict  Verdict
 }
 
@@ -192,7 +221,7 @@ func (st *State) learn(now int64, f *flow.Flow) {
 	if fp == "" {
 		return
 	}
-	k := flow.Hash(flow.HashSeed, fp)
+	k := fingerprint(fp)
 	c, known := st.Certs.Get(k)
 	if !known {
 		c = Cert{At: now, NotBefore: x.NotBefore, NotAfter: x.NotAfter, Self: flow.SelfIssued(x.Subject, x.Issuer)}
@@ -225,13 +254,13 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	h := Handshake{
 		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: ours(cx, f.Dst),
-		Own:     Cert{NotBefore: s.NotBefore, NotAfter: s.NotAfter, Self: flow.SelfIssued(s.Subject, s.Issuer)},
 		Verdict: verdict(s.Validation),
 	}
+	own := Cert{NotBefore: s.NotBefore, NotAfter: s.NotAfter, Self: flow.SelfIssued(s.Subject, s.Issuer)}
 	dated := s.NotAfter != 0
-	nothing := h.Verdict == None && h.Own.good(f.Time)
+	nothing := h.Verdict == None && own.good(f.Time)
 	if len(s.CertFPs) > 0 {
-		h.FP = flow.Hash(flow.HashSeed, s.CertFPs[0])
+		h.FP = fingerprint(s.CertFPs[0])
 	}
 	if nothing && (h.FP == 0 || dated && s.Subject != "") {
 		return
@@ -240,38 +269,53 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	// to say about it: else the next would count in one order of logs only. File
 	// ids differ from connection to connection, so they do not tell certificates
 	// apart.
-	k := flow.HashMix(flow.HashMix(flow.HashAddr(f.Src), flow.HashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
-	if k = flow.Hash(k, s.ServerName); h.FP != 0 && len(s.CertFPs[0]) >= 32 {
-		k = flow.HashMix(k, h.FP)
+	kind := flow.HashMix(flow.HashMix(flow.HashAddr(f.Src), flow.HashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
+	if kind = flow.Hash(kind, s.ServerName); h.FP != 0 && len(s.CertFPs[0]) >= 32 {
+		kind = flow.HashMix(kind, h.FP)
 	}
-	if _, ok := st.Seen.Get(k); ok {
+	k := uint32(kind >> 32)
+	if st.Seen.Get(k) != nil {
 		return
 	}
 	if c, ok := st.cert(&h); ok && nothing && c.good(f.Time) {
-		st.Seen.Put(k, true, maxSeen)
+		*st.Seen.Put(k, maxSeen) = true
 		return
 	}
-	if len(st.Pending) >= maxPending {
+	q := &st.Queue
+	if q.inTime() >= maxPending {
 		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
 			r.log.Debug("too many handshakes wait for their certificate", "not_judged", st.Dropped)
 		}
 		return
 	}
-	st.Seen.Put(k, true, maxSeen)
-	if st.Pending == nil {
-		st.Pending = make(map[uint64]Handshake)
-	}
+	*st.Seen.Put(k, maxSeen) = true
 	h.Datagram = f.Proto == flow.UDP || strings.HasPrefix(s.Version, "DTLS")
-	h.UID, h.SNI, h.Own.Name = strings.Clone(f.UID), strings.Clone(clip(s.ServerName)), name(s.Subject)
-	key := st.Next
-	st.Next++
-	st.Pending[key] = h
-	cx.After(wait, key)
-	// One sweep a minute is enough, and far fewer timers than one for each.
+	h.UID, h.SNI = both(f.UID, clip(s.ServerName))
+	if s.Subject != "" || dated || s.NotBefore != 0 {
+		kept := own
+		kept.Name = name(s.Subject)
+		h.Own = &kept
+	}
+	q.push(&h)
+	// One timer for all handshakes of some seconds is enough, and one sweep a
+	// minute.
+	if due := h.Due/tick + 1; due > st.Tick {
+		st.Tick = due
+		cx.After(time.Duration(due*tick-cx.Now()), uint64(due))
+	}
 	if until := cx.Now() + int64(patience); h.FP != 0 && until > st.Sweep {
 		st.Sweep = until + int64(time.Minute)
 		cx.After(patience+time.Minute, sweep)
 	}
+}
+
+// both returns copies of two strings, at the cost of one.
+func both(a, b string) (x, y string) {
+	if a == "" || b == "" {
+		return strings.Clone(a), strings.Clone(b) // a sum of these would be no copy
+	}
+	ab := a + b
+	return ab[:len(a)], ab[len(a):]
 }
 
 // cert returns the certificate of a handshake, if it has come. One that was
@@ -287,6 +331,12 @@ func (st *State) cert(h *Handshake) (Cert, bool) {
 // says nothing about them.
 func (rule) considered(cx *modules.Context, f *flow.Flow) bool {
 	return ours(cx, f.Src) || !ours(cx, f.Dst)
+}
+
+// fingerprint returns the hash of a fingerprint, of which half is more than
+// enough, or of a file id. It is never 0.
+func fingerprint(s string) uint64 {
+	return max(flow.Hash(flow.HashSeed, s[max(len(s)-32, 0):]), 1)
 }
 
 func ours(cx *modules.Context, a netip.Addr) bool {
@@ -311,50 +361,33 @@ func verdict(s string) Verdict {
 
 // Fire implements modules.TimerFirer.
 func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
-	if key == sweep {
-		for h := st.oldest(); h != nil && h.Due-int64(wait)+int64(patience) <= cx.Now(); h = st.oldest() {
-			delete(st.Late, st.First)
+	q := &st.Queue
+	for ; q.Mid < q.Tail && q.at(q.Mid).Due <= cx.Now(); q.Mid++ {
+		h := q.at(q.Mid)
+		if _, ok := st.cert(h); ok || h.FP == 0 {
+			r.judge(cx, st, h)
+			*h = Handshake{Due: h.Due, Done: true}
+		}
+	}
+	for ; q.Head < q.Mid; q.Head++ {
+		h := q.at(q.Head)
+		if !h.Done {
+			if over := key == sweep && h.Due-int64(wait)+int64(patience) <= cx.Now(); !over && q.late() <= maxLate {
+				return
+			}
 			r.judge(cx, st, h)
 		}
-		return
+		*h = Handshake{}
 	}
-	h, ok := st.Pending[key]
-	if !ok {
-		return
-	}
-	delete(st.Pending, key)
-	if _, ok := st.cert(&h); ok || h.FP == 0 {
-		r.judge(cx, st, &h)
-		return
-	}
-	if st.Late == nil {
-		st.Late = make(map[uint64]Handshake)
-	}
-	st.Late[key] = h
-	st.First = min(st.First, key)
-	if len(st.Late) > maxLate {
-		old := st.oldest()
-		delete(st.Late, st.First)
-		r.judge(cx, st, old)
-	}
-}
-
-// oldest returns the handshake in Late that came first and makes First its
-// number; nil if there is none.
-func (st *State) oldest() *Handshake {
-	for len(st.Late) > 0 && st.First < st.Next {
-		if h, ok := st.Late[st.First]; ok {
-			return &h
-		}
-		st.First++
-	}
-	return nil
 }
 
 // judge reports what there is to report about a handshake. What its
 // certificate says goes before what the sensor says of it.
 func (r rule) judge(cx *modules.Context, st *State, h *Handshake) {
-	c := h.Own
+	var c Cert
+	if h.Own != nil {
+		c = *h.Own
+	}
 	if x, ok := st.cert(h); ok {
 		c.Self = c.Self || x.Self
 		if x.NotAfter != 0 {

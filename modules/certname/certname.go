@@ -78,6 +78,8 @@ const (
 	maxText = 100
 	// maxName bounds a name that was asked for, in bytes; no name in the DNS is longer.
 	maxName = 253
+	// tick is the time between two looks at what is due.
+	tick = 5 * int64(time.Second)
 	// sweep is the key of the timer that ends the patience.
 	sweep = math.MaxUint64
 )
@@ -85,16 +87,42 @@ const (
 // State is what the module remembers of the network.
 type State struct {
 	Certs   modules.Recent[uint64, Cert] // by hash of the fingerprint or file id
-	Pending map[uint64]Handshake         // by running number
-	Next    uint64                       // running number of the next
-	Late    map[uint64]Handshake         // of Pending, those whose certificate was not there in time
-	First   uint64                       // none in Late has a lower number
+	Queue   Queue
+	Tick    int64                        // of the last timer that is set
 	Sweep   int64                        // time of the last sweep that is set, unix ns
-	Seen    modules.Recent[uint64, bool] // client, server, name, certificate and window that were judged
+	Seen    modules.RecentTable[bool]    // by hash: client, server, name, certificate and window that were judged
 	Told    modules.Recent[uint64, bool] // what was reported
 	Hosts   modules.Recent[Host, int]    // reports
-	Dropped uint64                       // handshakes not judged because Pending was full
+	Dropped uint64                       // handshakes not judged because Queue was full
 }
+
+// Queue holds the handshakes that wait for their certificate, in the order in
+// which they came: those whose certificate was not there in time, or that are
+// done, and behind them those whose certificate may yet come in time.
+type Queue struct {
+	Slots           []Handshake // a power of two of them; number n is at n modulo their count
+	Head, Mid, Tail uint64      // numbers: the first, the first that is in time, one behind the last
+}
+
+func (q *Queue) at(n uint64) *Handshake { return &q.Slots[n&uint64(len(q.Slots)-1)] }
+
+func (q *Queue) push(h *Handshake) {
+	if n := len(q.Slots); q.Tail-q.Head == uint64(n) {
+		old := *q
+		q.Slots = make([]Handshake, max(16, 2*n))
+		for i := q.Head; i != q.Tail; i++ {
+			*q.at(i) = *old.at(i)
+		}
+	}
+	*q.at(q.Tail) = *h
+	q.Tail++
+}
+
+// late returns how many handshakes there are before Mid.
+func (q *Queue) late() uint64 { return q.Mid - q.Head }
+
+// inTime returns how many there are from Mid on.
+func (q *Queue) inTime() uint64 { return q.Tail - q.Mid }
 
 // Cert is what matters of a certificate.
 type Cert struct {
@@ -128,7 +156,8 @@ type Handshake struct {
 	Near     bool   // the server is of the own network
 	UID, SNI string // of the SNI no more than a little over maxName
 	FP       uint64 // hash of the fingerprint or file id; 0: none
-	Own      Cert   // what the record itself says; without a Name: nothing
+	Done     bool   // it has been judged
+	Own      *Cert  // what the record itself says; nil: nothing
 	OK       bool   // the sensor checked the chain and found it good
 	Matches  flow.Tri
 }
@@ -156,13 +185,18 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 }
 
 // Wants implements modules.Chooser: most handshakes are resumed or of TLS 1.3
-// and show no certificate, or show one that the sensor found good.
+// and show no certificate, or show one that the sensor found good. Of those
+// where it only compared the name, all are left out but those for the name of
+// a big organisation, which a certificate may fit and yet be made up.
 func (rule) Wants(f *flow.Flow) bool {
 	if f.Kind == flow.X509 {
 		return f.X509.HostCert != flow.False
 	}
 	s := f.SSL
-	return (len(s.CertFPs) > 0 || s.Subject != "") && !(s.Validation == "ok" && s.SNIMatchesCert == flow.True)
+	if len(s.CertFPs) == 0 && s.Subject == "" {
+		return false
+	}
+	return s.SNIMatchesCert != flow.True || s.Validation != "ok" && (s.Subject != "" || claims(s.ServerName, "") != 0)
 }
 
 // Handle implements modules.Rule. What there is to report is reported from
@@ -185,7 +219,7 @@ func (st *State) learn(now int64, f *flow.Flow) {
 	if fp == "" || x.Subject == "" {
 		return
 	}
-	k := flow.Hash(flow.HashSeed, fp)
+	k := fingerprint(fp)
 	c, known := st.Certs.Get(k)
 	if !known {
 		c = judged(x.Subject, x.Issuer)
@@ -261,15 +295,16 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	fp := uint64(0)
 	if len(s.CertFPs) > 0 {
-		fp = flow.Hash(flow.HashSeed, s.CertFPs[0])
+		fp = fingerprint(s.CertFPs[0])
 	}
 	// One handshake of a kind stands for its window, also when there is nothing
 	// to say about it: else the next would count in one order of logs only.
-	k := flow.HashMix(flow.HashMix(flow.HashAddr(f.Src), flow.HashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
-	if k = flow.Hash(k, s.ServerName); fp != 0 && len(s.CertFPs[0]) >= 32 { // file ids are of a connection, not of a certificate
-		k = flow.HashMix(k, fp)
+	kind := flow.HashMix(flow.HashMix(flow.HashAddr(f.Src), flow.HashAddr(f.Dst)), uint64(f.DstPort)^uint64(cx.Window().Start))
+	if kind = flow.Hash(kind, s.ServerName); fp != 0 && len(s.CertFPs[0]) >= 32 { // file ids are of a connection, not of a certificate
+		kind = flow.HashMix(kind, fp)
 	}
-	if _, ok := st.Seen.Get(k); ok {
+	k := uint32(kind >> 32)
+	if st.Seen.Get(k) != nil {
 		return
 	}
 	h := Handshake{
@@ -277,34 +312,44 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 		SNI: clip(strings.TrimSuffix(s.ServerName, "."), maxName), FP: fp, OK: s.Validation == "ok", Matches: s.SNIMatchesCert,
 	}
 	if c, ok := st.cert(&h); ok && h.fits(&c) {
-		st.Seen.Put(k, true, maxSeen)
+		*st.Seen.Put(k, maxSeen) = true
 		return
 	}
-	if len(st.Pending) >= maxPending {
+	q := &st.Queue
+	if q.inTime() >= maxPending {
 		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
 			r.log.Debug("too many handshakes wait for their certificate", "not_judged", st.Dropped)
 		}
 		return
 	}
-	st.Seen.Put(k, true, maxSeen)
-	h.UID, h.SNI = strings.Clone(f.UID), strings.Clone(h.SNI)
+	*st.Seen.Put(k, maxSeen) = true
+	h.UID, h.SNI = both(f.UID, h.SNI)
 	if s.Subject != "" {
-		h.Own = judged(s.Subject, s.Issuer)
-		h.Own.Partial = true
-		h.Own.add(flow.Attribute(s.Subject, "CN"))
+		own := judged(s.Subject, s.Issuer)
+		own.Partial = true
+		own.add(flow.Attribute(s.Subject, "CN"))
+		h.Own = &own
 	}
-	if st.Pending == nil {
-		st.Pending = make(map[uint64]Handshake)
+	q.push(&h)
+	// One timer for all handshakes of some seconds is enough, and one sweep a
+	// minute.
+	if due := h.Due/tick + 1; due > st.Tick {
+		st.Tick = due
+		cx.After(time.Duration(due*tick-cx.Now()), uint64(due))
 	}
-	key := st.Next
-	st.Next++
-	st.Pending[key] = h
-	cx.After(wait, key)
-	// One sweep a minute is enough, and far fewer timers than one for each.
-	if until := cx.Now() + int64(patience); fp != 0 && until > st.Sweep {
+	if until := cx.Now() + int64(patience); h.FP != 0 && until > st.Sweep {
 		st.Sweep = until + int64(time.Minute)
 		cx.After(patience+time.Minute, sweep)
 	}
+}
+
+// both returns copies of two strings, at the cost of one.
+func both(a, b string) (x, y string) {
+	if a == "" || b == "" {
+		return strings.Clone(a), strings.Clone(b) // a sum of these would be no copy
+	}
+	ab := a + b
+	return ab[:len(a)], ab[len(a):]
 }
 
 // cert returns the certificate of a handshake, if it has come. One that was
@@ -320,6 +365,12 @@ func (h *Handshake) fits(c *Cert) bool {
 	return (c.Brand == 0 || c.Trusted || h.OK) && (!asks(h.SNI) || h.Matches == flow.True || c.covers(h.SNI))
 }
 
+// fingerprint returns the hash of a fingerprint, of which half is more than
+// enough, or of a file id. It is never 0.
+func fingerprint(s string) uint64 {
+	return max(flow.Hash(flow.HashSeed, s[max(len(s)-32, 0):]), 1)
+}
+
 func ours(cx *modules.Context, a netip.Addr) bool {
 	return cx.Network().IsHome(a) || !profile.IsPublic(a)
 }
@@ -333,44 +384,24 @@ func asks(sni string) bool {
 
 // Fire implements modules.TimerFirer.
 func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
-	if key == sweep {
-		for h := st.oldest(); h != nil && h.Due-int64(wait)+int64(patience) <= cx.Now(); h = st.oldest() {
-			delete(st.Late, st.First)
+	q := &st.Queue
+	for ; q.Mid < q.Tail && q.at(q.Mid).Due <= cx.Now(); q.Mid++ {
+		h := q.at(q.Mid)
+		if _, ok := st.cert(h); ok || h.FP == 0 {
+			r.judge(cx, st, h)
+			*h = Handshake{Due: h.Due, Done: true}
+		}
+	}
+	for ; q.Head < q.Mid; q.Head++ {
+		h := q.at(q.Head)
+		if !h.Done {
+			if over := key == sweep && h.Due-int64(wait)+int64(patience) <= cx.Now(); !over && q.late() <= maxLate {
+				return
+			}
 			r.judge(cx, st, h)
 		}
-		return
+		*h = Handshake{}
 	}
-	h, ok := st.Pending[key]
-	if !ok {
-		return
-	}
-	delete(st.Pending, key)
-	if _, ok := st.cert(&h); ok || h.FP == 0 {
-		r.judge(cx, st, &h)
-		return
-	}
-	if st.Late == nil {
-		st.Late = make(map[uint64]Handshake)
-	}
-	st.Late[key] = h
-	st.First = min(st.First, key)
-	if len(st.Late) > maxLate {
-		old := st.oldest()
-		delete(st.Late, st.First)
-		r.judge(cx, st, old)
-	}
-}
-
-// oldest returns the handshake in Late that came first and makes First its
-// number; nil if there is none.
-func (st *State) oldest() *Handshake {
-	for len(st.Late) > 0 && st.First < st.Next {
-		if h, ok := st.Late[st.First]; ok {
-			return &h
-		}
-		st.First++
-	}
-	return nil
 }
 
 // judge reports what there is to report about a handshake. The certificate
@@ -378,7 +409,10 @@ func (st *State) oldest() *Handshake {
 func (r rule) judge(cx *modules.Context, st *State, h *Handshake) {
 	c, ok := st.cert(h)
 	if !ok {
-		c = h.Own
+		if h.Own == nil {
+			return
+		}
+		c = *h.Own
 	}
 	if c.Name == "" {
 		return
@@ -538,6 +572,23 @@ var brands = [...]brand{
 	{"Akamai", []string{"akamai"}},
 }
 
+// maxLabel is the length of the longest label of a brand, in bytes; the
+// shortest has four.
+const maxLabel = 17
+
+// initials has for each length of a label of a brand the letters that one of
+// that length begins with, a bit each.
+var initials = makeInitials()
+
+func makeInitials() (m [maxLabel + 1]uint32) {
+	for _, b := range brands {
+		for _, l := range b.labels {
+			m[len(l)] |= 1 << (l[0] & 31)
+		}
+	}
+	return m
+}
+
 // claims returns the brand, plus 1, that a label of the common name or the
 // first word of the organisation names.
 func claims(cn, org string) int {
@@ -561,6 +612,9 @@ func brandOf(name string) int {
 }
 
 func labelOf(word string) int {
+	if len(word) < 4 || len(word) > maxLabel || initials[len(word)]&(1<<(word[0]&31)) == 0 {
+		return 0 // nearly all words end here
+	}
 	for i := range brands {
 		for _, l := range brands[i].labels {
 			if len(l) == len(word) && strings.EqualFold(l, word) {

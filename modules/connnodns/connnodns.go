@@ -4,6 +4,7 @@ package connnodns
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -64,28 +65,26 @@ const (
 
 // State is what the module remembers of the network.
 type State struct {
-	Answers  modules.Recent[netip.Addr, Span]
-	FirstDNS int64 // start of the first DNS record, unix ns
+	Answers  modules.RecentTable[Span] // by hash of the address
+	Earlier  modules.RecentTable[Span] // what came before the span in Answers
+	FirstDNS int64                     // start of the first DNS record, unix ns
 	SawDNS   bool
 	DNSClock int64 // stream time of the DNS log, unix ns
 
-	Pending  map[uint64]Conn // by running number
-	Next     uint64          // running number of the next
-	Held     []uint64        // of Pending, those that came before the first DNS record, oldest first
-	Reported modules.Recent[Pair, bool]
-	Sources  modules.Recent[Source, int] // reports per host and window
-	Dropped  int64                       // connections not judged because Pending was full
+	Pending  map[uint64]Conn            // by running number
+	Next     uint64                     // running number of the next
+	Held     []uint64                   // of Pending, those that came before the first DNS record, oldest first
+	Reported modules.RecentTable[bool]  // by hash of host, address and window
+	Sources  modules.RecentTable[int32] // reports, by hash of host and window
+	Dropped  int64                      // connections not judged because Pending was full
 }
 
 // Span says when answers named an address, in whole seconds of unix time:
 // within [From, To] never more than 24 hours went by without one. So some
 // answer lies in the 24 hours before t exactly if t is in [From, To+24h]. The
-// one before it is kept for connections that are judged late.
-type Span struct {
-	From, To         int64
-	PrevFrom, PrevTo int64
-	HasPrev          bool
-}
+// one before it is kept for connections that are judged late. To is 0 when
+// there is none.
+type Span struct{ From, To uint32 }
 
 // Conn is a connection that waits to be judged.
 type Conn struct {
@@ -95,18 +94,6 @@ type Conn struct {
 	Time             int64 // start, unix ns
 	Due              int64 // when it is judged, unix ns: 15 s after its start, or at once when it was logged later
 	UID              string
-}
-
-// Pair is what is reported once.
-type Pair struct {
-	Src, Dst netip.Addr
-	Window   int64 // start
-}
-
-// Source is a host in a window.
-type Source struct {
-	Addr   netip.Addr
-	Window int64 // start
 }
 
 type rule struct {
@@ -161,7 +148,7 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 	if st.SawDNS && (due < st.FirstDNS || st.named(f.Dst, due)) {
 		return
 	}
-	if _, ok := st.Reported.Get(Pair{f.Src, f.Dst, cx.WindowAt(f.Time).Start}); ok {
+	if _, pair := keys(f.Src, f.Dst, cx.Window().Start); st.Reported.Get(pair) != nil {
 		return
 	}
 	if len(st.Pending) >= maxPending {
@@ -200,9 +187,7 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	st.DNSClock = cx.Now()
 	for _, s := range f.DNS.Answers {
 		if a, ok := address(s); ok && profile.IsPublic(a) {
-			sp, known := st.Answers.Get(a)
-			sp.add(f.Time/int64(time.Second), known)
-			st.Answers.Put(a, sp, maxAnswers)
+			st.answer(hashAddr(a), sec(f.Time))
 		}
 	}
 	if first {
@@ -267,20 +252,18 @@ func (r rule) judge(cx *modules.Context, st *State, c Conn) {
 	if st.named(c.Dst, c.Time+wait) {
 		return
 	}
-	w := cx.WindowAt(c.Time).Start
-	p := Pair{c.Src, c.Dst, w}
-	if _, ok := st.Reported.Get(p); ok {
+	source, pair := keys(c.Src, c.Dst, cx.WindowAt(c.Time).Start)
+	if st.Reported.Get(pair) != nil {
 		return
 	}
-	n, _ := st.Sources.Get(Source{c.Src, w})
-	if n >= r.max {
+	n := st.Sources.Put(source, maxReported)
+	if int(*n) >= r.max {
 		return
 	}
-	n++
-	st.Reported.Put(p, true, maxReported)
-	st.Sources.Put(Source{c.Src, w}, n, maxReported)
+	*n++
+	*st.Reported.Put(pair, maxReported) = true
 	more := ""
-	if n == r.max {
+	if int(*n) == r.max {
 		more = fmt.Sprintf(" Further addresses of %s in this window are not reported.", c.Src)
 	}
 	cx.Emit(evidence.Evidence{
@@ -311,33 +294,69 @@ func portProto(c Conn) string {
 
 // named reports whether an answer named a in the 24 hours before t, unix ns.
 func (st *State) named(a netip.Addr, t int64) bool {
-	sp, ok := st.Answers.Get(a.Unmap())
-	if !ok {
-		return false
+	k, at := hashAddr(a), sec(t)
+	if sp := st.Answers.Get(k); sp == nil || sp.covers(at) {
+		return sp != nil
 	}
-	s := t / int64(time.Second)
-	return (sp.From <= s && s <= sp.To+memory) || (sp.HasPrev && sp.PrevFrom <= s && s <= sp.PrevTo+memory)
+	sp := st.Earlier.Get(k)
+	return sp != nil && sp.covers(at)
 }
 
-// add notes an answer at second t. Answers come almost in order; one that is
-// older than both spans is not noted.
-func (sp *Span) add(t int64, known bool) {
-	switch {
-	case !known:
-		*sp = Span{From: t, To: t}
-	case t > sp.To+memory:
-		*sp = Span{From: t, To: t, PrevFrom: sp.From, PrevTo: sp.To, HasPrev: true}
-	case t >= sp.From-memory:
-		sp.From, sp.To = min(sp.From, t), max(sp.To, t)
-	case !sp.HasPrev:
-		sp.PrevFrom, sp.PrevTo, sp.HasPrev = t, t, true
-	case t <= sp.PrevTo+memory && t >= sp.PrevFrom-memory:
-		sp.PrevFrom, sp.PrevTo = min(sp.PrevFrom, t), max(sp.PrevTo, t)
+func (sp Span) covers(t uint32) bool {
+	return sp.To != 0 && sp.From <= t && int64(t) <= int64(sp.To)+memory
+}
+
+// answer notes an answer at second t. Answers come almost in order; one that
+// is older than both spans is not noted.
+func (st *State) answer(k, t uint32) {
+	sp := st.Answers.Put(k, maxAnswers)
+	if sp.To != 0 && sp.From <= t && t <= sp.To {
+		return
 	}
-	if sp.HasPrev && sp.PrevTo+memory >= sp.From {
-		sp.From = min(sp.From, sp.PrevFrom)
-		sp.PrevFrom, sp.PrevTo, sp.HasPrev = 0, 0, false
+	switch early := st.Earlier.Get(k); {
+	case sp.To == 0:
+		*sp = Span{t, t}
+	case int64(t) > int64(sp.To)+memory:
+		*st.Earlier.Put(k, maxAnswers) = *sp
+		*sp = Span{t, t}
+		return
+	case int64(t) >= int64(sp.From)-memory:
+		*sp = Span{min(sp.From, t), max(sp.To, t)}
+	case early == nil || early.To == 0:
+		*st.Earlier.Put(k, maxAnswers) = Span{t, t}
+	case int64(t) <= int64(early.To)+memory && int64(t) >= int64(early.From)-memory:
+		*early = Span{min(early.From, t), max(early.To, t)}
 	}
+	if early := st.Earlier.Get(k); early != nil && early.To != 0 && int64(early.To)+memory >= int64(sp.From) {
+		sp.From = min(sp.From, early.From)
+		*early = Span{}
+	}
+}
+
+// sec returns whole seconds; flow.MaxTime keeps them within 32 bits.
+func sec(ns int64) uint32 {
+	return uint32(min(max(ns/int64(time.Second), 1), 1<<32-2))
+}
+
+// hashAddr returns an IPv4 address as it is, and FNV-1a of an IPv6 address. A
+// clash hides evidence of level info. 0 stands for none.
+func hashAddr(a netip.Addr) uint32 {
+	if a = a.Unmap(); a.Is4() {
+		b := a.As4()
+		return binary.BigEndian.Uint32(b[:])
+	}
+	h := uint32(2166136261)
+	for _, c := range a.As16() {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return max(h, 1)
+}
+
+// keys returns what a host and a pair of hosts are kept under in a window.
+func keys(src, dst netip.Addr, window int64) (source, pair uint32) {
+	h := (uint64(hashAddr(src)) ^ uint64(window)) * 0x9e3779b97f4a7c15
+	p := (h ^ h>>32 ^ uint64(hashAddr(dst))) * 0xff51afd7ed558ccd
+	return uint32(h >> 32), uint32(p >> 32)
 }
 
 // isHome reports whether a is a host of the monitored network: in the home

@@ -49,6 +49,10 @@ const (
 	// bulk is the number of packets from which a flow of its own is looked at
 	// as a flood. Fewer do not add up to one.
 	bulk = 1000
+	// minSample is how many of the flows of a flood are looked at before it is
+	// reported, where one in two, four … is enough for that; at most one in
+	// maxSkip+1. The rate is then known to an eighth (one standard deviation).
+	minSample, maxSkip = 64, 31
 	// maxSaved bounds the uids kept of one target.
 	maxSaved = 20
 )
@@ -78,14 +82,13 @@ type Target struct {
 }
 
 type rule struct {
-	c     Config
 	first [sorts]int64
+	skip  [sorts]uint64 // of skip+1 flows, a power of two, one is looked at
 }
 
 var (
-	_ modules.Rule[State]    = rule{}
-	_ modules.Chooser        = rule{}
-	_ modules.Toucher[State] = rule{}
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
 )
 
 // New checks the config and returns the rule.
@@ -103,17 +106,40 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 			return nil, fmt.Errorf("%s: %d is not in %d..%d", v.key, v.n, v.lo, v.hi)
 		}
 	}
-	return rule{c, [sorts]int64{c.MinConnections, c.MinRequests, c.MinRequests, c.MinPackets / 1000}}, nil
+	r := rule{first: [sorts]int64{c.MinConnections, c.MinRequests, c.MinRequests, c.MinPackets / 1000}}
+	for s, n := range r.first[:packets] {
+		for n /= 2; n >= minSample && r.skip[s] < maxSkip; n /= 2 {
+			r.skip[s] = 2*r.skip[s] + 1
+		}
+	}
+	return r, nil
 }
 
-// Wants implements modules.Chooser.
-func (rule) Wants(f *flow.Flow) bool {
+// Wants implements modules.Chooser. Small flows are what all hosts have by the
+// hundreds, so it looks at a sample of them.
+func (r rule) Wants(f *flow.Flow) bool {
 	switch f.Proto {
 	case flow.TCP, flow.UDP, flow.ICMP, flow.ICMP6:
 	default:
 		return false
 	}
-	return sortOf(f) != sorts && !f.Open
+	h := draw(f)
+	if h&r.least() != 0 && f.OrigPkts < bulk {
+		return false
+	}
+	s := sortOf(f)
+	return s != sorts && h&r.skip[s] == 0 && !f.Open
+}
+
+// least returns what the draw of a flow must not have to be in any sample.
+func (r rule) least() uint64 { return r.skip[attempts] & r.skip[requests] }
+
+// draw returns a number made of what differs between the flows of a flood,
+// and is the same in every run.
+func draw(f *flow.Flow) uint64 {
+	h := (uint64(f.Time) ^ uint64(f.SrcPort)<<48 ^ uint64(f.DstPort)<<32 ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
+	h = (h ^ h>>32 ^ uint64(f.Duration)) * 0xc4ceb9fe1a85ec53
+	return h >> 32
 }
 
 // sortOf returns the sort of flood that a flow may be part of; sorts if none.
@@ -148,9 +174,6 @@ func key(f *flow.Flow, sort int) uint32 {
 	return uint32(h >> 32)
 }
 
-// Touch implements modules.Toucher.
-func (rule) Touch(st *State, f *flow.Flow) uint32 { return st.Targets.Touch(key(f, sortOf(f))) }
-
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	sort := sortOf(f)
@@ -161,7 +184,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if f.Proto != flow.TCP && (sort == silence || f.Proto.IsICMP()) && answer(f) {
 		return
 	}
-	n := int64(1)
+	n := int64(r.skip[sort]) + 1 // those that one in a sample stands for
 	if sort == packets {
 		n = rate(f) / unit(f)
 	}
@@ -179,7 +202,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	if step := modules.Step(most, r.first[sort]); step > int(t.Step) {
 		t.Step = uint8(step)
-		report(cx, f, sort, most, step, append([]string(nil), st.UIDs[k]...))
+		r.report(cx, f, sort, most, step, append([]string(nil), st.UIDs[k]...))
 	}
 }
 
@@ -235,7 +258,7 @@ func (t *Target) add(at, n int64) int64 {
 	return int64(*x) + int64(max(before, after))
 }
 
-func report(cx *modules.Context, f *flow.Flow, sort int, n int64, step int, uids []string) {
+func (r rule) report(cx *modules.Context, f *flow.Flow, sort int, n int64, step int, uids []string) {
 	port := f.DstPort
 	if sort == packets || f.Proto.IsICMP() {
 		port = 0
@@ -246,7 +269,10 @@ func report(cx *modules.Context, f *flow.Flow, sort int, n int64, step int, uids
 	}
 	proto, what, level := f.Proto.String(), "attempts", evidence.High
 	confidence := min(1, 0.4+0.2*float64(step))
-	var how string
+	var how, about string
+	if r.skip[sort] > 0 {
+		about = "about "
+	}
 	switch {
 	case sort == packets:
 		what = "packets"
@@ -259,12 +285,12 @@ func report(cx *modules.Context, f *flow.Flow, sort int, n int64, step int, uids
 		// Programs that connect anew for each request, and tests of a server's
 		// strength, look the same.
 		what, level, confidence = "requests", evidence.Medium, confidence/2
-		how = fmt.Sprintf("%d short connections in a minute", n)
+		how = fmt.Sprintf("%s%d short connections in a minute", about, n)
 	case f.Proto == flow.TCP:
-		how = fmt.Sprintf("%d connections in a minute that failed", n)
+		how = fmt.Sprintf("%s%d connections in a minute that failed", about, n)
 	default:
 		what = "silence"
-		how = fmt.Sprintf("%d %s flows in a minute without an answer", n, proto)
+		how = fmt.Sprintf("%s%d %s flows in a minute without an answer", about, n, proto)
 	}
 	cx.Emit(evidence.Evidence{
 		Type: Source, Level: level, Confidence: math.Round(100*confidence) / 100,

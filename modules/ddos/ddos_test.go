@@ -81,7 +81,8 @@ func conn(sec float64, src, dst netip.Addr, port uint16, state flow.State) *flow
 
 var bot = netip.MustParseAddr("10.0.0.66")
 
-// TestRate says how many failed connections in which time are a flood.
+// TestRate says how many failed connections in which time are a flood. They
+// are counted by a sample, so the numbers keep their distance to the threshold.
 func TestRate(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -91,15 +92,15 @@ func TestRate(t *testing.T) {
 		change func(*flow.Flow)
 		want   string // step/confidence
 	}{
-		{"600 in a minute", 600, 0.09, flow.NotEstablished, nil, "1/0.6"},
-		{"599", 599, 0.09, flow.NotEstablished, nil, ""},
-		{"nine in a second, for half an hour", 16_000, 0.112, flow.NotEstablished, nil, ""},
+		{"700 in a minute", 700, 0.08, flow.NotEstablished, nil, "1/0.6"},
+		{"500", 500, 0.1, flow.NotEstablished, nil, ""},
+		{"seven in a second, for half an hour", 12_600, 1.0 / 7, flow.NotEstablished, nil, ""},
 		{"a hundred in a second", 6000, 0.01, flow.NotEstablished, nil, "1/0.6 2/0.8 3/1 4/1"},
-		{"answered: 2999", 2999, 0.01, flow.Established, nil, ""},
-		{"answered: 3000", 3000, 0.01, flow.Established, nil, "1/0.3"},
+		{"answered: 2500", 2500, 0.01, flow.Established, nil, ""},
+		{"answered: 3500", 3500, 0.01, flow.Established, nil, "1/0.3"},
 		{"answered, but not short", 6000, 0.005, flow.Established, func(f *flow.Flow) { f.Duration = 6e9 }, ""},
 		{"still open", 6000, 0.005, flow.NotEstablished, func(f *flow.Flow) { f.Open = true }, ""},
-		{"silent UDP to one port", 3000, 0.01, flow.NotEstablished, func(f *flow.Flow) { f.Proto = flow.UDP }, "1/0.6"},
+		{"silent UDP to one port", 3500, 0.01, flow.NotEstablished, func(f *flow.Flow) { f.Proto = flow.UDP }, "1/0.6"},
 		{"answered UDP", 9000, 0.005, flow.Established, func(f *flow.Flow) { f.Proto = flow.UDP }, ""},
 		{"silent UDP to port after port", 9000, 0.005, flow.NotEstablished, func(f *flow.Flow) { f.Proto, f.DstPort = flow.UDP, uint16(f.Time/1e6) }, ""},
 		{"answers of a web server", 9000, 0.005, flow.NotEstablished, func(f *flow.Flow) { f.Proto, f.SrcPort, f.DstPort = flow.UDP, 443, 50000 }, ""},
@@ -125,19 +126,59 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// TestSample holds the estimate to its promise: the one flow in eight that is
+// looked at gives the rate to an eighth, whatever the flows have in common.
+func TestSample(t *testing.T) {
+	run, err := ddos.Spec.New(ddos.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(i int, f *flow.Flow){
+		"times a second apart":          func(i int, f *flow.Flow) { f.Time = int64(i) * 1e9 },
+		"times a microsecond apart":     func(i int, f *flow.Flow) { f.Time = int64(i) * 1e3 },
+		"one time, port after port":     func(i int, f *flow.Flow) { f.Time, f.SrcPort = 1e18, uint16(i) },
+		"one time, ports of the target": func(i int, f *flow.Flow) { f.Time, f.DstPort = 1e18, uint16(i) },
+		"one time, durations":           func(i int, f *flow.Flow) { f.Time, f.Duration = 1e18, int64(i)*1e3 },
+	} {
+		for _, c := range []struct {
+			state flow.State
+			every int
+		}{{flow.NotEstablished, 8}, {flow.Established, 32}} {
+			const n = 40_000
+			got := 0
+			for i := range n {
+				f := conn(0, bot, host(1), 80, c.state)
+				change(i, f)
+				if run.Chooser().Wants(f) {
+					got += c.every
+				}
+			}
+			if got < n*9/10 || got > n*11/10 {
+				t.Errorf("%s, one in %d: %d are taken for %d", name, c.every, n, got)
+			}
+		}
+	}
+}
+
 // TestDisorder writes the flows of a flood in the order of their ends.
 func TestDisorder(t *testing.T) {
 	n := 0
 	handle, _, _ := bench(t, func(evidence.Evidence) { n++ })
+	run, _ := ddos.Spec.New(ddos.Spec.Defaults(), modules.Env{})
+	take := func(f *flow.Flow) {
+		if run.Chooser().Wants(f) {
+			handle(f)
+		}
+	}
 	for i := range 700 {
 		late := 0.0
 		if i%3 == 0 {
 			late = 60
 		}
-		handle(conn(200+float64(i)*0.08-late, bot, host(1), 80, flow.NotEstablished))
+		take(conn(200+float64(i)*0.08-late, bot, host(1), 80, flow.NotEstablished))
 	}
 	for i := range 700 {
-		handle(conn(200-60+float64(i)*0.08, bot, host(1), 80, flow.NotEstablished))
+		take(conn(200-60+float64(i)*0.08, bot, host(1), 80, flow.NotEstablished))
 	}
 	if n == 0 {
 		t.Error("the flood is missed")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -199,15 +200,9 @@ func (c *Client) rate(m int64) (n int64) {
 }
 
 func (c *Client) resolver(a netip.Addr) {
-	if len(c.Resolvers) > maxResolvers {
-		return
+	if len(c.Resolvers) <= maxResolvers && !slices.Contains(c.Resolvers, a) {
+		c.Resolvers = append(c.Resolvers, a)
 	}
-	for _, r := range c.Resolvers {
-		if r == a {
-			return
-		}
-	}
-	c.Resolvers = append(c.Resolvers, a)
 }
 
 func (c *Client) remember(uid string) {

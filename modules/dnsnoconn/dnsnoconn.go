@@ -55,6 +55,8 @@ const (
 	maxPending = 256
 	// maxAddrs bounds the addresses that one name may wait for.
 	maxAddrs = 32
+	// maxName bounds a name, in bytes; DNS has none that are longer.
+	maxName = 255
 	// giveUp is how much longer a name that waited for the first connection
 	// record of the host waits for the others.
 	giveUp = int64(time.Hour)
@@ -64,12 +66,13 @@ const (
 // of unix time, addresses and names are hashes, because every host that
 // resolves names has such a state.
 type State struct {
-	Contacts modules.RecentTable[Span]     // public addresses connected to
-	Names    modules.Recent[uint64, Round] // names resolved
-	AgedC    int64                         // when Contacts last aged
-	AgedN    int64                         // when Names last aged
-	Pending  map[uint64]Query              // by running number
-	Next     uint64                        // running number of the next
+	Contacts modules.RecentTable[Span]   // public addresses connected to
+	Earlier  modules.RecentTable[Span]   // what came before the span in Contacts
+	Names    modules.RecentTable[Round]  // names resolved
+	Told     modules.RecentTable[uint32] // window in which a name was reported last
+	AgedC    int64                       // when Contacts last aged
+	AgedN    int64                       // when Names last aged
+	Pending  []Query                     // in the order in which they came
 	SawConn  bool
 	FirstRec int64  // start of the first connection record, unix ns
 	Window   int64  // start of the window that Reports counts
@@ -81,66 +84,59 @@ type State struct {
 // other to make no difference. To is 0 when there was none. What came before
 // is kept for look-ups that are logged late, as one: a look-up far back, in a
 // gap between connections, is rather not reported than reported wrongly.
-type Span struct {
-	From, To         uint32
-	PrevFrom, PrevTo uint32
-	Awaited          bool // a Query waits for the address
-}
+type Span struct{ From, To uint32 }
 
-// add notes a connection. Those no more than gap seconds apart are together.
-func (s *Span) add(from, to uint32, gap uint64) {
+// contact notes a connection. Those no more than gap seconds apart are together.
+func (st *State) contact(key, from, to uint32, gap uint64) {
+	s := st.Contacts.Put(key, maxContacts)
 	switch {
 	case s.To == 0:
-		s.From, s.To = from, to
+		*s = Span{from, to}
 	case uint64(from) > uint64(s.To)+gap:
-		s.addPrev(s.From, s.To)
-		s.From, s.To = from, to
+		st.earlier(key, *s)
+		*s = Span{from, to}
 	case uint64(to)+gap >= uint64(s.From):
-		s.From, s.To = min(s.From, from), max(s.To, to)
+		*s = Span{min(s.From, from), max(s.To, to)}
 	default:
-		s.addPrev(from, to)
+		st.earlier(key, Span{from, to})
 	}
-	if s.PrevTo != 0 && uint64(s.PrevTo)+gap >= uint64(s.From) {
-		s.From = min(s.From, s.PrevFrom)
-		s.PrevFrom, s.PrevTo = 0, 0
+	if e := st.Earlier.Get(key); e != nil && e.To != 0 && uint64(e.To)+gap >= uint64(s.From) {
+		s.From = min(s.From, e.From)
+		*e = Span{}
 	}
 }
 
-func (s *Span) addPrev(from, to uint32) {
-	if s.PrevTo == 0 {
-		s.PrevFrom = from
+func (st *State) earlier(key uint32, s Span) {
+	e := st.Earlier.Put(key, maxContacts)
+	if e.To == 0 {
+		*e = s
 	}
-	s.PrevFrom, s.PrevTo = min(s.PrevFrom, from), max(s.PrevTo, to)
-}
-
-// near reports whether one of the connections counts for q.
-func (s *Span) near(q Query) bool {
-	return near(s.From, s.To, q.Time, q.Until) || near(s.PrevFrom, s.PrevTo, q.Time, q.Until)
+	*e = Span{min(e.From, s.From), max(e.To, s.To)}
 }
 
 // Round is one name: from its first look-up in a window on until Until all
 // answers count together. Windows are given by their start plus 1; 0: none.
 type Round struct {
-	Until    uint32
-	Window   uint32    // of the first look-up
-	Reported uint32    // in which it was reported last
-	Pending  uint64    // of the Query plus 1; 0: none, or decided
-	Addrs    [4]uint32 // the latest addresses, the newest first; 0: none
+	Until  uint32
+	Window uint32    // of the first look-up
+	Addrs  [4]uint32 // the latest addresses, the newest first; 0: none
 }
 
 // Query is a name that waits for a connection.
 type Query struct {
-	Name  string
-	UID   string
-	Time  int64 // of the look-up, unix ns
-	Until int64 // when it is decided, unix ns
-	Proto flow.Proto
-	Port  uint16
+	Time  int64  // of the look-up, unix ns
+	Text  []byte // name and uid; bytes, so that the next one takes the place
 	Addrs []uint32
+	Hash  uint32 // of the name
+	Name  uint16 // length of the name in Text
+	Port  uint16
+	Proto flow.Proto
+	Held  bool // it waited for the first connection record
 }
 
 type rule struct {
 	wait int64 // ns
+	step int64 // ns, between the times at which names are judged
 	max  int
 	// keep is the age, in seconds, at which contacts and names may be
 	// forgotten: the time before and after an answer that matters, and the
@@ -152,6 +148,7 @@ type rule struct {
 var (
 	_ modules.Rule[State]       = rule{}
 	_ modules.TimerFirer[State] = rule{}
+	_ modules.Chooser           = rule{}
 )
 
 // New checks the config and returns the rule.
@@ -166,8 +163,19 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 		env.Log = slog.New(slog.DiscardHandler)
 	}
 	return rule{
-		wait: int64(c.Wait), max: c.MaxPerWindow, keep: 2 * (before + int64(c.Wait/time.Second)), log: env.Log,
+		wait: int64(c.Wait), step: int64(c.Wait) / 4, max: c.MaxPerWindow, keep: 2 * (before + int64(c.Wait/time.Second)), log: env.Log,
 	}, nil
+}
+
+// Wants implements modules.Chooser. Of the connections that go to no public
+// address only those to a resolver count: every host that resolves names has
+// them, and they show that its connections are seen.
+func (rule) Wants(f *flow.Flow) bool {
+	if f.Kind == flow.DNS {
+		d := f.DNS
+		return len(d.Answers) > 0 && d.RCode == "NOERROR" && (d.QType == "A" || d.QType == "AAAA")
+	}
+	return f.DstPort == 53 || profile.IsPublic(f.Dst)
 }
 
 // Handle implements modules.Rule.
@@ -193,49 +201,49 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	key := hashAddr(f.Dst)
-	end := f.Time + min(max(f.Duration, 0), math.MaxInt64-max(f.Time, 0))
-	from, to := sec(f.Time), sec(end)+1
-	s := st.Contacts.Put(key, maxContacts)
-	if s.Awaited {
-		s.Awaited = st.settle(key, from, to)
+	if st.Contacts.Young.Len() >= maxContacts/2 && st.Contacts.Young.Get(key) == nil {
+		r.settle(st) // before the oldest contacts are forgotten
 	}
-	s.add(from, to, uint64(r.wait/int64(time.Second))+before)
-	st.AgedC = age(st.Contacts.Age, st.AgedC, f.Time, r.keep)
+	end := f.Time + min(max(f.Duration, 0), math.MaxInt64-max(f.Time, 0))
+	st.contact(key, sec(f.Time), sec(end)+1, uint64(r.wait/int64(time.Second))+before)
+	switch now := f.Time / int64(time.Second); {
+	case st.AgedC == 0:
+		st.AgedC = now
+	case now-st.AgedC >= r.keep:
+		st.AgedC = now
+		r.settle(st)
+		st.Contacts.Age()
+		st.Earlier.Age()
+	}
 }
 
-// settle removes the queries that a connection to the address satisfies, and
-// reports whether others still wait for it.
-func (st *State) settle(addr, from, to uint32) (awaited bool) {
-	for k, q := range st.Pending {
-		for _, a := range q.Addrs {
-			if a != addr {
-				continue
-			}
-			if near(from, to, q.Time, q.Until) {
-				delete(st.Pending, k)
-			} else {
-				awaited = true
-			}
-			break
+// settle forgets the queries that a connection satisfies.
+func (r rule) settle(st *State) {
+	n := 0
+	for i := range st.Pending {
+		if q := &st.Pending[i]; !r.contacted(st, q.Time, q.Addrs) {
+			// They change places, so that the memory of none is lost.
+			st.Pending[n], st.Pending[i] = st.Pending[i], st.Pending[n]
+			n++
 		}
 	}
-	return awaited
+	st.Pending = st.Pending[:n]
 }
 
-// near reports whether a connection from one second to another counts for a
-// look-up that is decided at until.
-func near(from, to uint32, asked, until int64) bool {
-	return to != 0 && int64(to)+before >= asked/int64(time.Second) && int64(from) <= until/int64(time.Second)
+// near reports whether the connections count for a look-up that is decided at until.
+func (s *Span) near(asked, until int64) bool {
+	return s.To != 0 && int64(s.To)+before >= asked/int64(time.Second) && int64(s.From) <= until/int64(time.Second)
 }
 
 func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	d := f.DNS
-	if (d.QType != "A" && d.QType != "AAAA") || d.RCode != "NOERROR" || len(d.Answers) == 0 || !considered(d.Query) {
+	if !r.Wants(f) || !considered(d.Query) {
 		return
 	}
 	// The host's address of the other family is another profile, so what it
 	// connects to is not seen here.
-	addrs, other, sunk := addresses(d.Answers, cx.Profile().Unmap().Is4())
+	var buf [maxAddrs]uint32
+	addrs, other, sunk := addresses(buf[:0], d.Answers, cx.Profile().Unmap().Is4())
 	if sunk || (len(addrs) == 0 && !other) {
 		return
 	}
@@ -243,127 +251,160 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	if st.SawConn && until < st.FirstRec {
 		return
 	}
-	st.AgedN = age(func() { st.Names.Age() }, st.AgedN, f.Time, r.keep)
+	switch now := f.Time / int64(time.Second); {
+	case st.AgedN == 0:
+		st.AgedN = now
+	case now-st.AgedN >= r.keep:
+		st.AgedN = now
+		st.Names.Age()
+	}
 	h := hashName(d.Query)
-	n, _ := st.Names.Get(h)
-	if w := windowMark(cx, f.Time); sec(f.Time) > n.Until || n.Window != w {
+	n := st.Names.Put(h, maxNames)
+	if w := sec(cx.Window().Start) + 1; sec(f.Time) > n.Until || n.Window != w {
 		// A new round: what the name and its aliases stood for before counts too.
-		n.Until, n.Window, n.Pending = sec(until), w, 0
+		n.Until, n.Window = sec(until), w
 		want := known(addrs, n.Addrs)
 		for _, a := range d.Answers {
-			if alias, ok := st.Names.Get(hashName(a)); ok {
+			if _, ok := address(a); ok {
+				continue
+			}
+			if alias := st.Names.Get(hashName(a)); alias != nil {
 				want = known(want, alias.Addrs)
 			}
 		}
-		q := Query{Time: f.Time, Until: until, Proto: f.Proto, Port: f.DstPort, Addrs: want}
-		if n.Reported != w && !other && !st.contacted(q) {
-			n.Pending = r.await(cx, st, q, d.Query, f.UID)
+		if told := st.Told.Get(h); !other && (told == nil || *told != w) && !r.contacted(st, f.Time, want) {
+			r.await(cx, st, f, h, want)
 		}
-	} else if q, ok := st.Pending[n.Pending-1]; n.Pending != 0 && ok {
+	} else if i := r.asked(st, h, n.Until); i >= 0 {
+		q := &st.Pending[i]
 		q.Addrs = merge(q.Addrs, addrs)
-		if other || st.contacted(q) {
-			delete(st.Pending, n.Pending-1)
-		} else {
-			st.Pending[n.Pending-1] = q
-			st.mark(addrs)
+		if other || r.contacted(st, q.Time, q.Addrs) {
+			last := *q
+			copy(st.Pending[i:], st.Pending[i+1:])
+			st.Pending[len(st.Pending)-1] = last
+			st.Pending = st.Pending[:len(st.Pending)-1]
 		}
 	}
 	n.Addrs = newest(addrs, n.Addrs)
-	st.Names.Put(h, n, maxNames)
 }
 
-// windowMark names the window of time t, unix ns, in a Round.
-func windowMark(cx *modules.Context, t int64) uint32 { return sec(cx.WindowAt(t).Start) + 1 }
+// asked returns the place in Pending of the name whose round ends at until, -1 if it is not there.
+func (r rule) asked(st *State, h, until uint32) int {
+	for i := range st.Pending {
+		if q := &st.Pending[i]; q.Hash == h && sec(q.Time+r.wait) == until {
+			return i
+		}
+	}
+	return -1
+}
 
-// contacted reports whether the host is known to have connected to an address of q.
-func (st *State) contacted(q Query) bool {
-	for _, a := range q.Addrs {
-		if s := st.Contacts.Get(a); s != nil && s.near(q) {
+// contacted reports whether the host is known to have connected to one of the addresses.
+func (r rule) contacted(st *State, asked int64, addrs []uint32) bool {
+	for _, a := range addrs {
+		if s := st.Contacts.Get(a); s != nil && s.near(asked, asked+r.wait) {
+			return true
+		}
+		if s := st.Earlier.Get(a); s != nil && s.near(asked, asked+r.wait) {
 			return true
 		}
 	}
 	return false
 }
 
-// await puts q among those that wait, and returns its number plus 1; 0 if
-// there is no room.
-func (r rule) await(cx *modules.Context, st *State, q Query, name, uid string) uint64 {
-	if len(st.Pending) >= maxPending {
+// await puts the name of f among those that wait. Those that a connection has
+// satisfied go when there is no more room.
+func (r rule) await(cx *modules.Context, st *State, f *flow.Flow, h uint32, addrs []uint32) {
+	if n := len(st.Pending); n == cap(st.Pending) || n >= maxPending {
+		if r.settle(st); len(st.Pending) >= n*3/4 && n < maxPending {
+			st.Pending = slices.Grow(st.Pending, n-len(st.Pending)+1)
+		}
+	}
+	n := len(st.Pending)
+	if n >= maxPending {
 		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
 			r.log.Debug("too many names of one host wait for a connection", "profile", cx.Profile(), "not_judged", st.Dropped)
 		}
-		return 0
+		return
 	}
-	if st.Pending == nil {
-		st.Pending = make(map[uint64]Query)
+	st.Pending = st.Pending[:n+1]
+	q := &st.Pending[n]
+	text := append(append(q.Text[:0], f.DNS.Query...), f.UID...)
+	*q = Query{
+		Time: f.Time, Text: text, Name: uint16(len(f.DNS.Query)), Hash: h, Addrs: append(q.Addrs[:0], addrs...),
+		Proto: f.Proto, Port: f.DstPort, Held: !st.SawConn,
 	}
-	q.Name, q.UID = strings.Clone(name), strings.Clone(uid)
-	key := st.Next
-	st.Next++
-	st.Pending[key] = q
-	st.mark(q.Addrs)
 	if st.SawConn {
-		cx.After(time.Duration(max(q.Until-cx.Now(), 1)), key)
+		r.timer(cx, st.Pending[:n], f.Time, 0)
 	}
-	return key + 1
 }
 
-// mark notes that a query waits for the addresses.
-func (st *State) mark(addrs []uint32) {
-	for _, a := range addrs {
-		st.Contacts.Put(a, maxContacts).Awaited = true
+// timer sees to it that a name resolved at time t is judged. Names are judged
+// together, some times in each wait, and those of others serve.
+func (r rule) timer(cx *modules.Context, others []Query, t, late int64) {
+	due := r.due(t)
+	for i := range others {
+		if q := &others[i]; q.Held == (late != 0) && r.due(q.Time) == due {
+			return
+		}
 	}
+	key := uint64(due) << 1
+	if late != 0 {
+		key |= 1
+	}
+	cx.After(time.Duration(max(due*r.step-cx.Now(), 1)+late), key)
 }
+
+// due returns when a name resolved at time t is judged, in steps.
+func (r rule) due(t int64) int64 { return (t+r.wait)/r.step + 1 }
 
 // release sets timers for the names that came before the first connection
 // record, and forgets those that cannot be judged. The timers leave time for
 // a log that turns up late; its records settle the names when they come.
 func (r rule) release(cx *modules.Context, st *State) {
-	for key := uint64(0); key < st.Next; key++ {
-		q, ok := st.Pending[key]
-		switch {
-		case !ok:
-		case q.Until < st.FirstRec:
-			delete(st.Pending, key)
-		default:
-			cx.After(time.Duration(max(q.Until-cx.Now(), 0)+giveUp), key)
+	n := 0
+	for i := range st.Pending {
+		q := &st.Pending[i]
+		if q.Time+r.wait < st.FirstRec {
+			continue
 		}
+		r.timer(cx, st.Pending[:n], q.Time, giveUp)
+		st.Pending[n], st.Pending[i] = st.Pending[i], st.Pending[n]
+		n++
 	}
+	st.Pending = st.Pending[:n]
 }
 
-// Fire implements modules.TimerFirer. All that is due by the time of the one
-// at hand is decided with it, in order of time: so the same look-up of a name
+// Fire implements modules.TimerFirer. All that is due by the time of those at
+// hand is decided with them, in order of time: so the same look-up of a name
 // is reported whether it waited for the first connection record or not.
 func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
-	last, ok := st.Pending[key]
-	if !ok {
+	r.settle(st)
+	at, held := int64(key>>1), key&1 != 0
+	if !slices.ContainsFunc(st.Pending, func(q Query) bool { return q.Held == held && r.due(q.Time) == at }) {
 		return
 	}
-	var due []uint64
-	for k, q := range st.Pending {
-		if q.Until <= last.Until {
-			due = append(due, k)
+	var due []Query
+	n := 0
+	for i := range st.Pending {
+		if q := &st.Pending[i]; r.due(q.Time) > at {
+			st.Pending[n], st.Pending[i] = st.Pending[i], st.Pending[n]
+			n++
+		} else {
+			due = append(due, *q)
 		}
 	}
-	slices.SortFunc(due, func(a, b uint64) int {
-		return cmp.Or(cmp.Compare(st.Pending[a].Until, st.Pending[b].Until), cmp.Compare(a, b))
-	})
-	for _, k := range due {
-		q := st.Pending[k]
-		delete(st.Pending, k)
-		if !st.contacted(q) { // it is only when the mark on the address was forgotten
-			r.report(cx, st, q)
-		}
+	slices.SortStableFunc(due, func(a, b Query) int { return cmp.Compare(a.Time, b.Time) })
+	for i := range due {
+		r.report(cx, st, &due[i])
 	}
+	st.Pending = st.Pending[:n]
 }
 
 // report reports a name that has seen no connection in time.
-func (r rule) report(cx *modules.Context, st *State, q Query) {
+func (r rule) report(cx *modules.Context, st *State, q *Query) {
 	w := cx.WindowAt(q.Time).Start
-	h := hashName(q.Name)
-	n, _ := st.Names.Get(h)
-	mark := windowMark(cx, q.Time)
-	if n.Reported == mark {
+	told := st.Told.Put(q.Hash, maxNames)
+	if mark := sec(w) + 1; *told == mark {
 		return
 	}
 	if st.Window != w {
@@ -373,36 +414,24 @@ func (r rule) report(cx *modules.Context, st *State, q Query) {
 		return
 	}
 	st.Reports++
-	n.Reported = mark
-	st.Names.Put(h, n, maxNames)
+	*told = sec(w) + 1
 	more := ""
 	if st.Reports == r.max {
 		more = " Further names of this host in this window are not reported."
 	}
+	name, uid := string(q.Text[:q.Name]), string(q.Text[q.Name:])
 	e := evidence.Evidence{
 		Type: WithoutConnection, Time: q.Time, Attacker: evidence.IPEntity(cx.Profile(), evidence.Src, 0),
-		Victim: evidence.Entity{Kind: evidence.Domain, Value: q.Name, Direction: evidence.Dst},
+		Victim: evidence.Entity{Kind: evidence.Domain, Value: name, Direction: evidence.Dst},
 		Level:  evidence.Info, Confidence: 0.8,
 		Description: fmt.Sprintf("%s resolved %q and connected to none of its addresses within %v.%s",
-			cx.Profile(), q.Name, time.Duration(r.wait), more),
-		Proto: q.Proto.String(), DstPort: q.Port, Count: 1, Subject: strings.ToLower(q.Name), Step: 1,
+			cx.Profile(), name, time.Duration(r.wait), more),
+		Proto: q.Proto.String(), DstPort: q.Port, Count: 1, Subject: strings.ToLower(name), Step: 1,
 	}
-	if q.UID != "" {
-		e.UIDs = []string{q.UID}
+	if uid != "" {
+		e.UIDs = []string{uid}
 	}
 	cx.Emit(e)
-}
-
-// age forgets what is older than keep seconds. It returns when r last aged.
-func age(forget func(), last, now, keep int64) int64 {
-	switch s := now / int64(time.Second); {
-	case last == 0:
-		return s
-	case s-last >= keep:
-		forget()
-		return s
-	}
-	return last
 }
 
 // sec returns whole seconds; flow.MaxTime keeps them within 32 bits.
@@ -424,7 +453,7 @@ var local = [...]string{
 func considered(name string) bool {
 	name = strings.TrimSuffix(name, ".")
 	first, _, dotted := strings.Cut(name, ".")
-	if !dotted || strings.Contains(name, "*") || strings.EqualFold(first, "wpad") {
+	if !dotted || len(name) > maxName || strings.Contains(name, "*") || strings.EqualFold(first, "wpad") {
 		return false
 	}
 	for _, s := range local {
@@ -435,10 +464,11 @@ func considered(name string) bool {
 	return true
 }
 
-// addresses returns the public addresses of one family among the answers as
-// hashes, at most maxAddrs, and whether there is one of the other family. sunk
+// addresses adds the public addresses of one family among the answers to to, as
+// hashes, at most maxAddrs, and returns whether there is one of the other family. sunk
 // is true when an answer blocks the name, as 0.0.0.0 does.
-func addresses(answers []string, v4 bool) (addrs []uint32, other, sunk bool) {
+func addresses(to []uint32, answers []string, v4 bool) (addrs []uint32, other, sunk bool) {
+	addrs = to
 	for _, s := range answers {
 		a, ok := address(s)
 		switch {
@@ -487,9 +517,9 @@ next:
 
 // known adds the remembered addresses of a name.
 func known(to []uint32, add [4]uint32) []uint32 {
-	for _, a := range add {
+	for i, a := range add {
 		if a != 0 {
-			to = merge(to, []uint32{a})
+			to = merge(to, add[i:i+1])
 		}
 	}
 	return to
@@ -497,7 +527,8 @@ func known(to []uint32, add [4]uint32) []uint32 {
 
 // newest returns the latest addresses, those of the answer at hand first.
 func newest(answer []uint32, old [4]uint32) (out [4]uint32) {
-	copy(out[:], known(merge(nil, answer), old))
+	var buf [maxAddrs]uint32
+	copy(out[:], known(merge(buf[:0], answer), old))
 	return out
 }
 
@@ -517,15 +548,15 @@ func hashAddr(a netip.Addr) uint32 {
 
 // hashName is FNV-1a over the lower-case name: resolvers mix the case to
 // protect the query.
-func hashName(s string) uint64 {
+func hashName(s string) uint32 {
 	s = strings.TrimSuffix(s, ".")
-	h := uint64(14695981039346656037)
+	h := uint32(2166136261)
 	for i := range len(s) {
 		c := s[i]
 		if 'A' <= c && c <= 'Z' {
 			c += 'a' - 'A'
 		}
-		h = (h ^ uint64(c)) * 1099511628211
+		h = (h ^ uint32(c)) * 16777619
 	}
 	return h
 }

@@ -5,11 +5,9 @@ package download
 
 import (
 	"fmt"
-	"log/slog"
 	"math"
 	"net/netip"
 	"strings"
-	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -26,7 +24,7 @@ const (
 
 // Config holds the threshold.
 type Config struct {
-	// Threshold is how many bytes from a paste site are a download, at least 1.
+	// Threshold is how many bytes in a response of a paste site are a download, at least 1.
 	Threshold int64 `yaml:"pastebin_download_threshold"`
 }
 
@@ -35,7 +33,7 @@ var Spec = modules.Define(modules.Meta{
 	Name:  "download",
 	Doc:   "programs, disguised files and pastes fetched from the web",
 	Scope: modules.PerProfile,
-	Kinds: flow.Of(flow.HTTP, flow.SSL, flow.Conn),
+	Kinds: flow.Of(flow.HTTP, flow.SSL),
 	Emits: []evidence.Spec{{
 		Type: Executable, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1105"}, Subject: "server", Over: "window",
 		Doc: "a program was downloaded over HTTP without encryption",
@@ -44,7 +42,7 @@ var Spec = modules.Define(modules.Meta{
 		Doc: "the content of a download is not what the name says: a program as a picture, a picture as a program",
 	}, {
 		Type: Paste, Level: evidence.Info, Tactic: evidence.Context, MITRE: []string{"T1102.001"}, Subject: "site, protocol", Over: "window", Method: "Threshold",
-		Doc: "something was downloaded from a paste site",
+		Doc: "something was downloaded from a paste site, or a TLS session with one was opened",
 	}},
 }, Config{Threshold: 700}, New)
 
@@ -52,25 +50,13 @@ const (
 	// maxReports bounds what one state remembers as reported. What is
 	// forgotten first was reported longest ago.
 	maxReports = 512
-	// maxConns bounds the TLS connections of one host that wait for their
-	// handshake to be logged. Each takes 32 bytes, and every host that
-	// browses has them; the two logs are seldom further apart.
-	maxConns = 128
-	// maxSessions bounds the TLS sessions with paste sites that wait for
-	// their connection to end and its bytes to be logged.
-	maxSessions = 64
 	// maxText bounds the words of others in a description, in bytes.
 	maxText = 200
 )
 
 // State is what the module remembers of one profile.
 type State struct {
-	Reported modules.Recent[Subject, int]    // the last step
-	Conns    modules.RecentTable[Conn]       // without their handshake, by hash of the uid
-	Sessions modules.Recent[string, Session] // without their connection, by uid
-	Due      map[uint64]Session              // that are about to be reported, by running number
-	Next     uint64                          // running number of the next
-	Dropped  int64                           // sessions not judged
+	Reported modules.Recent[Subject, int] // the last step
 }
 
 // Subject is what is reported once in a window.
@@ -87,44 +73,19 @@ const (
 	paste
 )
 
-// Conn is what the connection record of a TLS session says.
-type Conn struct {
-	Bytes int64 // received
-	At    int64 // stream time of the log when it was logged, unix ns
-}
-
-// Session is a TLS session with a paste site.
-type Session struct {
-	Dst     netip.Addr
-	Port    uint16
-	SrcPort uint16
-	Time    int64 // start, unix ns
-	At      int64 // stream time of the log when it was logged, unix ns
-	UID     string
-	Site    string
-	Bytes   int64
-}
-
-type rule struct {
-	threshold int64
-	log       *slog.Logger
-}
+type rule struct{ threshold int64 }
 
 var (
-	_ modules.Rule[State]       = rule{}
-	_ modules.TimerFirer[State] = rule{}
-	_ modules.Chooser           = rule{}
+	_ modules.Rule[State] = rule{}
+	_ modules.Chooser     = rule{}
 )
 
 // New checks the config and returns the rule.
-func New(c Config, env modules.Env) (modules.Rule[State], error) {
+func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 	if c.Threshold < 1 {
 		return nil, fmt.Errorf("pastebin_download_threshold: %d is not at least 1", c.Threshold)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
-	return rule{c.Threshold, env.Log}, nil
+	return rule{c.Threshold}, nil
 }
 
 // Wants implements modules.Chooser.
@@ -133,10 +94,7 @@ func (r rule) Wants(f *flow.Flow) bool {
 	case flow.HTTP:
 		return len(f.HTTP.RespMIMETypes) > 0 && judge(f.HTTP).what != 0 || r.pasted(f.HTTP)
 	case flow.SSL:
-		return pasteSite(f.SSL.ServerName) != ""
-	case flow.Conn:
-		return f.RespBytes >= r.threshold && f.Proto == flow.TCP && !f.Open && f.State == flow.Established &&
-			(f.DstPort == 443 || strings.Contains(f.Service, "ssl") || f.Service == "tls")
+		return f.SSL.Established != flow.False && pasteSite(f.SSL.ServerName) != ""
 	default:
 		return false
 	}
@@ -152,8 +110,6 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		r.http(cx, st, f)
 	case flow.SSL:
 		r.ssl(cx, st, f)
-	case flow.Conn:
-		r.conn(cx, st, f)
 	default: // no other kind is delivered
 	}
 }
@@ -205,12 +161,7 @@ func (r rule) http(cx *modules.Context, st *State, f *flow.Flow) {
 		r.executable(cx, st, f, server, v)
 	}
 	if r.pasted(h) {
-		site := pasteSite(h.Host)
-		if st.first(cx, f.Time, paste, "http "+site, 1) {
-			r.paste(cx, Session{
-				Dst: f.Dst, Port: f.DstPort, SrcPort: f.SrcPort, Time: f.Time, UID: f.UID, Site: site, Bytes: h.ResponseLen,
-			}, "http")
-		}
+		r.paste(cx, st, f, "http", pasteSite(h.Host), "downloaded "+megabytes(h.ResponseLen)+" MB from")
 	}
 }
 
@@ -291,80 +242,21 @@ func (r rule) pasted(h *flow.HTTPPart) bool {
 	return h.ResponseLen >= r.threshold && h.Method == "GET" && pasteSite(h.Host) != ""
 }
 
-// ssl notes a session with a paste site. Its bytes are in the record of the
-// connection, which may have come already or may take hours.
+// ssl reports a session with a paste site. How much came in it is not asked: a
+// handshake alone is more than a page of text.
 func (r rule) ssl(cx *modules.Context, st *State, f *flow.Flow) {
-	site := pasteSite(f.SSL.ServerName)
-	if site == "" || f.UID == "" {
-		return
-	}
-	s := Session{Dst: f.Dst, Port: f.DstPort, SrcPort: f.SrcPort, Time: f.Time, At: cx.Now(), UID: strings.Clone(f.UID), Site: site}
-	if c := st.Conns.Get(hash(f.UID)); c != nil {
-		r.settle(cx, st, s, *c)
-		return
-	}
-	if n := st.Sessions.Put(s.UID, s, maxSessions); n > 0 {
-		r.forgot(cx, st, n)
+	if site := pasteSite(f.SSL.ServerName); site != "" && f.SSL.Established != flow.False {
+		r.paste(cx, st, f, "tls", site, "opened a TLS session with")
 	}
 }
 
-func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
-	if f.UID == "" || f.RespBytes < r.threshold {
+func (rule) paste(cx *modules.Context, st *State, f *flow.Flow, proto, site, did string) {
+	if !st.first(cx, f.Time, paste, proto+" "+site, 1) {
 		return
 	}
-	c := Conn{Bytes: f.RespBytes, At: cx.Now()}
-	if s, ok := st.Sessions.Get(f.UID); ok {
-		st.Sessions.Delete(f.UID)
-		r.settle(cx, st, s, c)
-		return
-	}
-	*st.Conns.Put(hash(f.UID), maxConns) = c
-}
-
-// settle has a session reported at a time that the two records set, not the
-// order in which they come.
-func (r rule) settle(cx *modules.Context, st *State, s Session, c Conn) {
-	if len(st.Due) >= maxSessions {
-		r.forgot(cx, st, 1)
-		return
-	}
-	if st.Due == nil {
-		st.Due = make(map[uint64]Session)
-	}
-	s.Bytes = c.Bytes
-	key := st.Next
-	st.Next++
-	st.Due[key] = s
-	cx.After(time.Duration(max(s.At, c.At)+1-cx.Now()), key)
-}
-
-func (r rule) forgot(cx *modules.Context, st *State, n int) {
-	st.Dropped += int64(n)
-	r.log.Debug("too many sessions of one host with paste sites at a time", "profile", cx.Profile(), "not_judged", st.Dropped)
-}
-
-// Fire implements modules.TimerFirer.
-func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
-	s, ok := st.Due[key]
-	if !ok {
-		return
-	}
-	delete(st.Due, key)
-	if st.first(cx, s.Time, paste, "tls "+s.Site, 1) {
-		r.paste(cx, s, "tls")
-	}
-}
-
-func (rule) paste(cx *modules.Context, s Session, proto string) {
-	e := evidence.Evidence{
-		Type: Paste, Time: s.Time, Level: evidence.Info, Confidence: 1,
-		Attacker: evidence.IPEntity(cx.Profile(), evidence.Src, s.SrcPort), Victim: evidence.IPEntity(s.Dst, evidence.Dst, s.Port),
-		Description: fmt.Sprintf("%s downloaded %s MB from the paste site %s.", cx.Profile(), megabytes(s.Bytes), s.Site),
-		Proto:       "tcp", SrcPort: s.SrcPort, DstPort: s.Port, Count: 1, Subject: proto + " " + s.Site, Step: 1,
-	}
-	if s.UID != "" {
-		e.UIDs = []string{strings.Clone(s.UID)}
-	}
+	e := base(f, Paste, evidence.Info, 1)
+	e.Description = fmt.Sprintf("%s %s the paste site %s.", f.Src, did, site)
+	e.Proto, e.Subject, e.Step = "tcp", proto+" "+site, 1
 	cx.Emit(e)
 }
 
@@ -467,15 +359,19 @@ func makeExtensions() map[short]group {
 	return m
 }
 
-// pastes are sites where anybody can leave text without a name on it, by the
-// name of the site. The list is common knowledge of 2025, written down by hand
-// and not checked against a published one.
-var pastes = map[string]bool{
-	"pastebin.com": true, "paste.ee": true, "hastebin.com": true, "ghostbin.com": true, "ghostbin.co": true, "rentry.co": true,
-	"rentry.org": true, "controlc.com": true, "dpaste.com": true, "dpaste.org": true, "justpaste.it": true, "ix.io": true,
-	"sprunge.us": true, "termbin.com": true, "pastes.io": true, "paste.rs": true, "0bin.net": true, "privatebin.net": true,
-	"textbin.net": true, "pastecode.io": true, "bpa.st": true, "paste2.org": true, "pastebin.pl": true, "pastebin.fr": true,
-	"snippet.host": true, "pasteio.com": true, "pst.klgrth.io": true, "paste.mozilla.org": true, "paste.debian.net": true,
+// isPaste reports whether a name is that of a site where anybody can leave text
+// without a name on it. The list is common knowledge of 2025, written down by
+// hand and not checked against a published one. Each TLS session asks, so it is
+// a switch and no map.
+func isPaste(name []byte) bool {
+	switch string(name) {
+	case "pastebin.com", "paste.ee", "hastebin.com", "ghostbin.com", "ghostbin.co", "rentry.co", "rentry.org", "controlc.com",
+		"dpaste.com", "dpaste.org", "justpaste.it", "ix.io", "sprunge.us", "termbin.com", "pastes.io", "paste.rs", "0bin.net",
+		"privatebin.net", "textbin.net", "pastecode.io", "bpa.st", "paste2.org", "pastebin.pl", "pastebin.fr", "snippet.host",
+		"pasteio.com", "pst.klgrth.io", "paste.mozilla.org", "paste.debian.net":
+		return true
+	}
+	return false
 }
 
 // pasteSite returns the paste site that a host name belongs to, by itself or
@@ -499,27 +395,18 @@ func pasteSite(host string) string {
 	}
 	// The name itself, and what is behind its first label.
 	name := buf[:len(host)]
-	if pastes[string(name)] {
+	if isPaste(name) {
 		return string(name)
 	}
 	for i, c := range name {
 		if c == '.' {
-			if pastes[string(name[i+1:])] {
+			if isPaste(name[i+1:]) {
 				return string(name[i+1:])
 			}
 			break
 		}
 	}
 	return ""
-}
-
-// hash is FNV-1a. A clash of two uids adds or hides one evidence of level info.
-func hash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		h = (h ^ uint32(s[i])) * 16777619
-	}
-	return h
 }
 
 // clip cuts the words of others to a bound.

@@ -5,7 +5,6 @@ import (
 	"encoding/gob"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,32 +62,43 @@ func tls(sec float64, uid, name string) *flow.Flow {
 	return f
 }
 
-func conn(sec float64, uid string, bytes int64) *flow.Flow {
-	f := record(flow.Conn, sec, uid)
-	f.DstPort, f.State, f.Service, f.RespBytes = 443, flow.Established, "ssl", bytes
-	return f
-}
-
 func http(uid, host, uri, mime string) *flow.Flow {
 	f := record(flow.HTTP, 0, uid)
 	f.HTTP.Method, f.HTTP.Host, f.HTTP.URI, f.HTTP.RespMIMETypes = "GET", host, uri, []string{mime}
 	return f
 }
 
-// TestOrderOfLogs holds the module to the same evidence whichever log is ahead.
-func TestOrderOfLogs(t *testing.T) {
-	got := modtest.Skew(t, download.Spec, download.Spec.Defaults(),
-		[]*flow.Flow{tls(0, "S0", "pastebin.com"), tls(5, "S1", "rentry.co"), tls(6, "S2", "example.com"), tls(7, "S3", "paste.ee"), tls(4000, "S4", "pastebin.com")},
-		[]*flow.Flow{conn(0, "S0", 700), conn(6, "S2", 9000), conn(7, "S3", 699), conn(4000, "S4", 900), conn(9000, "X", 900), conn(5, "S1", 5000)})
-	var uids []string
-	for _, l := range got {
-		_, uid, _ := strings.Cut(l, "uids=")
-		uid, _, _ = strings.Cut(uid, " ")
-		uids = append(uids, uid)
-	}
-	slices.Sort(uids)
-	if d := cmp.Diff([]string{"S0", "S1", "S4"}, uids); d != "" {
-		t.Error(d)
+// TestPasteSessions says which TLS sessions are with a paste site.
+func TestPasteSessions(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		established flow.Tri
+		want        string
+	}{
+		{"pastebin.com", flow.True, "tls pastebin.com"},
+		{"Pastebin.COM.", flow.Unset, "tls pastebin.com"},
+		{"raw.paste.ee", flow.True, "tls paste.ee"},
+		{"pst.klgrth.io", flow.True, "tls pst.klgrth.io"},
+		{"ix.io", flow.True, "tls ix.io"},
+		{"pastebin.com", flow.False, ""},
+		{"notpastebin.com", flow.True, ""},
+		{"a.b.pastebin.com", flow.True, ""},
+		{"pastebin.com.example.org", flow.True, ""},
+		{"ix.io.", flow.True, "tls ix.io"},
+		{"io", flow.True, ""},
+		{"", flow.True, ""},
+		{strings.Repeat("x", 100) + ".pastebin.com", flow.True, ""},
+	} {
+		r, st, cx, h, _ := run(t)
+		got := ""
+		h.Emit = func(e evidence.Evidence) { got += e.Subject }
+		f := tls(0, "S", c.name)
+		f.SSL.Established = c.established
+		wanted := r.Chooser().Wants(f)
+		r.Handle(cx, st, f)
+		if got != c.want || wanted != (c.want != "") {
+			t.Errorf("%s %d: wanted %v, %q, want %q", c.name, c.established, wanted, got, c.want)
+		}
 	}
 }
 
@@ -130,27 +140,24 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestBound feeds 100,000 servers, sessions and connections to one host.
+// TestBound feeds 100,000 servers and sessions to one host.
 func TestBound(t *testing.T) {
 	r, st, cx, _, _ := run(t)
 	for i := range 100_000 {
 		uid := fmt.Sprintf("C%d", i)
 		r.Handle(cx, st, http(uid, fmt.Sprintf("h%d.example.com", i)+strings.Repeat("x", 1000), "/a.jpg", "application/x-dosexec"))
-		r.Handle(cx, st, tls(0, "S"+uid, "pastebin.com"))
-		r.Handle(cx, st, conn(0, uid, 900))
 		r.Handle(cx, st, tls(0, uid, "pastebin.com"))
 	}
-	if n := size(t, r, st); n > 300_000 || st.Conns.Len() > 128 || len(st.Due) > 64 {
-		t.Errorf("%d bytes, %d connections, %d due", n, st.Conns.Len(), len(st.Due))
+	if n := size(t, r, st); n > 300_000 || st.Reported.Len() > 512 {
+		t.Errorf("%d bytes, %d subjects", n, st.Reported.Len())
 	}
 }
 
-func TestConnDoesNotAllocate(t *testing.T) {
-	r, st, cx, _, _ := run(t)
-	f := conn(0, "C1", 900)
-	r.Handle(cx, st, f)
-	if a := testing.AllocsPerRun(100, func() { r.Handle(cx, st, f) }); a != 0 {
-		t.Errorf("%v allocations for a connection", a)
+func TestDoesNotAllocate(t *testing.T) {
+	r, _, _, _, _ := run(t)
+	f := tls(0, "C1", "www.example.com")
+	if a := testing.AllocsPerRun(100, func() { r.Chooser().Wants(f) }); a != 0 {
+		t.Errorf("%v allocations for a session", a)
 	}
 	g := http("H", "a.example.com", "/index.html", "text/html")
 	if a := testing.AllocsPerRun(100, func() { r.Chooser().Wants(g) }); a != 0 {
@@ -178,5 +185,16 @@ func TestRealTraffic(t *testing.T) {
 		for _, e := range modtest.Evidence(t, download.Spec, modtest.Datasets(t, log)...) {
 			t.Errorf("%s: %s", log, e.Description)
 		}
+	}
+}
+
+func BenchmarkSession(b *testing.B) {
+	r, err := download.Spec.New(download.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, f := r.Chooser(), tls(0, "C1", "www.example.com")
+	for b.Loop() {
+		c.Wants(f)
 	}
 }

@@ -1,9 +1,10 @@
-// Package httptraffic reports which public servers a host talks to over HTTP
-// that is not encrypted.
+// Package httptraffic reports hosts that talk to public servers over HTTP that
+// is not encrypted.
 package httptraffic
 
 import (
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"strings"
 
@@ -18,7 +19,7 @@ const Traffic evidence.Type = "HTTP_TRAFFIC"
 
 // Config holds the bound.
 type Config struct {
-	// MaxPerWindow is how many servers are reported for one host in a window, 1 to 1000.
+	// MaxPerWindow is how many servers are counted for one host in a window, 1 to 1000.
 	MaxPerWindow int `yaml:"max_per_window"`
 }
 
@@ -30,18 +31,20 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.HTTP),
 	Needs: flow.Of(flow.HTTP),
 	Emits: []evidence.Spec{{
-		Type: Traffic, Level: evidence.Info, Tactic: evidence.Context, MITRE: []string{"T1071.001"}, Subject: "server", Over: "window", Method: "Policy",
-		Doc: "a host talked to a public server over HTTP that is not encrypted",
+		Type: Traffic, Level: evidence.Info, Tactic: evidence.Context, MITRE: []string{"T1071.001"}, Subject: "host", Over: "window", Method: "Policy",
+		Doc: "a host talked to public servers over HTTP that is not encrypted",
 	}},
 }, Config{MaxPerWindow: 50}, New)
 
 // maxPerWindow bounds what the configuration may ask for: a state then stays
-// below 100 kB, and nobody reads a thousand lines about one host.
+// below 20 kB.
 const maxPerWindow = 1000
 
-// State is what was reported of one host in one window.
+// State is what one host did in one window. Most talk to one server alone, so
+// the table is made for the second.
 type State struct {
-	Servers map[netip.Addr]bool
+	First   uint32              // hash of the first server; 0: none
+	Servers modules.Table[bool] // the others, by hash
 }
 
 type rule struct{ max int }
@@ -64,31 +67,47 @@ func (rule) Wants(f *flow.Flow) bool { return profile.IsPublic(f.Dst) }
 
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	if len(st.Servers) >= r.max || st.Servers[f.Dst] {
+	key := hash(f.Dst)
+	n := st.Servers.Len() + 1
+	switch {
+	case st.First == 0:
+		st.First = key
+	case st.First == key || n >= r.max || st.Servers.Get(key) != nil:
 		return
+	default:
+		st.Servers.Put(key)
+		n++
 	}
-	if st.Servers == nil {
-		st.Servers = make(map[netip.Addr]bool)
+	if n&(n-1) != 0 || bits.TrailingZeros(uint(n))%3 != 0 {
+		return // told at the 1st, 8th, 64th, 512th
 	}
-	st.Servers[f.Dst] = true
 	name, more := "", ""
 	if h := f.HTTP.Host; h != "" {
 		name = fmt.Sprintf(" (%s)", quote(h))
 	}
-	if len(st.Servers) == r.max {
-		more = " Further servers of this host in this window are not reported."
+	if n > 1 {
+		more = fmt.Sprintf(", the %dth public server of this window", n)
 	}
 	e := evidence.Evidence{
 		Type: Traffic, Level: evidence.Info, Confidence: 1,
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, f.SrcPort), Victim: evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
-		Description: fmt.Sprintf("%s talks to %s%s over HTTP without encryption.%s", f.Src, f.Dst, name, more),
+		Description: fmt.Sprintf("%s talks to %s%s over HTTP without encryption%s.", f.Src, f.Dst, name, more),
 		Proto:       f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort,
-		Count: 1, Subject: f.Dst.String(), Step: 1,
+		Count: int64(n), Subject: "servers", Step: 1 + bits.TrailingZeros(uint(n))/3,
 	}
 	if f.UID != "" {
 		e.UIDs = []string{strings.Clone(f.UID)}
 	}
 	cx.Emit(e)
+}
+
+// hash is FNV-1a. A clash hides one server among those of a host. 0 stands for none.
+func hash(a netip.Addr) uint32 {
+	h := uint32(2166136261)
+	for _, c := range a.As16() {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return max(h, 1)
 }
 
 // maxText bounds the words of others in a description, in bytes.

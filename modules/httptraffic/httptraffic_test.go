@@ -5,6 +5,7 @@ import (
 	"encoding/gob"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,8 +65,8 @@ func TestBound(t *testing.T) {
 			r.Handle(cx, st, f)
 		}
 	}
-	if *n != 50 || len(st.Servers) != 50 || size(t, r, st) > 10_000 {
-		t.Errorf("%d reported, %d kept, %d bytes", *n, len(st.Servers), size(t, r, st))
+	if *n != 2 || st.Servers.Len() != 49 || size(t, r, st) > 10_000 {
+		t.Errorf("%d reported, %d kept, %d bytes", *n, st.Servers.Len(), size(t, r, st))
 	}
 	f := record(flow.HTTP, 0, "H")
 	if a := testing.AllocsPerRun(100, func() { r.Handle(cx, st, f) }); a != 0 {
@@ -81,16 +82,40 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestRealTraffic counts the public servers that an infected network talks to.
+// TestRealTraffic looks at an infected network that fetches from public servers.
 func TestRealTraffic(t *testing.T) {
-	servers := make(map[string]bool)
+	hosts := make(map[string]int)
 	for _, e := range modtest.Evidence(t, httptraffic.Spec, modtest.Datasets(t, "zeek/isc-2021-10/http.log")...) {
 		if a := netip.MustParseAddr(e.Victim.Value); !profile.IsPublic(a) {
 			t.Errorf("not public: %s", e.Description)
 		}
-		servers[e.Victim.Value] = true
+		hosts[fmt.Sprintf("%s window %d step %d", e.Attacker.Value, e.Window, e.Step)]++
 	}
-	if !servers["190.14.37.244"] || !servers["172.67.139.101"] {
-		t.Errorf("servers: %v", servers)
+	if len(hosts) == 0 {
+		t.Error("no host")
+	}
+	for h, n := range hosts {
+		if n > 1 {
+			t.Errorf("%s: told %d times", h, n)
+		}
+	}
+}
+
+// TestSteps feeds as many servers as can be counted.
+func TestSteps(t *testing.T) {
+	r, err := httptraffic.Spec.New(&httptraffic.Config{MaxPerWindow: 1000}, modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var steps []int64
+	st := r.NewState()
+	cx := modules.NewContext(&modules.Host{Net: &profile.Network{}, Emit: func(e evidence.Evidence) { steps = append(steps, int64(e.Step), e.Count) }})
+	for i := range 3000 {
+		f := record(flow.HTTP, 0, "H")
+		f.Dst = netip.AddrFrom4([4]byte{20, 1, byte(i >> 8), byte(i)})
+		r.Handle(cx, st, f)
+	}
+	if want := []int64{1, 1, 2, 8, 3, 64, 4, 512}; !slices.Equal(steps, want) {
+		t.Errorf("steps and counts %v, want %v", steps, want)
 	}
 }

@@ -4,6 +4,7 @@
 package lateral
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -59,8 +60,8 @@ var Spec = modules.Define(modules.Meta{
 }, Config{MinHosts: 8}, New)
 
 const (
-	// maxKnown bounds the hosts that a host is known to administer, those used
-	// last. With more of them forgotten ones look new, which a large fan-out is
+	// maxKnown bounds the hosts that a host is known to administer, besides the
+	// first few, to those used last. With more of them forgotten ones look new, which a large fan-out is
 	// anyway.
 	maxKnown = 4096
 	// maxSubjects bounds what is remembered as reported.
@@ -74,25 +75,25 @@ const (
 	learning = 2 * time.Hour
 )
 
-// State is what the module remembers of one profile.
+// State is what the module remembers of one profile. Most hosts have sessions
+// with a few servers, the same all day: those are in Few, which is looked at
+// first and lies with the rest in one piece of memory.
 type State struct {
-	Known    modules.Recent[Peer, bool]
-	First    int64 // time of the first session on a port of administration, unix ns
-	Counts   modules.Recent[Port, Count]
+	Few      [6]uint32                   // the first ports of other hosts, as hashes; 0: free
+	First    int64                       // time of the first session on a port of administration, unix ns
+	Known    modules.RecentTable[uint32] // the others; the values say nothing
+	Counts   []Port                      // those of the newest windows last
 	Subjects modules.Recent[Subject, Count]
 	Managers modules.Recent[int64, Count] // hosts whose services were asked for, by window
 }
 
-// Peer is a port of another host.
-type Peer struct {
-	Addr netip.Addr
-	Port uint16
-}
-
-// Port is a port in a window.
+// Port counts the hosts on which a port was new in a window.
 type Port struct {
-	Port   uint16
 	Window int64
+	Port   uint16
+	Step   uint8
+	N      uint32
+	UIDs   []string // once there are nearly enough to report
 }
 
 // Subject is what is reported once in a window.
@@ -186,26 +187,23 @@ func administers(f *flow.Flow) bool {
 
 // session counts the hosts on which a port of administration was new to a host.
 func (r rule) session(cx *modules.Context, st *State, f *flow.Flow) {
-	p := Peer{f.Dst, f.DstPort}
-	_, known := st.Known.Get(p)
-	st.Known.Put(p, true, maxKnown)
 	if st.First == 0 || f.Time < st.First {
 		st.First = f.Time
 	}
-	if known {
+	if st.known(peer(f.Dst, f.DstPort)) {
 		return
 	}
-	k := Port{f.DstPort, cx.Window().Start}
-	c, _ := st.Counts.Get(k)
+	c := st.count(cx.Window().Start, f.DstPort)
 	c.N++
-	c.UIDs = named(c.UIDs, f.UID)
-	step := modules.Step(c.N, r.hosts)
-	report := step > c.Step
-	c.Step = max(c.Step, step)
-	st.Counts.Put(k, c, maxPorts)
-	if !report {
+	n := int64(c.N)
+	if 2*n >= r.hosts {
+		c.UIDs = named(c.UIDs, f.UID)
+	}
+	step := modules.Step(n, r.hosts)
+	if step <= int(c.Step) {
 		return
 	}
+	c.Step = uint8(step)
 	confidence, usual := 0.4, "; what it usually reaches is not known yet"
 	if f.Time-st.First >= int64(learning) {
 		confidence, usual = 0.7, ", none of which it reached before"
@@ -214,9 +212,48 @@ func (r rule) session(cx *modules.Context, st *State, f *flow.Flow) {
 		Type: Fanout, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Level: evidence.Medium, Confidence: confidence,
 		MITRE: []string{technique(f.DstPort)},
 		Description: fmt.Sprintf("%s opened sessions on port %d/tcp of %d hosts of the network%s.",
-			f.Src, f.DstPort, c.N, usual),
-		Proto: "tcp", DstPort: f.DstPort, UIDs: slices.Clone(c.UIDs), Count: c.N, Subject: "port " + strconv.Itoa(int(f.DstPort)), Step: step,
+			f.Src, f.DstPort, n, usual),
+		Proto: "tcp", DstPort: f.DstPort, UIDs: slices.Clone(c.UIDs), Count: n, Subject: "port " + strconv.Itoa(int(f.DstPort)), Step: step,
 	})
+}
+
+// known reports whether a host was reached on a port before, and notes that it
+// was now.
+func (st *State) known(k uint32) bool {
+	for i, p := range st.Few {
+		switch p {
+		case k:
+			return true
+		case 0:
+			st.Few[i] = k
+			return false
+		}
+	}
+	n := st.Known.Put(k, maxKnown)
+	was := *n != 0
+	*n = 1
+	return was
+}
+
+// peer returns a hash of an address and a port, never 0.
+func peer(a netip.Addr, port uint16) uint32 {
+	b := a.As16()
+	h := (binary.BigEndian.Uint64(b[:8]) ^ uint64(port)<<48 ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
+	return uint32((h^h>>32^binary.BigEndian.Uint64(b[8:]))*0xc4ceb9fe1a85ec53>>32) | 1
+}
+
+// count returns the count of a port in a window.
+func (st *State) count(window int64, port uint16) *Port {
+	for i := range st.Counts {
+		if c := &st.Counts[i]; c.Port == port && c.Window == window {
+			return c
+		}
+	}
+	if len(st.Counts) >= maxPorts {
+		st.Counts = slices.Delete(st.Counts, 0, 1)
+	}
+	st.Counts = append(st.Counts, Port{Window: window, Port: port})
+	return &st.Counts[len(st.Counts)-1]
 }
 
 func technique(port uint16) string {

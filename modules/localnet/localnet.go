@@ -4,7 +4,6 @@ package localnet
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,9 +26,10 @@ type Config struct {
 
 // Spec describes the module.
 var Spec = modules.Define(modules.Meta{
-	Name:  "localnet",
-	Doc:   "private addresses that are not of the local network",
-	Scope: modules.PerProfile,
+	Name: "localnet",
+	Doc:  "private addresses that are not of the local network",
+	// What the DNS servers of a network are shows in the traffic of all.
+	Scope: modules.Network,
 	Kinds: flow.Of(flow.Conn, flow.DNS),
 	Emits: []evidence.Spec{{
 		Type: Different, Level: evidence.Low, Tactic: evidence.Discovery, MITRE: []string{"T1016"}, Subject: "the host, or the victim", Over: "flow",
@@ -40,46 +40,64 @@ var Spec = modules.Define(modules.Meta{
 const (
 	// learn is how long an outside DNS server has to answer until it is judged.
 	learn = time.Hour
-	// maxServers bounds the outside DNS servers of one host that are told apart.
-	maxServers = 64
-	// maxSeen bounds the pairs of window and address that are remembered as
-	// reported: those of several windows, because records may come late.
+	// maxHosts bounds the hosts that go, or come from, outside, and maxServers
+	// the DNS servers there.
+	maxHosts, maxServers = 4096, 1024
+	// maxWaiting bounds the servers that one host asked and that are not judged
+	// yet, and maxAsked all that were asked.
+	maxWaiting, maxAsked = 64, 4096
+	// maxSeen bounds the addresses that are remembered as reported: those of
+	// several windows, because records may come late.
 	maxSeen = 4096
 )
 
-// State is what the module remembers of one profile.
+// State is what the module remembers of the network.
 type State struct {
 	Seen    modules.Recent[Seen, bool]
-	Window  int64 // start of the window that Reports counts
-	Reports int   // addresses reported in it
-	Servers []Server
+	Hosts   modules.Recent[netip.Addr, Host]
+	Servers modules.Recent[netip.Addr, Server]
+	Asked   modules.Recent[Pair, Asked]
 	Pending map[uint64]Query // look-ups at servers that are not known yet, by running number
 	Next    uint64           // running number of the next
 }
 
-// Seen is an address in a window.
+// Seen is what was reported of a host in a window.
 type Seen struct {
-	Addr   netip.Addr // of the other side; invalid: the host itself is outside
+	Src    netip.Addr
+	Dst    netip.Addr // invalid: the host itself is outside
 	Window int64      // start
+}
+
+// Host counts what is reported of a host.
+type Host struct {
+	Window  int64 // start of the window that Reports counts
+	Reports int   // addresses reported in it
+	Waiting int   // its look-ups in Pending
 }
 
 // Server is a DNS server outside the local network. Its times are stream times
 // of the log of DNS, so they do not depend on how far that is ahead of others.
 type Server struct {
-	Addr     netip.Addr
-	Answers  int
-	KnownAt  int64 // when there were enough answers; 0: not yet
-	Due      int64 // when its latest Query is judged
+	Answers int
+	KnownAt int64 // when there were enough answers; 0: not yet
+}
+
+// Pair is a host and a DNS server that it asked.
+type Pair struct{ Src, Dst netip.Addr }
+
+// Asked says what is due of a Pair.
+type Asked struct {
+	Due      int64 // when the latest Query is judged
 	Reported int64 // start of the window in which it was reported last, plus 1
 }
 
 // Query is the first look-up at a server that waits to be judged.
 type Query struct {
-	Server int   // in Servers
-	Time   int64 // unix ns
-	UID    string
-	Port   uint16
-	Proto  flow.Proto
+	Pair
+	Time  int64 // unix ns
+	UID   string
+	Port  uint16
+	Proto flow.Proto
 }
 
 type rule struct {
@@ -120,7 +138,7 @@ func (rule) Wants(f *flow.Flow) bool {
 // nearly all records have.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	n := cx.Network()
-	if cx.Role() != profile.Client || !r.Wants(f) || n.IsHome(f.Src) && n.IsHome(f.Dst) {
+	if n.IsHome(f.Src) && n.IsHome(f.Dst) || !r.Wants(f) {
 		return
 	}
 	switch {
@@ -131,17 +149,22 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		}
 	case !n.IsHome(f.Src):
 		// A host that is outside itself may well talk to others there.
-		if n.IsHome(f.Dst) && r.first(st, Seen{Window: cx.Window().Start}) {
-			r.report(cx, f.Dst, f.DstPort, f.Proto, 0, f.UID, "", fmt.Sprintf(
+		if n.IsHome(f.Dst) && r.first(st, Seen{Src: f.Src, Window: cx.Window().Start}) {
+			r.report(cx, of(f), "", fmt.Sprintf(
 				"%s, which is outside the local network %s, connected to %s port %d/%s", f.Src, homes(n), f.Dst, f.DstPort, f.Proto))
 		}
 	case f.DstPort != 53:
-		if r.first(st, Seen{Addr: f.Dst, Window: cx.Window().Start}) {
-			r.report(cx, f.Dst, f.DstPort, f.Proto, 0, f.UID, "to "+f.Dst.String(), fmt.Sprintf(
+		if r.first(st, Seen{Src: f.Src, Dst: f.Dst, Window: cx.Window().Start}) {
+			r.report(cx, of(f), "to "+f.Dst.String(), fmt.Sprintf(
 				"%s connected to the private address %s port %d/%s, which is outside the local network %s",
 				f.Src, f.Dst, f.DstPort, f.Proto, homes(n)))
 		}
 	}
+}
+
+// of returns what is kept, and reported, of a record.
+func of(f *flow.Flow) Query {
+	return Query{Pair{f.Src, f.Dst}, f.Time, strings.Clone(f.UID), f.DstPort, f.Proto}
 }
 
 // first reports whether the address is to be told in its window.
@@ -149,13 +172,15 @@ func (r rule) first(st *State, s Seen) bool {
 	if _, ok := st.Seen.Get(s); ok {
 		return false
 	}
-	if st.Window != s.Window {
-		st.Window, st.Reports = s.Window, 0
+	h, _ := st.Hosts.Get(s.Src)
+	if h.Window != s.Window {
+		h.Window, h.Reports = s.Window, 0
 	}
-	if st.Reports >= r.max {
+	if h.Reports >= r.max {
 		return false
 	}
-	st.Reports++
+	h.Reports++
+	st.Hosts.Put(s.Src, h, maxHosts)
 	st.Seen.Put(s, true, maxSeen)
 	return true
 }
@@ -163,15 +188,7 @@ func (r rule) first(st *State, s Seen) bool {
 // dns notes a look-up at an outside server. A server that goes on answering is
 // the one the network uses; one that was asked once or twice is judged.
 func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
-	i := slices.IndexFunc(st.Servers, func(s Server) bool { return s.Addr == f.Dst })
-	if i < 0 {
-		if len(st.Servers) >= maxServers {
-			return
-		}
-		i = len(st.Servers)
-		st.Servers = append(st.Servers, Server{Addr: f.Dst})
-	}
-	s := &st.Servers[i]
+	s, _ := st.Servers.Get(f.Dst)
 	if s.KnownAt != 0 {
 		return
 	}
@@ -179,16 +196,23 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 		if s.Answers++; s.Answers >= r.answers {
 			s.KnownAt = cx.Now()
 		}
+		st.Servers.Put(f.Dst, s, maxServers)
 	}
-	if cx.Now() < s.Due {
+	p := Pair{f.Src, f.Dst}
+	a, _ := st.Asked.Get(p)
+	h, _ := st.Hosts.Get(f.Src)
+	if cx.Now() < a.Due || h.Waiting >= maxWaiting || len(st.Pending) >= maxAsked {
 		return
 	}
-	s.Due = cx.Now() + int64(learn)
+	a.Due = cx.Now() + int64(learn)
+	st.Asked.Put(p, a, maxAsked)
+	h.Waiting++
+	st.Hosts.Put(f.Src, h, maxHosts)
 	if st.Pending == nil {
 		st.Pending = make(map[uint64]Query)
 	}
 	st.Next++
-	st.Pending[st.Next] = Query{i, f.Time, strings.Clone(f.UID), f.DstPort, f.Proto}
+	st.Pending[st.Next] = of(f)
 	cx.After(learn, st.Next)
 }
 
@@ -199,16 +223,22 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 		return
 	}
 	delete(st.Pending, key)
-	s := &st.Servers[q.Server]
+	if h, _ := st.Hosts.Get(q.Src); h.Waiting > 0 {
+		h.Waiting--
+		st.Hosts.Put(q.Src, h, maxHosts)
+	}
+	s, _ := st.Servers.Get(q.Dst)
+	a, _ := st.Asked.Get(q.Pair)
 	n := cx.Network()
 	mark := cx.WindowAt(q.Time).Start + 1
-	if s.KnownAt != 0 && s.KnownAt < cx.Now() || !hasHome(n) || n.IsHome(s.Addr) || s.Reported == mark {
+	if s.KnownAt != 0 && s.KnownAt < cx.Now() || !hasHome(n) || n.IsHome(q.Dst) || a.Reported == mark {
 		return
 	}
-	s.Reported = mark
-	r.report(cx, s.Addr, q.Port, q.Proto, q.Time, q.UID, "dns "+s.Addr.String(), fmt.Sprintf(
+	a.Reported = mark
+	st.Asked.Put(q.Pair, a, maxAsked)
+	r.report(cx, q, "dns "+q.Dst.String(), fmt.Sprintf(
 		"%s asked the DNS server %s, which is outside the local network %s and did not give %d answers within %d minutes",
-		cx.Profile(), s.Addr, homes(n), r.answers, int(learn.Minutes())))
+		q.Src, q.Dst, homes(n), r.answers, int(learn.Minutes())))
 }
 
 // hasHome reports whether a home network of IPv4 is known.
@@ -257,17 +287,17 @@ func isBlock(p netip.Prefix) bool {
 	return false
 }
 
-func (r rule) report(cx *modules.Context, dst netip.Addr, port uint16, p flow.Proto, at int64, uid, subject, text string) {
+func (rule) report(cx *modules.Context, q Query, subject, text string) {
 	e := evidence.Evidence{
-		Type: Different, Time: at, Level: evidence.Info, Confidence: 0.3,
-		Attacker: evidence.IPEntity(cx.Profile(), evidence.Src, 0), Victim: evidence.IPEntity(dst, evidence.Dst, port),
-		Description: text, Proto: p.String(), DstPort: port, Count: 1, Subject: subject, Step: 1,
+		Type: Different, Profile: q.Src, Time: q.Time, Level: evidence.Info, Confidence: 0.3,
+		Attacker: evidence.IPEntity(q.Src, evidence.Src, 0), Victim: evidence.IPEntity(q.Dst, evidence.Dst, q.Port),
+		Description: text, Proto: q.Proto.String(), DstPort: q.Port, Count: 1, Subject: subject, Step: 1,
 	}
 	if configured(cx.Network()) {
 		e.Level, e.Confidence = evidence.Low, 0.5
 	}
-	if uid != "" {
-		e.UIDs = []string{strings.Clone(uid)}
+	if q.UID != "" {
+		e.UIDs = []string{q.UID}
 	}
 	cx.Emit(e)
 }

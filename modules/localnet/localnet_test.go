@@ -105,11 +105,37 @@ func TestBounds(t *testing.T) {
 		run.Handle(cx, st, f)
 		run.Handle(cx, st, d)
 	}
-	if len(*got) != 10 || st.Seen.Len() != 10 || len(st.Servers) != 64 || len(st.Pending) != 64 {
-		t.Errorf("%d reports, %d addresses, %d servers, %d look-ups", len(*got), st.Seen.Len(), len(st.Servers), len(st.Pending))
+	if len(*got) != 10 || st.Seen.Len() != 10 || st.Asked.Len() != 64 || len(st.Pending) != 64 {
+		t.Errorf("%d reports, %d addresses, %d servers, %d look-ups", len(*got), st.Seen.Len(), st.Asked.Len(), len(st.Pending))
 	}
 	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f); run.Handle(cx, st, d) }); n != 0 {
 		t.Errorf("%v allocations for one more address", n)
+	}
+}
+
+// TestManyHosts has 20,000 hosts go outside and ask 20,000 servers there.
+func TestManyHosts(t *testing.T) {
+	run, h, got := bench(t, "10.1.0.0/16")
+	cx, st := modules.NewContext(h), run.NewState().(*localnet.State)
+	d := new(flow.Flow)
+	d.Reset(flow.DNS)
+	d.DstPort, d.Proto, d.DNS.RCode, d.DNS.Response = 53, flow.UDP, "NOERROR", true
+	f := conn("10.1.0.1", "10.2.0.1")
+	for i := range 20_000 {
+		d.Src = netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		d.Dst = netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)})
+		f.Src = d.Src
+		run.Handle(cx, st, f)
+		run.Handle(cx, st, d)
+	}
+	if len(*got) != 20_000 || st.Seen.Len() > 4096 || st.Hosts.Len() > 4096 || st.Asked.Len() > 4096 || len(st.Pending) > 4096 || st.Servers.Len() > 1024 {
+		t.Errorf("%d reports, %d addresses, %d hosts, %d asked, %d look-ups, %d servers", len(*got), st.Seen.Len(), st.Hosts.Len(), st.Asked.Len(), len(st.Pending), st.Servers.Len())
+	}
+	for k := range st.Next {
+		run.Fire(cx, st, k+1)
+	}
+	if len(st.Pending) != 0 || len(*got) != 24_096 {
+		t.Errorf("%d look-ups wait, %d reports", len(st.Pending), len(*got))
 	}
 }
 

@@ -50,13 +50,14 @@ const (
 	// hosts in the same slot or one beside it explains one that is not, so all
 	// within five minutes do.
 	slot = int64(5 * time.Minute)
-	// slots is how many of them are remembered of two hosts.
-	slots = 64
 	// grace is how long after the end of its slot a recognised connection may
 	// be logged, and how much longer the others wait.
 	grace = int64(time.Minute)
-	// maxPairs bounds the pairs of hosts remembered as recognised.
-	maxPairs = 1 << 16
+	// maxSlots bounds the slots remembered: two hours of them. A connection
+	// that comes with its duration before it has ended counts for ahead more.
+	maxSlots, ahead = 24, 12
+	// words is the size of a slot's filter in words: 64 KB.
+	words = 1 << 13
 	// maxPending bounds the connections that wait: some 20 a second.
 	maxPending = 1 << 14
 	// maxReported bounds the servers, and the hosts, remembered as reported.
@@ -71,33 +72,39 @@ const (
 
 // State is what the module remembers of the network.
 type State struct {
-	Seen     modules.RecentTable[Seen] // by hash of two hosts and protocol
-	NamedAt  int64                     // when the sensor first named a protocol, in stream time of the log; 0: not yet
-	Pending  map[uint64]Conn           // by running number
-	Next     uint64                    // running number of the next
+	Slots    []Slot          // the latest of those with recognised connections, in order
+	NamedAt  int64           // when the sensor first named a protocol, in stream time of the log; 0: not yet
+	Pending  map[uint64]Conn // by running number
+	Next     uint64          // running number of the next
 	Reported modules.Recent[Target, Hits]
 	Sources  modules.Recent[Source, int] // servers reported, by host and window
 	Dropped  int64                       // connections not judged because Pending was full
 }
 
-// Seen says in which slots two hosts had a recognised connection: bit i stands
-// for slot Last-i.
-type Seen struct {
-	Last int64
-	// Near holds what was logged within grace of its slot. So what it says of
-	// a slot is the same for a connection that is judged then, however far
-	// the logs are ahead.
-	Near uint64
-	// Conns holds what the connection log said. It is asked when the log comes
-	// to a connection that is not recognised, and has one order.
-	Conns uint64
+// Slot says which pairs of hosts had a recognised connection in a slot that was
+// logged within grace of it. So what it says is the same for a connection that
+// is judged then, however far the logs are ahead.
+type Slot struct {
+	N int64
+	// Pairs is a Bloom filter of words words, for nearly each connection of a
+	// network is one of two hosts that had none before. Each key has two bits
+	// of one word. With 10,000 pairs three keys in a thousand seem to be there
+	// that are not.
+	Pairs []uint64
 }
+
+func (s *Slot) add(k uint32) { s.Pairs[k%words] |= pair(k) }
+
+func (s *Slot) has(k uint32) bool { return s.Pairs[k%words]&pair(k) == pair(k) }
+
+func pair(k uint32) uint64 { return 1<<(k>>13&63) | 1<<(k>>19&63) }
 
 // Conn is a connection that waits to be judged.
 type Conn struct {
 	Src, Dst         netip.Addr
 	SrcPort, DstPort uint16
 	Time             int64 // start, unix ns
+	End              int64 // slot in which it was logged
 	Orig, Resp       bool  // who sent something
 	Service          string
 	UID              string
@@ -189,43 +196,55 @@ func (st *State) recognised(cx *modules.Context, f *flow.Flow, port uint16) {
 	now := cx.Now()
 	st.named(now)
 	k := key(f.Src, f.Dst, port)
-	last := (f.Time + min(max(f.Duration, 0), slots*slot)) / slot
-	s := st.Seen.Put(k, maxPairs)
-	for i := max(f.Time/slot, last-slots+1); i <= last; i++ {
-		s.mark(i, f.Kind == flow.Conn, now < (i+1)*slot+grace)
+	last := min((f.Time+min(max(f.Duration, 0), maxSlots*slot))/slot, now/slot+ahead)
+	for i := max(f.Time, now-grace) / slot; i <= last; i++ {
+		if s := st.slot(i); s != nil {
+			s.add(k)
+		}
 	}
 }
 
-// mark notes a slot.
-func (s *Seen) mark(i int64, conn, near bool) {
-	if i > s.Last {
-		s.Near, s.Conns, s.Last = s.Near<<(i-s.Last), s.Conns<<(i-s.Last), i
+// slot returns a slot, which is made if it is not there; nil when it is too old.
+func (st *State) slot(n int64) *Slot {
+	i := len(st.Slots)
+	for i > 0 && st.Slots[i-1].N > n {
+		i--
 	}
-	bit := uint64(1) << (s.Last - i)
-	if near {
-		s.Near |= bit
+	if i > 0 && st.Slots[i-1].N == n {
+		return &st.Slots[i-1]
 	}
-	if conn {
-		s.Conns |= bit
+	if len(st.Slots) >= maxSlots {
+		if i == 0 {
+			return nil
+		}
+		i--
+		st.Slots = slices.Delete(st.Slots, 0, 1)
 	}
+	st.Slots = slices.Insert(st.Slots, i, Slot{n, make([]uint64, words)})
+	return &st.Slots[i]
 }
 
-// around reports whether a slot or one beside it is in the set.
-func (s *Seen) around(set uint64, i int64) bool {
-	for j := i - 1; j <= i+1; j++ {
-		if j <= s.Last && set>>(s.Last-j)&1 != 0 {
+// explained reports whether two hosts had a recognised connection around the
+// start or the end of one that is not.
+func (st *State) explained(k uint32, start, end int64) bool {
+	for i := range st.Slots {
+		s := &st.Slots[i]
+		if (near(s.N, start) || near(s.N, end)) && s.has(k) {
 			return true
 		}
 	}
 	return false
 }
 
+func near(a, b int64) bool { return a-b <= 1 && b-a <= 1 }
+
 func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 	orig, resp := payload(f)
 	if f.Open || !orig && !resp || !isWhole(f) || !profile.IsScannable(f.Dst) {
 		return
 	}
-	if s := st.Seen.Get(key(f.Src, f.Dst, f.DstPort)); s != nil && s.around(s.Conns, f.Time/slot) {
+	start, end := f.Time/slot, max(f.Time, cx.Now())/slot
+	if st.explained(key(f.Src, f.Dst, f.DstPort), start, end) {
 		return
 	}
 	if len(st.Pending) >= maxPending {
@@ -239,10 +258,10 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	st.Next++
 	st.Pending[st.Next] = Conn{
-		Src: f.Src, Dst: f.Dst, SrcPort: f.SrcPort, DstPort: f.DstPort, Time: f.Time, Orig: orig, Resp: resp,
+		Src: f.Src, Dst: f.Dst, SrcPort: f.SrcPort, DstPort: f.DstPort, Time: f.Time, End: end, Orig: orig, Resp: resp,
 		Service: strings.Clone(f.Service), UID: strings.Clone(f.UID),
 	}
-	cx.After(time.Duration((f.Time/slot+2)*slot+grace-cx.Now()), st.Next)
+	cx.After(time.Duration((end+2)*slot+grace-cx.Now()), st.Next)
 }
 
 // isWhole reports whether the sensor saw how the connection began, in order
@@ -280,7 +299,7 @@ func (r rule) Fire(cx *modules.Context, st *State, n uint64) {
 	if st.NamedAt == 0 || st.NamedAt >= cx.Now() {
 		return // a sensor that names no protocol says nothing by naming none
 	}
-	if s := st.Seen.Get(key(c.Src, c.Dst, c.DstPort)); s != nil && s.around(s.Near, c.Time/slot) {
+	if st.explained(key(c.Src, c.Dst, c.DstPort), c.Time/slot, c.End) {
 		return
 	}
 	w := cx.WindowAt(c.Time).Start

@@ -2,7 +2,9 @@
 package upload
 
 import (
+	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -38,10 +40,10 @@ var Spec = modules.Define(modules.Meta{
 
 const (
 	mb = 1_000_000
-	// minBytes is the least that a flow must send to be added up: a host would
-	// have to make 120,000 smaller flows to one destination to send 500 MB.
-	// Most flows of most hosts send less, and cost no look-up.
-	minBytes = 4096
+	// samples is how many flows are looked at, at the least, until the sum of many
+	// small ones is reported: it is then right to three per cent (one standard
+	// deviation).
+	samples = 1000
 	// maxHosts bounds the destinations added up at one time. When there are
 	// more, those that got least are forgotten.
 	maxHosts = 1024
@@ -53,17 +55,21 @@ const (
 
 // State is what a host sent in one window.
 type State struct {
-	Hosts map[netip.Addr]Sent
+	Hosts modules.Table[Sent] // by hash of the address
+	// UIDs are those of the newest flows with at least minUID, the oldest first.
+	UIDs map[uint32][]string
 }
 
 // Sent is what one destination got.
 type Sent struct {
 	Bytes, Flows      int64
-	FlowStep, SumStep int      // last reported
-	UIDs              []string // of the newest flows with at least minUID, the oldest first
+	FlowStep, SumStep uint8 // last reported
 }
 
-type rule struct{ flow, sum int64 } // bytes
+type rule struct {
+	flow, sum int64 // bytes
+	unit      int64 // a smaller flow counts for as many bytes, when it is drawn
+}
 
 var (
 	_ modules.Rule[State] = rule{}
@@ -80,48 +86,68 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 			return nil, fmt.Errorf("%s: %d is not in 1..%d", v.key, v.n, int64(math.MaxInt64/mb))
 		}
 	}
-	return rule{flow: c.FlowMB * mb, sum: c.DataExfiltrationThreshold * mb}, nil
+	r := rule{flow: c.FlowMB * mb, sum: c.DataExfiltrationThreshold * mb}
+	r.unit = min(r.flow, r.sum/samples, 1<<30)
+	return r, nil
 }
 
 // Wants implements modules.Chooser.
-func (rule) Wants(f *flow.Flow) bool {
-	return f.OrigBytes >= minBytes
+func (r rule) Wants(f *flow.Flow) bool {
+	n := bytesSent(f)
+	if f.Open { // it comes again when it ends, with all its bytes
+		return n >= r.flow
+	}
+	return n >= r.unit || n > 0 && draw(f)*uint64(r.unit) < uint64(n)<<32
+}
+
+// draw returns a number of 32 bits, by chance but the same in every run. A flow
+// that sends a hundredth of the unit is drawn once in a hundred times, and then
+// counts for a unit, so the sum is right on average (Duffield, Lund and Thorup,
+// Learn more, sample less, 2005) and most flows cost no look-up.
+func draw(f *flow.Flow) uint64 {
+	h := (uint64(f.Time) ^ uint64(f.SrcPort)<<48 ^ uint64(f.OrigBytes)<<16 ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
+	h = (h ^ h>>32 ^ uint64(f.Duration)) * 0xc4ceb9fe1a85ec53
+	return h >> 32
 }
 
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	if f.OrigBytes < minBytes || cx.Role() != profile.Client {
+	if !r.Wants(f) || cx.Role() != profile.Client || !profile.IsScannable(f.Dst) || cx.Network() != nil && f.Dst == cx.Network().Gateway {
 		return
 	}
-	n := bytesSent(f)
-	if n < minBytes || !profile.IsScannable(f.Dst) || cx.Network() != nil && f.Dst == cx.Network().Gateway {
-		return
-	}
-	h := st.Hosts[f.Dst]
-	if !f.Open { // the flow comes again when it ends, with all its bytes
-		h.Bytes = min(h.Bytes, math.MaxInt64-n) + n
-		h.Flows++
+	n, k := bytesSent(f), key(f.Dst)
+	h := st.Hosts.PutLargest(k, maxHosts, func(s *Sent) int64 { return s.Bytes })
+	if !f.Open {
+		h.Bytes = min(h.Bytes, math.MaxInt64-max(n, r.unit)) + max(n, r.unit)
+		h.Flows += max(1, r.unit/n)
 	}
 	if n >= minUID {
-		h.remember(f.UID)
+		st.remember(k, f.UID)
 	}
 	flowStep, sumStep := modules.Step(n, r.flow), modules.Step(h.Bytes, r.sum)
-	newFlow, newSum := flowStep > h.FlowStep, sumStep > h.SumStep
-	h.FlowStep, h.SumStep = max(h.FlowStep, flowStep), max(h.SumStep, sumStep)
+	newFlow, newSum := flowStep > int(h.FlowStep), sumStep > int(h.SumStep)
+	h.FlowStep, h.SumStep = max(h.FlowStep, uint8(flowStep)), max(h.SumStep, uint8(sumStep))
 	switch { // one flow that does both is told once, as what weighs more
 	case newSum:
 		r.report(cx, f, fmt.Sprintf("%s sent %d MB to %s in this window, flows: %d", f.Src, h.Bytes/mb, f.Dst, h.Flows),
-			"total", sumStep, h, evidence.Medium)
+			"total", sumStep, h.Flows, slices.Clone(st.UIDs[k]), evidence.Medium)
 	case newFlow:
-		one := Sent{Flows: 1}
-		one.remember(f.UID)
-		r.report(cx, f, fmt.Sprintf("%s sent %d MB to %s in one flow", f.Src, n/mb, f.Dst),
-			"flow", flowStep, one, evidence.Low)
+		var uids []string
+		if f.UID != "" {
+			uids = []string{strings.Clone(f.UID)}
+		}
+		r.report(cx, f, fmt.Sprintf("%s sent %d MB to %s in one flow", f.Src, n/mb, f.Dst), "flow", flowStep, 1, uids, evidence.Low)
 	}
-	modules.PutLargest(&st.Hosts, f.Dst, h, maxHosts, Sent.weight)
 }
 
-func (r rule) report(cx *modules.Context, f *flow.Flow, text, what string, step int, s Sent, l evidence.Level) {
+// key returns a hash of an address.
+func key(a netip.Addr) uint32 {
+	b := a.As16()
+	h := (binary.BigEndian.Uint64(b[:8]) ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
+	return uint32((h ^ h>>32 ^ binary.BigEndian.Uint64(b[8:])) * 0xc4ceb9fe1a85ec53 >> 32)
+}
+
+func (r rule) report(cx *modules.Context, f *flow.Flow, text, what string, step int, flows int64, uids []string, l evidence.Level) {
 	if profile.IsPrivate(f.Dst) {
 		l = evidence.Info // to a file server or a backup; still worth a line
 	}
@@ -130,7 +156,7 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, text, what string, step 
 		Attacker:    evidence.IPEntity(f.Src, evidence.Src, 0),
 		Victim:      evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
 		Description: "data upload: " + text,
-		Proto:       f.Proto.String(), Count: s.Flows, UIDs: append([]string(nil), s.UIDs...),
+		Proto:       f.Proto.String(), Count: flows, UIDs: uids,
 		Subject: f.Dst.String() + "|" + what, Step: step,
 	}
 	if !f.Proto.IsICMP() {
@@ -149,15 +175,20 @@ func bytesSent(f *flow.Flow) int64 {
 	return f.OrigBytes
 }
 
-func (s Sent) weight() int64 { return s.Bytes }
-
-func (s *Sent) remember(uid string) {
-	if uid == "" || slices.Contains(s.UIDs, uid) { // an open flow comes several times
+func (st *State) remember(k uint32, uid string) {
+	u := st.UIDs[k]
+	if uid == "" || slices.Contains(u, uid) { // an open flow comes several times
 		return
 	}
-	if len(s.UIDs) == maxUIDs {
-		copy(s.UIDs, s.UIDs[1:])
-		s.UIDs = s.UIDs[:maxUIDs-1]
+	if st.UIDs == nil {
+		st.UIDs = make(map[uint32][]string)
 	}
-	s.UIDs = append(s.UIDs, strings.Clone(uid))
+	if len(st.UIDs) >= 2*maxHosts { // of hosts that were forgotten
+		maps.DeleteFunc(st.UIDs, func(k uint32, _ []string) bool { return st.Hosts.Get(k) == nil })
+	}
+	if len(u) == maxUIDs {
+		copy(u, u[1:])
+		u = u[:maxUIDs-1]
+	}
+	st.UIDs[k] = append(u, strings.Clone(uid))
 }

@@ -144,6 +144,32 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// The sum of many small flows is estimated: of whatever size they are, it is
+// right to a few per cent when it reaches the threshold.
+func TestSmallFlows(t *testing.T) {
+	for _, size := range []int64{700, 6000, 70_000, 499_999} {
+		b := newBench(t)
+		at, calls, c := int64(0), 0, b.run.Chooser()
+		for ; len(b.got) == 0 && at*size < 1000*mb; at++ {
+			f := send(1, size)
+			f.Time = at * 1e6
+			if c.Wants(&f) {
+				calls++
+				b.handle(f)
+			}
+		}
+		if sent := at * size; sent < 450*mb || sent > 550*mb {
+			t.Errorf("flows of %d bytes: %d bytes are taken for 500 MB", size, sent)
+		}
+		if calls > 1100 {
+			t.Errorf("flows of %d bytes: %d were looked at", size, calls)
+		}
+		if n := b.got[0].Count; n < at*8/10 || n > at*12/10 {
+			t.Errorf("flows of %d bytes: %d are taken for %d", size, at, n)
+		}
+	}
+}
+
 // Nothing known about the network is no reason to fall over.
 func TestNoNetwork(t *testing.T) {
 	b := newBench(t)
@@ -189,7 +215,7 @@ func TestBounds(t *testing.T) {
 	}
 	b.handle(send(0, 99*mb))
 	b.handle(send(0, 1*mb))
-	if n := len(b.st.(*State).Hosts); n > maxHosts {
+	if n := b.st.(*State).Hosts.Len(); n > maxHosts {
 		t.Errorf("%d hosts kept, at most %d wanted", n, maxHosts)
 	}
 	if got, want := list(b.got), "20.0.0.0|flow@3 low:1, 20.0.0.0|total@1 medium:3"; got != want {

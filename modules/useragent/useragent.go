@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,17 +73,21 @@ const (
 
 // State is what the module remembers of one profile.
 type State struct {
-	Windows  modules.Recent[int64, Window] // by start
+	Windows  []Window // at most maxWindows
 	Reported modules.Recent[Subject, bool]
-	Facts    []Fact           // the newest last
-	Waiting  map[uint64]Asked // for the DHCP log, by running number
-	Next     uint64
+	Facts    []Fact  // the newest last
+	Waiting  []Asked // for the DHCP log
+	Next     uint64  // running number of the next that waits
 }
 
-// Window is what a host's agents said in one window.
+// Window is what a host's agents said in one window. Most hosts have one
+// agent, so the table is made for the second.
 type Window struct {
-	Agents   modules.Table[Agent] // by hash
-	First    string               // the first agent that names its system
+	Start    int64
+	One      uint32              // hash of the first agent; 0: none
+	OneBad   bool                // there is something of an attacker in it
+	Agents   modules.Table[bool] // the others, by hash: whether there is something of an attacker in them
+	First    string              // the first agent that names its system
 	FirstIs  System
 	Told     uint16 // systems reported as different from it, a bit each
 	Browsers int    // agents that name their system
@@ -91,22 +96,55 @@ type Window struct {
 	Asked    uint16 // systems that were compared with the host's, a bit each
 }
 
-// Agent is what one agent is.
-type Agent struct {
-	Is    System
-	Clean bool // nothing in it is of an attacker
+// get returns what is known of an agent, and whether it is known.
+func (w *Window) get(key uint32) (bad, known bool) {
+	if w.One == key {
+		return w.OneBad, true
+	}
+	if b := w.Agents.Get(key); b != nil {
+		return *b, true
+	}
+	return false, false
+}
+
+func (w *Window) put(key uint32, bad bool) {
+	if w.One == 0 {
+		w.One, w.OneBad = key, bad
+		return
+	}
+	*w.Agents.Put(key) = bad
+}
+
+// window returns the window that begins at start. When there are too many, the
+// oldest gives way.
+func (st *State) window(start int64) *Window {
+	old := 0
+	for i := range st.Windows {
+		if st.Windows[i].Start == start {
+			return &st.Windows[i]
+		}
+		if st.Windows[i].Start < st.Windows[old].Start {
+			old = i
+		}
+	}
+	if len(st.Windows) < maxWindows {
+		st.Windows = append(st.Windows, Window{Start: start})
+		return &st.Windows[len(st.Windows)-1]
+	}
+	st.Windows[old] = Window{Start: start}
+	return &st.Windows[old]
 }
 
 // Asked is the first agent of a system in a window.
 type Asked struct {
-	Window           int64 // start
+	Key              uint64 // running number
+	Window           int64  // start
 	Is               System
 	Agent, Where     string
 	Dst              netip.Addr
 	DstPort, SrcPort uint16
 	Time             int64 // unix ns
 	UID              string
-	Browser          string
 }
 
 // Subject is what is reported once in a window.
@@ -189,33 +227,34 @@ func (r rule) http(cx *modules.Context, st *State, f *flow.Flow) {
 	if h.UserAgent == "" {
 		return
 	}
-	w, _ := st.Windows.Get(start)
+	w := st.window(start)
 	key := hash(h.UserAgent)
-	if a := w.Agents.Get(key); a != nil {
-		if !a.Clean {
+	if bad, known := w.get(key); known {
+		if bad {
 			st.report(cx, f, start, judge(h.UserAgent))
 		}
 		return
 	}
-	m := judge(h.UserAgent)
-	if m.name != "" {
-		st.report(cx, f, start, m)
+	is, usual := usual(h.UserAgent)
+	var m mark
+	if !usual {
+		if m = judge(h.UserAgent); m.name != "" {
+			st.report(cx, f, start, m)
+		}
+		if w.Shared {
+			return // nothing more is kept of the agents of a proxy
+		}
+		is, _ = parse(h.UserAgent)
+	} else if w.Shared {
+		return
 	}
-	if w.Shared {
-		return // nothing more is kept of the agents of a proxy
-	}
-	agent := h.UserAgent
-	if len(agent) > maxParse {
-		agent = agent[:maxParse]
-	}
-	is, browser := parse(agent)
-	*w.Agents.Put(key) = Agent{Is: is, Clean: m.name == ""}
+	w.put(key, m.name != "")
 	if is != Unknown {
-		r.system(cx, st, f, &w, is, browser)
+		r.system(cx, st, f, w, is)
 	}
-	if w.Agents.Len() >= maxAgents || w.Browsers > maxBrowsers {
+	if 1+w.Agents.Len() >= maxAgents || w.Browsers > maxBrowsers {
 		w.Shared, w.SharedAt = true, cx.Now()
-		w.Agents = modules.Table[Agent]{}
+		w.One, w.OneBad, w.Agents = 0, false, modules.Table[bool]{}
 		r.log.Debug("too many user agents for one host; it is a proxy or a router", "profile", cx.Profile())
 		e := base(f, Multiple, evidence.Info, 0.5)
 		e.Description = fmt.Sprintf("%s sent more different user agents than one host has, the first %s: it speaks for others, as proxies and routers do.",
@@ -223,15 +262,16 @@ func (r rule) http(cx *modules.Context, st *State, f *flow.Flow) {
 		e.Subject, e.Step = "many", 1
 		cx.Emit(e)
 	}
-	st.Windows.Put(start, w, maxWindows)
 }
 
 // system notes an agent that names its system, the first time in a window.
-func (rule) system(cx *modules.Context, st *State, f *flow.Flow, w *Window, is System, browser string) {
+func (rule) system(cx *modules.Context, st *State, f *flow.Flow, w *Window, is System) {
 	h := f.HTTP
 	w.Browsers++
+	agent := ""
 	if w.First == "" {
 		w.First, w.FirstIs = strings.Clone(clip(h.UserAgent)), is
+		agent = w.First
 	}
 	if is != w.FirstIs && w.Told&(1<<is) == 0 {
 		w.Told |= 1 << is
@@ -244,30 +284,34 @@ func (rule) system(cx *modules.Context, st *State, f *flow.Flow, w *Window, is S
 		return
 	}
 	w.Asked |= 1 << is
-	if st.Waiting == nil {
-		st.Waiting = make(map[uint64]Asked)
+	if agent == "" {
+		agent = strings.Clone(clip(h.UserAgent))
 	}
 	key := st.Next
 	st.Next++
-	st.Waiting[key] = Asked{
-		Window: cx.Window().Start, Is: is,
-		Agent: strings.Clone(clip(h.UserAgent)), Where: where(f), Dst: f.Dst, DstPort: f.DstPort, SrcPort: f.SrcPort, Time: f.Time,
-		UID: strings.Clone(f.UID), Browser: strings.Clone(browser),
-	}
+	st.Waiting = append(st.Waiting, Asked{
+		Key: key, Window: cx.Window().Start, Is: is,
+		Agent: agent, Where: strings.Clone(clip(where(f))), Dst: f.Dst, DstPort: f.DstPort, SrcPort: f.SrcPort, Time: f.Time,
+		UID: strings.Clone(f.UID),
+	})
 	cx.After(wait, key)
 }
 
 // Fire implements modules.TimerFirer: it compares what an agent says with
 // what the host is by DHCP, as far as that log tells by now.
 func (rule) Fire(cx *modules.Context, st *State, key uint64) {
-	q, ok := st.Waiting[key]
-	if !ok {
+	i := slices.IndexFunc(st.Waiting, func(q Asked) bool { return q.Key == key })
+	if i < 0 {
 		return
 	}
-	delete(st.Waiting, key)
+	q := st.Waiting[i]
+	st.Waiting = slices.Delete(st.Waiting, i, i+1)
+	if len(st.Waiting) == 0 {
+		st.Waiting = nil // for an hour nothing more may come
+	}
 	// What is from behind this moment is there only if its log happens to be
 	// ahead, so it does not count.
-	if w, _ := st.Windows.Get(q.Window); w.Shared && w.SharedAt <= cx.Now() {
+	if slices.ContainsFunc(st.Windows, func(w Window) bool { return w.Start == q.Window && w.Shared && w.SharedAt <= cx.Now() }) {
 		return
 	}
 	var fact Fact
@@ -283,7 +327,7 @@ func (rule) Fire(cx *modules.Context, st *State, key uint64) {
 	if fact.ByMAC {
 		confidence = 0.2 // their computers run other systems too
 	}
-	browser := q.Browser
+	_, browser := parse(q.Agent)
 	if browser == "" {
 		browser = "unknown"
 	}
@@ -291,7 +335,7 @@ func (rule) Fire(cx *modules.Context, st *State, key uint64) {
 		Type: Incompatible, Time: q.Time, Level: evidence.High, Confidence: confidence,
 		Attacker: evidence.IPEntity(cx.Profile(), evidence.Src, q.SrcPort), Victim: evidence.IPEntity(q.Dst, evidence.Dst, q.DstPort),
 		Description: fmt.Sprintf("%s uses the user agent %s (system %s, browser %s) towards %s, but its system is %s by %s.",
-			cx.Profile(), quote(q.Agent), q.Is, browser, q.Where, fact.Is, fact.From),
+			cx.Profile(), quote(q.Agent), q.Is, browser, quote(q.Where), fact.Is, fact.From),
 		Proto: "tcp", SrcPort: q.SrcPort, DstPort: q.DstPort, Count: 1, Subject: q.Is.String(), Step: 1,
 	}
 	if q.UID != "" {
@@ -345,6 +389,9 @@ func prefix(s, p string) bool { return len(s) >= len(p) && strings.EqualFold(s[:
 // parse returns the family of systems that an agent names, and its browser.
 // It is Unknown for what is no browser: those name a system as they like.
 func parse(agent string) (System, string) {
+	if len(agent) > maxParse {
+		agent = agent[:maxParse]
+	}
 	if rest, ok := strings.CutPrefix(agent, "server-bag"); ok { // of Apple's services: [OS,version,build,model]
 		items := strings.Split(strings.Trim(strings.TrimSpace(rest), "[]"), ",")
 		return bag(items[0]), ""
@@ -392,9 +439,9 @@ func (st *State) report(cx *modules.Context, f *flow.Flow, start int64, m mark) 
 		e.Confidence = m.confidence
 	}
 	e.Tactic, e.MITRE = sort.tactic, sort.mitre
-	e.Description = fmt.Sprintf("%s sent the user agent %s to %s: it is that of %s.", f.Src, quote(f.HTTP.UserAgent), where(f), m.what)
+	e.Description = fmt.Sprintf("%s sent the user agent %s to %s: it is that of %s.", f.Src, quote(f.HTTP.UserAgent), quote(where(f)), m.what)
 	if m.of == attack {
-		e.Description = fmt.Sprintf("%s sent an exploit (%s) to %s, with the user agent %s.", f.Src, m.name, where(f), quote(f.HTTP.UserAgent))
+		e.Description = fmt.Sprintf("%s sent an exploit (%s) to %s, with the user agent %s.", f.Src, m.name, quote(where(f)), quote(f.HTTP.UserAgent))
 	}
 	e.Subject, e.Step = m.name, 1
 	cx.Emit(e)
@@ -421,7 +468,7 @@ func where(f *flow.Flow) string {
 	case h == "":
 		h = f.Dst.String()
 	}
-	return quote(h + f.HTTP.URI)
+	return h + f.HTTP.URI
 }
 
 // quote writes the words of others, cut to a bound.
@@ -434,11 +481,11 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxText], "") + "…"
 }
 
-// hash is FNV-1a. A clash hides one agent among the few of a host.
+// hash is FNV-1a. A clash hides one agent among the few of a host. 0 stands for none.
 func hash(s string) uint32 {
 	h := uint32(2166136261)
 	for i := range len(s) {
 		h = (h ^ uint32(s[i])) * 16777619
 	}
-	return h
+	return max(h, 1)
 }

@@ -22,13 +22,13 @@ func PortName(p Proto, port uint16) string {
 		return ""
 	}
 	n := strconv.Itoa(int(port))
-	for _, key := range []string{"\n" + n + " ", "\n" + n + "/" + p.String() + " "} {
-		if i := strings.Index(portsText, key); i >= 0 {
-			name, _, _ := strings.Cut(portsText[i+len(key):], "\n")
-			return name
+	for _, key := range []string{n + " ", n + "/" + p.String() + " "} {
+		rest, ok := strings.CutPrefix(portsText, key) // the first line
+		if !ok {
+			_, rest, ok = strings.Cut(portsText, "\n"+key)
 		}
-		if strings.HasPrefix(portsText, key[1:]) {
-			name, _, _ := strings.Cut(portsText[len(key)-1:], "\n")
+		if ok {
+			name, _, _ := strings.Cut(rest, "\n")
 			return name
 		}
 	}

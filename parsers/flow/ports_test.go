@@ -8,8 +8,17 @@ func TestPortName(t *testing.T) {
 		port uint16
 		want string
 	}{
-		{TCP, 1, "tcpmux"}, {UDP, 1, "tcpmux"}, {TCP, 80, "http"}, {UDP, 53, "domain"}, {TCP, 443, "https"},
-		{TCP, 512, "exec"}, {UDP, 512, "comsat"}, {TCP, 0, ""}, {TCP, 61000, ""}, {ICMP, 8, ""}, {TCP, 3389, "ms-wbt-server"},
+		{TCP, 1, "tcpmux"},
+		{UDP, 1, "tcpmux"},
+		{TCP, 80, "http"},
+		{UDP, 53, "domain"},
+		{TCP, 443, "https"},
+		{TCP, 512, "exec"},
+		{UDP, 512, "comsat"},
+		{TCP, 0, ""},
+		{TCP, 61000, ""},
+		{ICMP, 8, ""},
+		{TCP, 3389, "ms-wbt-server"},
 	} {
 		if got := PortName(c.p, c.port); got != c.want {
 			t.Errorf("%s %d: %q, want %q", c.p, c.port, got, c.want)
