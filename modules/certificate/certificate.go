@@ -105,7 +105,8 @@ type Queue struct {
 
 func (q *Queue) at(n uint64) *Handshake { return &q.Slots[n&uint64(len(q.Slots)-1)] }
 
-func (q *Queue) push(h *Handshake) {
+// push adds a handshake with its uid and the name asked for.
+func (q *Queue) push(h *Handshake, uid, name string) {
 	if n := len(q.Slots); q.Tail-q.Head == uint64(n) {
 		old := *q
 		q.Slots = make([]Handshake, max(16, 2*n))
@@ -113,9 +114,20 @@ func (q *Queue) push(h *Handshake) {
 			*q.at(i) = *old.at(i)
 		}
 	}
-	*q.at(q.Tail) = *h
+	slot := q.at(q.Tail)
+	h.Text, h.UIDLen = append(append(slot.Text[:0], uid...), name...), len(uid)
+	*slot = *h
 	q.Tail++
 }
+
+// clear empties a place but for its memory.
+func (h *Handshake) clear() {
+	*h = Handshake{Due: h.Due, Done: true, Text: h.Text[:0]}
+}
+
+func (h *Handshake) uid() string { return string(h.Text[:h.UIDLen]) }
+
+func (h *Handshake) sni() string { return string(h.Text[h.UIDLen:]) }
 
 // late returns how many handshakes there are before Mid.
 func (q *Queue) late() uint64 { return q.Mid - q.Head }
@@ -147,9 +159,10 @@ type Handshake struct {
 	Proto    flow.Proto
 	Datagram bool // DTLS
 	Time     int64
-	Due      int64 // stream time of x509.log until which the certificate may have been logged
-	Near     bool  // the server is of the own network
-	UID, SNI string
+	Due      int64  // stream time of x509.log until which the certificate may have been logged
+	Near     bool   // the server is of the own network
+	Text     []byte // uid and the name asked for; bytes, so that the next one takes the place
+	UIDLen   int    // of Text
 	FP       uint64 // hash of the fingerprint or file id; 0: none
 	Done     bool   // it has been judged
 	Own      *Cert  // what the record itself says; nil: nothing
@@ -290,13 +303,12 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	*st.Seen.Put(k, maxSeen) = true
 	h.Datagram = f.Proto == flow.UDP || strings.HasPrefix(s.Version, "DTLS")
-	h.UID, h.SNI = both(f.UID, clip(s.ServerName))
 	if s.Subject != "" || dated || s.NotBefore != 0 {
 		kept := own
 		kept.Name = name(s.Subject)
 		h.Own = &kept
 	}
-	q.push(&h)
+	q.push(&h, f.UID, clip(s.ServerName))
 	// One timer for all handshakes of some seconds is enough, and one sweep a
 	// minute.
 	if due := h.Due/tick + 1; due > st.Tick {
@@ -307,15 +319,6 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 		st.Sweep = until + int64(time.Minute)
 		cx.After(patience+time.Minute, sweep)
 	}
-}
-
-// both returns copies of two strings, at the cost of one.
-func both(a, b string) (x, y string) {
-	if a == "" || b == "" {
-		return strings.Clone(a), strings.Clone(b) // a sum of these would be no copy
-	}
-	ab := a + b
-	return ab[:len(a)], ab[len(a):]
 }
 
 // cert returns the certificate of a handshake, if it has come. One that was
@@ -366,7 +369,7 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 		h := q.at(q.Mid)
 		if _, ok := st.cert(h); ok || h.FP == 0 {
 			r.judge(cx, st, h)
-			*h = Handshake{Due: h.Due, Done: true}
+			h.clear()
 		}
 	}
 	for ; q.Head < q.Mid; q.Head++ {
@@ -377,7 +380,7 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 			}
 			r.judge(cx, st, h)
 		}
-		*h = Handshake{}
+		h.clear()
 	}
 }
 
@@ -416,7 +419,7 @@ func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		level = evidence.Info
 	case mail(h.Port):
 		confidence = 0.2
-	case h.SNI == "":
+	case len(h.Text) == h.UIDLen:
 		// Programs that verify their server send its name; one that asks an
 		// address for an unsigned certificate knows what it will get.
 		level, confidence = evidence.Medium, 0.4
@@ -435,7 +438,7 @@ func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		Type: SelfSigned, Profile: h.Dst, Time: h.Time, Level: evidence.Low, Confidence: min(confidence, 0.5),
 		Attacker: evidence.IPEntity(h.Dst, evidence.Dst, h.Port), Victim: evidence.IPEntity(h.Src, evidence.Src, 0),
 		Description: fmt.Sprintf("%s showed %s %s%s.", where(h.Dst, h.Port), h.Src, what, named(c.Name)),
-		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: uids(h.UID), Count: 1, Subject: "server " + strconv.Itoa(int(h.Port)), Step: 1,
+		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: uids(h.uid()), Count: 1, Subject: "server " + strconv.Itoa(int(h.Port)), Step: 1,
 	})
 }
 
@@ -492,15 +495,15 @@ func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Ty
 	if n+1 == r.max {
 		more = " Further servers of this kind are not reported for this host in this window."
 	}
-	if h.SNI != "" {
-		asked = fmt.Sprintf(" (asked for as %q)", h.SNI)
+	if sni := h.sni(); sni != "" {
+		asked = fmt.Sprintf(" (asked for as %q)", sni)
 	}
 	server := where(h.Dst, h.Port)
 	cx.Emit(evidence.Evidence{
 		Type: t, Profile: h.Src, Time: h.Time, Level: level, Confidence: confidence,
 		Attacker: evidence.IPEntity(h.Src, evidence.Src, 0), Victim: evidence.IPEntity(h.Dst, evidence.Dst, h.Port),
 		Description: fmt.Sprintf("%s connected to %s%s, which showed %s.%s", h.Src, server, asked, what, more),
-		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: uids(h.UID), Count: 1, Subject: server, Step: 1,
+		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: uids(h.uid()), Count: 1, Subject: server, Step: 1,
 	})
 	return true
 }

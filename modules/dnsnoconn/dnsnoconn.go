@@ -65,19 +65,22 @@ const (
 // State is what the module remembers of one profile. Times are whole seconds
 // of unix time, addresses and names are hashes, because every host that
 // resolves names has such a state.
+//
+// What every connection needs comes first, so that it lies close together.
 type State struct {
-	Contacts modules.RecentTable[Span]   // public addresses connected to
-	Earlier  modules.RecentTable[Span]   // what came before the span in Contacts
-	Names    modules.RecentTable[Round]  // names resolved
-	Told     modules.RecentTable[uint32] // window in which a name was reported last
-	AgedC    int64                       // when Contacts last aged
-	AgedN    int64                       // when Names last aged
-	Pending  []Query                     // in the order in which they came
 	SawConn  bool
-	FirstRec int64  // start of the first connection record, unix ns
-	Window   int64  // start of the window that Reports counts
-	Reports  int    // names reported in it
-	Dropped  uint64 // names not judged because Pending was full
+	Gaps     bool                        // there is something in Earlier
+	AgedC    int64                       // when Contacts last aged
+	Contacts modules.RecentTable[Span]   // public addresses connected to
+	Pending  []Query                     // in the order in which they came
+	Names    modules.RecentTable[Round]  // names resolved
+	AgedN    int64                       // when Names last aged
+	FirstRec int64                       // start of the first connection record, unix ns
+	Reports  int                         // names reported in Window
+	Window   int64                       // start
+	Told     modules.RecentTable[uint32] // window in which a name was reported last
+	Earlier  modules.RecentTable[Span]   // what came before the span in Contacts
+	Dropped  uint64                      // names not judged because Pending was full
 }
 
 // Span covers the connections to an address that lie near enough to each
@@ -100,6 +103,9 @@ func (st *State) contact(key, from, to uint32, gap uint64) {
 	default:
 		st.earlier(key, Span{from, to})
 	}
+	if !st.Gaps {
+		return
+	}
 	if e := st.Earlier.Get(key); e != nil && e.To != 0 && uint64(e.To)+gap >= uint64(s.From) {
 		s.From = min(s.From, e.From)
 		*e = Span{}
@@ -107,6 +113,7 @@ func (st *State) contact(key, from, to uint32, gap uint64) {
 }
 
 func (st *State) earlier(key uint32, s Span) {
+	st.Gaps = true
 	e := st.Earlier.Put(key, maxContacts)
 	if e.To == 0 {
 		*e = s
@@ -272,7 +279,7 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 				want = known(want, alias.Addrs)
 			}
 		}
-		if told := st.Told.Get(h); !other && (told == nil || *told != w) && !r.contacted(st, f.Time, want) {
+		if !other && !st.told(h, w) && !r.contacted(st, f.Time, want) {
 			r.await(cx, st, f, h, want)
 		}
 	} else if i := r.asked(st, h, n.Until); i >= 0 {
@@ -286,6 +293,15 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 		}
 	}
 	n.Addrs = newest(addrs, n.Addrs)
+}
+
+// told reports whether a name was reported in a window.
+func (st *State) told(h, window uint32) bool {
+	if st.Reports == 0 {
+		return false
+	}
+	t := st.Told.Get(h)
+	return t != nil && *t == window
 }
 
 // asked returns the place in Pending of the name whose round ends at until, -1 if it is not there.
@@ -303,6 +319,9 @@ func (r rule) contacted(st *State, asked int64, addrs []uint32) bool {
 	for _, a := range addrs {
 		if s := st.Contacts.Get(a); s != nil && s.near(asked, asked+r.wait) {
 			return true
+		}
+		if !st.Gaps {
+			continue
 		}
 		if s := st.Earlier.Get(a); s != nil && s.near(asked, asked+r.wait) {
 			return true

@@ -69,7 +69,7 @@ type Sweep struct {
 	// grows by one and only the fingerprints divisible by 2^Depth stay and are
 	// let in, each standing for 2^Depth hosts. Repeats is true for a host
 	// asked before.
-	Seen  map[uint32]bool
+	Seen  modules.Table[bool]
 	Depth uint8
 	Hosts int64 // distinct hosts asked
 	// Silent counts those of Hosts whose first flow had no answer.
@@ -181,24 +181,17 @@ func request(f *flow.Flow) int {
 // admit returns how many new hosts the fingerprint stands for: 0 when it was
 // seen before or lies outside the sample.
 func (s *Sweep) admit(p uint32) int64 {
-	if s.Seen[p] || p&(1<<s.Depth-1) != 0 {
+	if s.Seen.Get(p) != nil || p&(1<<s.Depth-1) != 0 {
 		return 0
 	}
-	if s.Seen == nil {
-		s.Seen = make(map[uint32]bool)
-	}
-	for len(s.Seen) >= maxSeen && s.Depth < 31 {
+	for s.Seen.Len() >= maxSeen && s.Depth < 31 {
 		s.Depth++
-		for k := range s.Seen {
-			if k&(1<<s.Depth-1) != 0 {
-				delete(s.Seen, k)
-			}
-		}
+		s.Seen.Keep(func(k uint32, _ *bool) bool { return k&(1<<s.Depth-1) == 0 })
 	}
 	if p&(1<<s.Depth-1) != 0 {
 		return 0
 	}
-	s.Seen[p] = true
+	*s.Seen.Put(p) = true
 	return 1 << s.Depth
 }
 

@@ -212,8 +212,8 @@ func TestBounds(t *testing.T) {
 	if e := math.Abs(float64(s.Hosts)/targets - 1); e > 0.02 {
 		t.Errorf("counted %d of %d, off by %.3f", s.Hosts, targets, e)
 	}
-	if len(s.Seen) > maxSeen {
-		t.Errorf("%d fingerprints kept, at most %d wanted", len(s.Seen), maxSeen)
+	if s.Seen.Len() > maxSeen {
+		t.Errorf("%d fingerprints kept, at most %d wanted", s.Seen.Len(), maxSeen)
 	}
 	if d := b.got[len(b.got)-1].Description; !strings.Contains(d, "about ") {
 		t.Errorf("an estimate is not called one: %s", d)

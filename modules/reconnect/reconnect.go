@@ -57,7 +57,8 @@ const (
 
 // State counts the failures of a host in one window.
 type State struct {
-	Targets map[Target]Count
+	// Targets is keyed by the hash of a target; two that share one are taken for one.
+	Targets modules.Table[Count]
 	Peers   int64 // targets on unprivileged ports that were reported
 	// Silent counts failures at silent ports by the hash of the target, up to
 	// fewSilent: only from there on a target is counted by itself, so a scanner
@@ -70,6 +71,14 @@ type Target struct {
 	Dst    netip.Addr
 	Port   uint16
 	Silent bool // it does not answer; otherwise it refuses
+}
+
+func (t Target) hash() uint32 {
+	salt := uint64(t.Port)
+	if t.Silent {
+		salt |= 1 << 16
+	}
+	return modules.Hash(t.Dst, salt)
 }
 
 // Count is what failed.
@@ -130,8 +139,8 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !f.HasPorts || !profile.IsScannable(f.Dst) {
 		return
 	}
-	c, known := st.Targets[t]
-	if t.Silent && !known && first > fewSilent {
+	c := st.Targets.PutLargest(t.hash(), maxTargets, (*Count).weight)
+	if t.Silent && c.Flows == 0 && first > fewSilent {
 		c.Flows = fewSilent
 	}
 	c.Flows++
@@ -141,9 +150,8 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 			st.Peers++
 		}
 		c.Step = step
-		r.report(cx, f, t, c, how, st.confidence(t, c))
+		r.report(cx, f, t, *c, how, st.confidence(t, *c))
 	}
-	modules.PutLargest(&st.Targets, t, c, maxTargets, Count.weight)
 }
 
 // often reports whether more than fewSilent connections to f's target were
@@ -242,7 +250,7 @@ func refused(f *flow.Flow) bool {
 	return false
 }
 
-func (c Count) weight() int64 { return c.Flows }
+func (c *Count) weight() int64 { return c.Flows }
 
 func (c *Count) remember(uid string) {
 	if uid == "" {

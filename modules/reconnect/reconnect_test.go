@@ -261,7 +261,7 @@ func TestBounds(t *testing.T) {
 	for i := range 100_000 {
 		b.handle(rej(i, 445))
 	}
-	if n := len(b.st.(*State).Targets); n > maxTargets {
+	if n := b.st.(*State).Targets.Len(); n > maxTargets {
 		t.Errorf("%d targets kept, at most %d wanted", n, maxTargets)
 	}
 }

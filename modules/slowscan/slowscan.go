@@ -5,7 +5,6 @@ package slowscan
 import (
 	"fmt"
 	"math"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -59,9 +58,10 @@ type State struct {
 	Window int64
 	New    int64
 
-	Pairs modules.RecentTable[uint32]       // fingerprint of host and port: second of the day it was first tried
-	Hosts modules.Recent[netip.Addr, Tally] // by host, its ports
-	Ports modules.Recent[uint32, Tally]     // by protocol and port, its hosts
+	// All three are keyed by hashes; two things that share one are taken for one.
+	Pairs modules.RecentTable[uint32] // host and port: second of unix time it was first tried in
+	Hosts modules.RecentTable[Tally]  // a host: its ports
+	Ports modules.RecentTable[Tally]  // protocol and port: its hosts
 }
 
 // Tally counts the targets of one subject.
@@ -121,17 +121,13 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	*p = second
 	st.New++
 	if port := uint32(f.Proto)<<16 | uint32(f.DstPort); service(f.DstPort) {
-		t, _ := st.Ports.Get(port)
-		if r.add(cx, &t, f) {
-			r.report(cx, f, &t, Horizontal)
+		if t := st.Ports.Put(port, maxTallies); r.add(cx, t, f) {
+			r.report(cx, f, t, Horizontal)
 		}
-		st.Ports.Put(port, t, maxTallies)
 	}
-	t, _ := st.Hosts.Get(f.Dst)
-	if r.add(cx, &t, f) {
-		r.report(cx, f, &t, Vertical)
+	if t := st.Hosts.Put(modules.Hash(f.Dst, 0), maxTallies); r.add(cx, t, f) {
+		r.report(cx, f, t, Vertical)
 	}
-	st.Hosts.Put(f.Dst, t, maxTallies)
 }
 
 // service reports whether a port is one that is only ever tried on purpose.
@@ -169,7 +165,9 @@ func (r rule) add(cx *modules.Context, t *Tally, f *flow.Flow) bool {
 		t.Targets = 0
 		return false
 	}
-	t.remember(f.UID)
+	if 2*t.Targets >= r.c.MinTargets { // most never get that far
+		t.remember(f.UID)
+	}
 	step := modules.Step(t.Targets, r.c.MinTargets)
 	if step <= t.Step || t.Windows < r.c.MinWindows {
 		return false
@@ -205,7 +203,9 @@ func (t *Tally) remember(uid string) {
 	if uid == "" {
 		return
 	}
-	// A new slice, because a copy of the old one may be in a map.
-	u := append(make([]string, 0, maxUIDs), t.UIDs[max(0, len(t.UIDs)-maxUIDs+1):]...)
-	t.UIDs = append(u, strings.Clone(uid))
+	if len(t.UIDs) == maxUIDs {
+		copy(t.UIDs, t.UIDs[1:])
+		t.UIDs = t.UIDs[:maxUIDs-1]
+	}
+	t.UIDs = append(t.UIDs, strings.Clone(uid))
 }
