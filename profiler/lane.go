@@ -59,7 +59,7 @@ type lane struct {
 	nets      []*profile.Network
 	touched   uint32               // see touch
 	touchers  []int                // modules to touch for
-	frequent  [flow.NumKinds][]int // PerWindow modules called often, by kind of record
+	frequent  [flow.NumKinds][]int // modules called often, by kind of record
 	calls     []int64              // of each module, when frequent was made
 	seen      int64                // items
 
@@ -229,7 +229,7 @@ func (l *lane) count() {
 	for k, mods := range l.byKind {
 		l.frequent[k] = l.frequent[k][:0]
 		for _, j := range mods {
-			if l.e.mods[j].Spec.Scope == modules.PerWindow && (l.cnt[j].calls-l.calls[j])*often >= recount {
+			if l.e.mods[j].Spec.Scope != modules.Network && (l.cnt[j].calls-l.calls[j])*often >= recount {
 				l.frequent[k] = append(l.frequent[k], j)
 			}
 		}
@@ -244,12 +244,13 @@ func (l *lane) count() {
 // would wait for one piece after the other. Read in a loop of its own, the
 // pieces of many records come at the same time.
 func (l *lane) touch(items []item) {
+	var owners [ahead]*owner
 	var slots [ahead]*slot
 	sum := uint32(0)
 	for i := range items {
 		if k := int(items[i].prof) / l.e.cfg.Lanes; items[i].op == opRecord && k < len(l.owners) {
 			if o := l.owners[k]; o != nil {
-				slots[i] = o.last
+				owners[i], slots[i] = o, o.last
 			}
 		}
 	}
@@ -258,13 +259,22 @@ func (l *lane) touch(items []item) {
 			sum += uint32(s.w.N)
 		}
 	}
+	// The first byte of the state behind the interface.
+	first := func(st any) uint32 {
+		if st == nil {
+			return 0
+		}
+		return uint32(*(*byte)((*[2]unsafe.Pointer)(unsafe.Pointer(&st))[1]))
+	}
 	for i, s := range slots {
 		if s == nil {
 			continue
 		}
 		for _, j := range l.frequent[items[i].f.Kind] {
-			if st := s.st[l.e.place[j]]; st != nil { // the first byte of the state behind the interface
-				sum += uint32(*(*byte)((*[2]unsafe.Pointer)(unsafe.Pointer(&st))[1]))
+			if l.e.mods[j].Spec.Scope == modules.PerWindow {
+				sum += first(s.st[l.e.place[j]])
+			} else if st := owners[i].st; st != nil {
+				sum += first(st[l.e.place[j]])
 			}
 		}
 	}

@@ -241,6 +241,43 @@ func TestStateIsBounded(t *testing.T) {
 	}
 }
 
+// TestTimers holds names that are due together to one timer, and a name that
+// waited for the first connection record to its own, which is later: the timer
+// of names that are settled decides nothing.
+func TestTimers(t *testing.T) {
+	run, err := dnsnoconn.Spec.New(dnsnoconn.Spec.Defaults(), modules.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []uint64
+	var waits []time.Duration
+	var told []string
+	h := &modules.Host{
+		At:      func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
+		Profile: netip.MustParseAddr("10.0.0.1"), Emit: func(e evidence.Evidence) { told = append(told, e.Subject) },
+		After: func(d time.Duration, key uint64) { keys, waits = append(keys, key), append(waits, d) },
+	}
+	st, cx := run.NewState(), modules.NewContext(h)
+	for _, f := range []*flow.Flow{
+		dns(0, "a.example.com", "1.1.1.1"), conn(1, 1, "1.1.1.9"), dns(2, "b.example.com", "1.1.1.2"), dns(3, "c.example.com", "1.1.1.3"),
+		conn(4, 1, "1.1.1.2"), conn(5, 1, "1.1.1.3"),
+	} {
+		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
+		run.Handle(cx, st, f)
+	}
+	if len(keys) != 2 || waits[0] < 90*time.Minute || waits[1] < 30*time.Minute || waits[1] > 38*time.Minute {
+		t.Fatalf("timers %v after %v", keys, waits)
+	}
+	h.Now = (base + 38*60) * 1e9
+	if run.Fire(cx, st, keys[1]); len(told) > 0 {
+		t.Errorf("reported with the names that were due: %v", told)
+	}
+	h.Now = (base + 98*60) * 1e9
+	if run.Fire(cx, st, keys[0]); len(told) != 1 || told[0] != "a.example.com" {
+		t.Errorf("reported in the end: %v", told)
+	}
+}
+
 func TestContactDoesNotAllocate(t *testing.T) {
 	run, err := dnsnoconn.Spec.New(dnsnoconn.Spec.Defaults(), modules.Env{})
 	if err != nil {

@@ -44,7 +44,10 @@ type State struct {
 	Names [flow.NumKinds][]string // resolvers that were reported
 }
 
-type rule struct{ max int }
+type rule struct {
+	max       int
+	providers *modules.Names[bool]
+}
 
 var (
 	_ modules.Rule[State] = rule{}
@@ -56,7 +59,11 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 	if c.MaxPerWindow < 1 || c.MaxPerWindow > 1000 {
 		return nil, fmt.Errorf("max_per_window: %d is not between 1 and 1000", c.MaxPerWindow)
 	}
-	return rule{c.MaxPerWindow}, nil
+	names := make(map[string]bool)
+	for _, p := range providers {
+		names[p] = true
+	}
+	return rule{c.MaxPerWindow, modules.NewNames(names)}, nil
 }
 
 // Wants implements modules.Chooser.
@@ -65,9 +72,9 @@ func (r rule) Wants(f *flow.Flow) bool {
 	case flow.Conn: // of port 853 every sensor has the connection, few the handshake
 		return f.DstPort == port && f.State == flow.Established && (f.Proto == flow.TCP || f.Proto == flow.UDP) && profile.IsPublic(f.Dst)
 	case flow.SSL, flow.QUIC:
-		return f.DstPort != port && (f.SSL.IsDoH == flow.True || provider(f.SSL.ServerName) != "" || f.SSL.ServerName == "" && resolver(f.Dst))
+		return f.DstPort != port && (f.SSL.IsDoH == flow.True || r.provider(f.SSL.ServerName) || f.SSL.ServerName == "" && resolver(f.Dst))
 	case flow.HTTP:
-		return provider(f.HTTP.Host) != ""
+		return r.provider(f.HTTP.Host)
 	default:
 		return false
 	}
@@ -131,20 +138,10 @@ var providers = [...]string{
 	"safe.dot.dns.yandex.net", "family.dot.dns.yandex.net", "doh.centraleu.pi-dns.com", "dns.rabbitdns.org",
 }
 
-// provider returns the provider that a host name belongs to, if any.
-func provider(host string) string {
-	if len(host) < 7 || len(host) > 100 {
-		return ""
-	}
-	if i := strings.LastIndexByte(host, ':'); i > 0 {
-		host = host[:i]
-	}
-	for _, p := range providers {
-		if n := len(host) - len(p); n == 0 && strings.EqualFold(host, p) || n > 0 && host[n-1] == '.' && strings.EqualFold(host[n:], p) {
-			return p
-		}
-	}
-	return ""
+// provider reports whether a host name is one of a provider.
+func (r rule) provider(host string) bool {
+	name, _ := r.providers.Find(host)
+	return name != ""
 }
 
 // resolvers are the addresses of the largest, which clients that trust no

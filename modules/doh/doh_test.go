@@ -36,7 +36,8 @@ func TestProviders(t *testing.T) {
 		{"dns.google.example.com", false},
 		{"quad9.net", false},
 		{"-cloudflare-dns.com", false},
-		{strings.Repeat("a.", 60) + "dns.google", false},
+		{strings.Repeat("a.", 60) + "dns.google", true},
+		{strings.Repeat("a.", 150) + "dns.google", false},
 	} {
 		f := new(flow.Flow)
 		f.Reset(flow.HTTP)

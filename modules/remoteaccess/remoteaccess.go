@@ -62,7 +62,7 @@ type Subject struct {
 }
 
 type rule struct {
-	names map[string]*tool // by registered domain, or by three labels
+	names *modules.Names[*tool]
 	agent *tool            // NetSupport, which is known by its HTTP
 	allow map[string]bool  // tools in lower case
 }
@@ -74,7 +74,8 @@ var (
 
 // New checks the config and returns the rule.
 func New(c Config, _ modules.Env) (modules.Rule[State], error) {
-	r := rule{names: make(map[string]*tool), allow: make(map[string]bool)}
+	names := make(map[string]*tool)
+	r := rule{allow: make(map[string]bool)}
 	for _, a := range c.Allowed {
 		if !isTool(a) {
 			return nil, fmt.Errorf("allowed: %q is no tool that this module knows", a)
@@ -86,12 +87,13 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 			continue
 		}
 		for n := range strings.FieldsSeq(t.names) {
-			r.names[n] = &t
+			names[n] = &t
 		}
 		if t.name == netSupport {
 			r.agent = &t
 		}
 	}
+	r.names = modules.NewNames(names)
 	return r, nil
 }
 
@@ -300,40 +302,18 @@ func host(h string) string {
 	return h
 }
 
-// buffer has room for the last three labels of a name that matters.
-type buffer [48]byte
-
 // tool returns the tool whose server has the name; nil if there is none. It
 // is asked for every name of the network.
 func (r rule) tool(name string) *tool {
-	name = strings.TrimSuffix(name, ".")
-	var b buffer
-	// Names of two labels first, then those of three.
-	from := strings.LastIndexByte(name, '.')
-	for range 2 {
-		if from < 0 {
-			return nil
-		}
-		from = strings.LastIndexByte(name[:from], '.')
-		n := len(name) - from - 1
-		if n > len(b) {
-			return nil
-		}
-		for i := range n {
-			c := name[from+1+i]
-			if 'A' <= c && c <= 'Z' {
-				c += 'a' - 'A'
-			}
-			b[i] = c
-		}
-		if t := r.names[string(b[:n])]; t != nil {
-			if site(name[:from+1]) {
-				return nil
-			}
-			return t
-		}
+	domain, t := r.names.Find(name)
+	if domain == "" {
+		return nil
 	}
-	return nil
+	name = strings.TrimSuffix(name, ".")
+	if site(name[:len(name)-len(domain)]) {
+		return nil
+	}
+	return t
 }
 
 // site reports whether the labels in front of a domain are those of the web
