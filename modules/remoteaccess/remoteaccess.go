@@ -63,8 +63,8 @@ type Subject struct {
 
 type rule struct {
 	names *modules.Names[*tool]
-	agent *tool            // NetSupport, which is known by its HTTP
-	allow map[string]bool  // tools in lower case
+	agent *tool           // NetSupport, which is known by its HTTP
+	allow map[string]bool // tools in lower case
 }
 
 var (
@@ -266,16 +266,19 @@ const (
 // service returns what sort of remote control a connection is; empty when it
 // is none. The sensor's word counts, and the port where it has none.
 func service(f *flow.Flow) string {
-	switch s := f.Service; {
-	case s == "":
-	case strings.Contains(s, "rdp"):
-		return rdp
-	case strings.Contains(s, "rfb"), strings.Contains(s, "vnc"):
-		return vnc
-	case s == "failed", s == "unknown": // Suricata did not recognise it
-	case strings.Contains(s, "ssl"), s == "tls": // around it
-	default:
+	switch s := f.Service; s {
+	case "", "failed", "unknown", "ssl", "tls": // not recognised, or hidden
+	case "http", "dns", "smtp", "ssh": // most of what there is
 		return ""
+	default:
+		switch {
+		case strings.Contains(s, "rdp"):
+			return rdp
+		case strings.Contains(s, "rfb"), strings.Contains(s, "vnc"):
+			return vnc
+		case !strings.Contains(s, "ssl"): // "ssl,x" is around something
+			return ""
+		}
 	}
 	switch p := f.DstPort; {
 	case p == 3389:
