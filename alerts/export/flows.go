@@ -247,10 +247,18 @@ func (w *FlowWriter) Evidence(e *evidence.Evidence, _ float64) error {
 		}
 		w.entries++
 		m.UIDs = append(m.UIDs, u)
-		w.uids[u] = append(w.uids[u], m)
+		w.refer(u, m)
 	}
 	w.evidence[e.ID] = m
 	return nil
+}
+
+// refer notes that m names a uid. Mentions lie in the order of their ids: that in which
+// evidence is found differs when logs are followed.
+func (w *FlowWriter) refer(uid string, m *mention) {
+	list := w.uids[uid]
+	i, _ := slices.BinarySearchFunc(list, m, func(x, y *mention) int { return cmp.Compare(x.ID, y.ID) })
+	w.uids[uid] = slices.Insert(list, i, m)
 }
 
 // Alert implements alerts.Sink: what the evidence of a names is malicious.
@@ -578,7 +586,7 @@ func (w *FlowWriter) Load(dec *gob.Decoder) error {
 		w.evidence[m.ID] = m
 		w.entries += len(m.UIDs)
 		for _, u := range m.UIDs {
-			w.uids[u] = append(w.uids[u], m)
+			w.refer(u, m)
 		}
 	}
 	w.stats = s.Stats

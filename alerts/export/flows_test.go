@@ -237,6 +237,42 @@ func TestFlowsLoadRefusesLostSpool(t *testing.T) {
 	}
 }
 
+// The evidence behind a label is in one order, whatever the order in which it was
+// found and whether the writer was started again in between.
+func TestFlowsNameEvidenceInOrder(t *testing.T) {
+	labelled := func(order []int, restart bool) string {
+		path := t.TempDir()
+		d := create(t, path, Options{Flows: FlowsJSONL})
+		must(t, d.Flows().Flow(&flow.Flow{UID: "C1"}, window(1)))
+		for _, i := range order {
+			e := sample(i)
+			e.UIDs = []string{"C1"}
+			must(t, d.Evidence(e, 1))
+		}
+		if restart {
+			marks, err := d.Marks()
+			must(t, err)
+			var b bytes.Buffer
+			must(t, d.Flows().Save(gob.NewEncoder(&b)))
+			closeDir(t, d)
+			d = create(t, path, Options{Flows: FlowsJSONL, Mode: Continue})
+			must(t, d.Resume(marks, true))
+			must(t, d.Flows().Load(gob.NewDecoder(&b)))
+		}
+		closeDir(t, d)
+		return read(t, d.Path("flows/labeled_flows.jsonl"))
+	}
+	want := labelled([]int{0, 1, 2, 3, 4, 5}, false)
+	if !strings.Contains(want, sample(3).ID) {
+		t.Fatalf("no evidence in %s", want)
+	}
+	for _, restart := range []bool{false, true} {
+		if d := cmp.Diff(want, labelled([]int{5, 2, 4, 0, 3, 1}, restart)); d != "" {
+			t.Errorf("restart %v: %s", restart, d)
+		}
+	}
+}
+
 // TestFlowsConcurrently is for the race detector: the sequencer writes while
 // the collector labels.
 func TestFlowsConcurrently(t *testing.T) {

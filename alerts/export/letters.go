@@ -241,12 +241,8 @@ func (x *letterWindow) add(w *LetterWriter, f *flow.Flow) {
 		w.stats.Dropped++
 		return
 	}
-	size := f.OrigBytes + f.RespBytes
-	if size < 0 { // more than an int64 holds
-		size = math.MaxInt64
-	}
 	before := len(t.Letters)
-	t.Letters = t.State.Add(t.Letters, f.Time, f.Duration, size)
+	t.Letters = t.State.Add(t.Letters, f.Time, f.Duration, bytesOf(f))
 	if len(t.Letters) > w.max.symbols {
 		t.Letters, t.Cut = t.Letters[:before], true
 		w.stats.Dropped++
@@ -254,6 +250,15 @@ func (x *letterWindow) add(w *LetterWriter, f *flow.Flow) {
 	}
 	w.bytes += len(t.Letters) - before
 	w.stats.Flows++
+}
+
+// bytesOf returns what f carried in both directions. A sensor that missed packets
+// may count more than an int64 holds.
+func bytesOf(f *flow.Flow) int64 {
+	if sum := f.OrigBytes + f.RespBytes; sum >= 0 {
+		return sum
+	}
+	return math.MaxInt64
 }
 
 // finish writes the rows of a window and forgets it.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -410,6 +411,7 @@ func TestTimelineConnections(t *testing.T) {
 			f.Proto, f.HasPorts, f.DstPort, f.OrigBytes, f.RespBytes = flow.IGMP, false, 0, 0, 0
 		}),
 		`"info":{"open":"yes"}`: change(func(f *flow.Flow) { f.Open = true }),
+		`"sent":9223372036854775807,"recv":100,"tot":9223372036854775807`: change(func(f *flow.Flow) { f.OrigBytes = math.MaxInt64 }),
 	} {
 		if got := timeline(t, false, f)[0]; !strings.Contains(got, want) {
 			t.Errorf("%s does not have %s", got, want)

@@ -135,7 +135,7 @@ func (o *object) connection(f *flow.Flow, warning string, received bool) {
 	o.text("warning", warning)
 	o.int("sent", sent)
 	o.int("recv", recv)
-	o.int("tot", sent+recv)
+	o.int("tot", bytesOf(f))
 	ms := f.Duration / 1e6
 	if f.Duration%1e6 >= 5e5 {
 		ms++

@@ -131,11 +131,16 @@ func (p *program) modulesCommand() *cobra.Command {
 		Short: "List the detection modules",
 		Long:  "List the detection modules in the order they run: the evidence each reports,\nits level and MITRE ATT&CK techniques, and whether it is switched on.",
 		Args:  atMost(0),
-		RunE: func(*cobra.Command, []string) error {
-			if asJSON && asMarkdown {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			profiling := cmd.Flags().Changed("profile")
+			switch {
+			case asJSON && asMarkdown:
 				return badFlags("--json and --markdown cannot be combined")
-			}
-			if profiled != "" {
+			case profiling && asMarkdown:
+				return badFlags("--profile and --markdown cannot be combined")
+			case profiling && profiled == "":
+				return badFlags("--profile: the path is empty")
+			case profiling:
 				return p.profileModules(profiled, asJSON)
 			}
 			c, err := p.load("")

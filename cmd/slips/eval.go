@@ -153,14 +153,17 @@ func (f *evalFlags) list(args []string) ([]*eval.Scenario, error) {
 	}
 	if f.truth == "" {
 		var list []*eval.Scenario
-		for i, path := range args {
+		taken := make(map[string]bool)
+		for _, path := range args {
 			if path == "" || path == "-" {
 				return nil, badFlags("%q is no path of a labelled log", path)
 			}
-			id := baseName(path)
-			if slices.ContainsFunc(list, func(s *eval.Scenario) bool { return s.ID == id }) {
-				id = fmt.Sprintf("%s-%d", id, i+1)
+			name := baseName(path)
+			id := name
+			for n := 2; taken[id]; n++ {
+				id = fmt.Sprintf("%s-%d", name, n)
 			}
+			taken[id] = true
 			list = append(list, eval.LabelledScenario(id, path))
 		}
 		return f.chosen(list)

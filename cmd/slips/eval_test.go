@@ -138,6 +138,21 @@ func TestEvalErrors(t *testing.T) {
 	}
 }
 
+// Captures of one name are told apart, whatever the others are called: their
+// results lie in directories of these names.
+func TestEvalNamesCaptures(t *testing.T) {
+	f := evalFlags{}
+	list, err := f.list([]string{"x/a-2", "y/a", "z/a", "z/a"})
+	must(t, err)
+	var got []string
+	for _, s := range list {
+		got = append(got, s.ID)
+	}
+	if d := cmp.Diff([]string{"a-2", "a", "a-3", "a-4"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestEvalText: what people read has the same numbers, and Markdown is what
 // make eval writes.
 func TestEvalText(t *testing.T) {

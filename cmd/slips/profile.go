@@ -30,11 +30,11 @@ func (p *program) profileModules(dir string, asJSON bool) error {
 	path := filepath.Join(dir, "summary.json")
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("no summary of a run: %w", err)
+		return &codeError{exitInput, fmt.Errorf("no summary of a run: %w", err)}
 	}
 	var s export.Summary
 	if err := json.Unmarshal(data, &s); err != nil {
-		return fmt.Errorf("%s is not the summary of a run: %w", path, err)
+		return &codeError{exitInput, fmt.Errorf("%s is not the summary of a run: %w", path, err)}
 	}
 	costs, total := costsOf(s.Modules)
 	if asJSON {

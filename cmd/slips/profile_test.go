@@ -1,6 +1,8 @@
 package main
 
 import (
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,5 +23,29 @@ func TestCostsOf(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" || total != 4 {
 		t.Errorf("total %v, (-want +got):\n%s", total, d)
+	}
+}
+
+// A directory that holds no run is a problem of the input, and what would be
+// left aside is refused.
+func TestProfileRefuses(t *testing.T) {
+	dir := t.TempDir()
+	for _, c := range []struct {
+		args []string
+		code int
+		said string
+	}{
+		{[]string{"--profile", dir}, exitInput, "summary.json"},
+		{[]string{"--profile", ""}, exitUsage, "--profile"},
+		{[]string{"--profile", dir, "--markdown"}, exitUsage, "--markdown"},
+	} {
+		code, stdout, stderr := runMain(t, nil, append([]string{"modules"}, c.args...)...)
+		if code != c.code || stdout != "" || !strings.Contains(stderr, c.said) {
+			t.Errorf("%q: exit code %d, want %d: %.100q, %q", c.args, code, c.code, stdout, stderr)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "summary.json"), "[]")
+	if code, _, stderr := runMain(t, nil, "modules", "--profile", dir); code != exitInput {
+		t.Errorf("a summary that is none: exit code %d: %s", code, stderr)
 	}
 }

@@ -154,7 +154,7 @@ func selftestTable(r *selftest.Report) string {
 		}
 		_ = w.Flush()
 	}
-	fmt.Fprintf(&b, "\nOf the %d types of the Python version %d are built.\n", r.Reference.Of, r.Reference.Fired)
+	fmt.Fprintf(&b, "\nOf the %d types of the Python version %d are built.\n", r.Reference.Of, r.Reference.Built)
 	fmt.Fprintf(&b, "%s pairs of evidence type and module fired\n%s evidence types fired\n", ofAll(r.Pairs), ofAll(r.Types))
 	return b.String()
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -170,8 +171,7 @@ func (a *account) activity(line []byte) error {
 	}
 	if x.Kind == "conn" {
 		a.Flows++
-		a.Sent += x.Sent
-		a.Recv += x.Recv
+		a.Sent, a.Recv = upTo(a.Sent, x.Sent), upTo(a.Recv, x.Recv)
 	}
 	if x.Peer != "" && len(a.peers) < maxPeers {
 		a.peers[x.Peer] = true
@@ -194,6 +194,14 @@ func (a *account) activity(line []byte) error {
 	}
 	e.activities = append(e.activities, x)
 	return nil
+}
+
+// upTo adds counts of bytes and stops at the greatest number: sensors that miss packets have many too many.
+func upTo(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // evidence takes a line of evidence.jsonl.

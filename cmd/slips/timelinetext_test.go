@@ -157,6 +157,15 @@ func TestAccountIsBounded(t *testing.T) {
 	}
 }
 
+// Sensors that miss packets count more bytes than there are; a sum does not
+// wrap around for that.
+func TestAccountOfTooMuch(t *testing.T) {
+	line := `{"ts":"2024-03-12T09:00:00Z","kind":"conn","sent":9223372036854775807,"recv":1}`
+	if text := told(t, &resolved{}, []string{line, line}, nil, nil); !strings.Contains(text, "total: 2 flows, 9.2 EB sent, 2 B received") {
+		t.Error(text)
+	}
+}
+
 func TestOffsets(t *testing.T) {
 	var o offsets
 	want := []int64{0, 1, 300, 301, 1 << 40}

@@ -115,7 +115,13 @@ type Report struct {
 	Missing   []Missing `json:"not_in_this_version"`
 	Types     Count     `json:"types"`
 	Pairs     Count     `json:"pairs"`
-	Reference Count     `json:"reference"` // types of the Python version: built, and all
+	Reference Built     `json:"reference"` // types of the Python version
+}
+
+// Built is how many types this version can find of how many, whatever fired.
+type Built struct {
+	Built int `json:"built"`
+	Of    int `json:"of"`
 }
 
 // Count is how many of how many.
@@ -152,7 +158,7 @@ func Judge(specs []modules.Spec, cases []Case, s Settings, found []evidence.Evid
 	for _, t := range reference() {
 		r.Reference.Of++
 		if _, ok := status[t.Type]; ok {
-			r.Reference.Fired++
+			r.Reference.Built++
 			continue
 		}
 		reason := t.why

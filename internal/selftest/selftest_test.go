@@ -201,7 +201,7 @@ func TestJudge(t *testing.T) {
 	if want := (Count{1, 1, 5}); r.Pairs != want {
 		t.Errorf("pairs: %+v, want %+v", r.Pairs, want)
 	}
-	if r.Reference.Of != 65 || r.Reference.Fired != 1 || len(r.Missing) != 64 {
+	if r.Reference != (Built{1, 65}) || len(r.Missing) != 64 {
 		t.Errorf("of the reference %+v, %d are missing", r.Reference, len(r.Missing))
 	}
 	s.Disabled = []string{"Y", "Z"}

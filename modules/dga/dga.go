@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/bits"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/publicsuffix"
@@ -39,6 +41,10 @@ var Spec = modules.Define(modules.Meta{
 }, Config{MinNames: 10}, New)
 
 const (
+	// maxServers is how many DNS servers a client asks; a resolver asks more.
+	maxServers = 8
+	// mailServer is the number of questions to block lists that show one.
+	mailServer = 10
 	// maxNames bounds the domains remembered for one profile and window. The
 	// confidence is full long before; the count then stands for "at least".
 	maxNames = 8192
@@ -64,6 +70,12 @@ const (
 
 // State is what the module remembers of one profile in one window.
 type State struct {
+	// Servers marks the DNS servers asked, one of 64 places each. A host that
+	// asks many walks the tree of names for others.
+	Servers uint64
+	// Lists counts names that begin with a reversed address: questions to the
+	// block lists of mail servers, which ask for many dead domains too.
+	Lists    int64
 	Seen     modules.Table[bool] // hashes of the labels that counted
 	Names    int64               // domains that count
 	Deep     int64               // of them, asked for with a name below the domain
@@ -120,6 +132,14 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	name := strings.ToLower(strings.TrimSuffix(f.DNS.Query, "."))
+	st.Servers |= 1 << (modules.Hash(f.Dst, 0) % 64)
+	if bits.OnesCount64(st.Servers) > maxServers {
+		return
+	}
+	if reversed(name) {
+		st.Lists++
+		return
+	}
 	label, deep := registered(name)
 	if label == "" {
 		return
@@ -182,7 +202,23 @@ func (st *State) confidence() float64 {
 	deviation := math.Sqrt(max(0, float64(st.Len2)/n-mean*mean))
 	// Lengths of real names deviate by 3 to 4 letters.
 	even := n / 2 * min(1, max(0, 1.5-deviation))
-	return math.Round(100*min(1, (plain+generated*min(n, odd+even))/full)) / 100
+	c := (plain + generated*min(n, odd+even)) / full
+	if st.Lists >= mailServer {
+		c /= 4
+	}
+	return math.Round(100*min(1, c)) / 100
+}
+
+// reversed reports whether a name begins with the four numbers of an IPv4 address.
+func reversed(name string) bool {
+	for range 4 {
+		label, rest, ok := strings.Cut(name, ".")
+		if n, err := strconv.ParseUint(label, 10, 8); !ok || err != nil || n > 255 {
+			return false
+		}
+		name = rest
+	}
+	return true
 }
 
 func quoted(names []string) []string {

@@ -65,7 +65,7 @@ func TestNames(t *testing.T) {
 		{"service names", "_ldap._tcp.dc.example.com _kerberos.example.com", 0, 0},
 		{"private zones", "a.local b.LOCAL c.lan d.in-addr.arpa e.corp f.internal g.home.arpa h.mynet i.onion", 0, 0},
 		{"a name that only looks private", "local.com mylan", 1, 0},
-		{"block lists", "1.2.3.4.zen.blocker.org 255.255.0.1.zen.blocker.org", 1, 0},
+		{"block lists", "1.2.3.4.zen.blocker.org 255.255.0.1.zen.blocker.org", 0, 0},
 		{"roots beside the public one", "acdbejk.bazar bdehk.bit", 2, 1},
 		{"nothing", " . .. .com com. co.uk", 0, 0},
 		{"words", "silvergarden.com marketwinter.net candleforest.org thunderpocket.info", 4, 0},

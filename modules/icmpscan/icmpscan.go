@@ -228,8 +228,8 @@ const (
 
 // judge returns what the sweep is worth. By number alone it is the
 // reference's: medium, 1 at 255 hosts, 0.004 less for each one below, but never
-// under 0.3, for it was 0 when it mattered first. A burst into silence is high,
-// and certain from sureHosts on.
+// under 0.3, for it was 0 when it mattered first; low when nearly all hosts
+// answer. A burst into silence is high, and certain from sureHosts on.
 func (s *Sweep) judge(now, first int64) (evidence.Level, float64) {
 	level, c := evidence.Medium, min(1, max(0.3, float64(s.Hosts-255)/250+1))
 	n := int64(0)
@@ -241,6 +241,8 @@ func (s *Sweep) judge(now, first int64) (evidence.Level, float64) {
 	silent := min(1, float64(s.Silent)/float64(s.Hosts)/sureSilent)
 	if b := min(1, float64(s.Hosts)/sureHosts) * silent; n >= min(first, int64(len(s.Latest))) && b >= 0.5 {
 		level, c = evidence.High, max(c, b)
+	} else if 10*s.Silent < s.Hosts {
+		level = evidence.Low // who asks hosts that answer has a list of them
 	}
 	return level, math.Round(100*c) / 100
 }

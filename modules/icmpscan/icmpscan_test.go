@@ -57,13 +57,14 @@ func TestJudge(t *testing.T) {
 		level         evidence.Level
 		want          float64
 	}{
-		{"few", 6, 0, asks(6, sec), evidence.Medium, 0.3},
-		{"the reference at 100", 100, 0, asks(100, sec), evidence.Medium, 0.38},
-		{"the reference at 130", 130, 0, asks(100, sec), evidence.Medium, 0.5},
-		{"the reference at 255", 255, 0, asks(100, sec), evidence.Medium, 1},
+		{"few", 6, 1, asks(6, 60*sec), evidence.Medium, 0.3},
+		{"few that answer", 6, 0, asks(6, sec), evidence.Low, 0.3},
+		{"the reference at 100", 100, 10, asks(100, sec), evidence.Medium, 0.38},
+		{"the reference at 130", 130, 13, asks(100, 60*sec), evidence.Medium, 0.5},
+		{"the reference at 255", 255, 30, asks(100, 60*sec), evidence.Medium, 1},
 		{"a burst into silence", 12, 3, asks(12, sec/2), evidence.High, 1},
 		{"half as large", 6, 2, asks(6, sec/2), evidence.High, 0.5},
-		{"a list of hosts that answer, but one", 12, 1, asks(12, sec/2), evidence.Medium, 0.3},
+		{"a list of hosts that answer, but one", 12, 1, asks(12, sec/2), evidence.Low, 0.3},
 		{"silence, slowly", 12, 12, asks(12, 60*sec), evidence.Medium, 0.3},
 	} {
 		s := Sweep{Hosts: tt.hosts, Silent: tt.silent, Latest: tt.latest}

@@ -353,11 +353,14 @@ func (r rule) vertical(cx *modules.Context, st *State, f *flow.Flow, t *Tally, h
 
 func (r rule) horizontal(cx *modules.Context, st *State, f *flow.Flow, t *Tally, port uint32) {
 	// From the smallest share of failures to the full one the doubt fades.
-	full := fullShare
-	if st.burst(port, f.Time) >= burstTries {
+	full, burst := fullShare, st.burst(port, f.Time) >= burstTries
+	if burst && f.Proto == flow.TCP {
 		full = burstShare
 	}
 	grade := min(1, (share(t)-minShare)/(full-minShare))
+	if !burst && everyday(f.DstPort) {
+		grade *= patient
+	}
 	c := round(max(minConfidence, bySize(t, f.Proto)*grade*st.focus(t, port)))
 	subject := fmt.Sprintf("%d/%s", f.DstPort, f.Proto)
 	cx.Emit(evidence.Evidence{
@@ -391,6 +394,10 @@ const (
 	burstShare = 0.35
 	burstTries = 6
 	burstSpan  = 10 * int64(time.Second)
+	// patient is what a scan of an everyday port is worth that comes without a
+	// burst: a network that lets no IPv6 or no QUIC out fails on as many hosts as
+	// its users visit.
+	patient = 0.3
 	// minConfidence keeps what looks like noise visible.
 	minConfidence = 0.05
 )
@@ -401,6 +408,17 @@ func share(t *Tally) float64 { return float64(t.Pairs) / float64(max(1, t.Pairs+
 // sureTargets is the number of failed pairs from which their number leaves no
 // doubt: retries make ten packets of three dead servers.
 const sureTargets = 12
+
+// everyday reports whether a port is one at which ordinary programs meet many
+// hosts that do not answer: the web, Windows' delivery optimisation and the
+// peers of Bitcoin and BitTorrent.
+func everyday(port uint16) bool {
+	switch port {
+	case 80, 443, 6881, 7680, 8333:
+		return true
+	}
+	return false
+}
 
 // bySize is the reference's confidence, packets/10, or 0.3 when the log has no
 // packets, as far as there are targets enough.
