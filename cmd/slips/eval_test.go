@@ -213,7 +213,13 @@ func TestEvalDatasets(t *testing.T) {
 	for _, x := range r.Total.Targets {
 		if x.Met {
 			met++
+		} else {
+			t.Errorf("%s has no alert in its first bad window or the next", x.Host)
 		}
+	}
+	// The bars that the detections are held to, with the defaults and no feeds.
+	if f1, fpr := r.Total.F1, r.Total.FPR; f1 == nil || *f1 < 0.9 || fpr == nil || *fpr > 0.01 {
+		t.Errorf("F1 and false-positive rate do not reach 0.90 and 0.01: %+v", r.Total.Counts)
 	}
 	if i >= 0 && r.Sweep[i].Met != met {
 		t.Errorf("%d bars met, %d by the sweep", met, r.Sweep[i].Met)

@@ -160,9 +160,11 @@ func (p *program) timeline(t *timeline) (err error) {
 			return &codeError{exitInput, err}
 		}
 	}
-	if t.broken > 0 {
-		p.complain(fmt.Errorf("%d lines in %s cannot be read and are left out", t.broken, t.dir))
-	}
+	defer func() {
+		if t.broken > 0 {
+			p.complain(fmt.Errorf("%d lines in %s cannot be read and are left out", t.broken, t.dir))
+		}
+	}()
 	if len(t.groups) == 0 {
 		return &codeError{exitInput, t.nothing()}
 	}
@@ -302,7 +304,10 @@ func (t *timeline) read(files [3]*lineFile, g hostWindow) (*account, error) {
 			if err != nil {
 				return err
 			}
-			return take(line)
+			if take(line) != nil {
+				t.broken++
+			}
+			return nil
 		})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", files[i].f.Name(), err)

@@ -201,6 +201,13 @@ func TestTimelineOfDamagedRun(t *testing.T) {
 	if i, j := strings.Index(stdout, "timewindow -1"), strings.Index(stdout, "timewindow 1"); i != len("10.0.0.1, ") || j < i {
 		t.Errorf("windows begin at %d and %d", i, j)
 	}
+	// What is JSON and yet no activity is left out as well, and told.
+	odd := strings.Replace(one, `"sent":1200`, `"sent":"many"`, 1)
+	writeFile(t, filepath.Join(dir, filepath.FromSlash(export.TimelineFile)), odd+"\x00\x00\n"+two)
+	code, stdout, stderr = runMain(t, nil, "timeline", dir)
+	if code != 0 || !strings.Contains(stderr, "2 lines in") || strings.Count(stdout, "total: 2 flows") != 1 || strings.Count(stdout, "total: 3 flows") != 1 {
+		t.Errorf("exit code %d, stderr %q:\n%.500s", code, stderr, stdout)
+	}
 	must(t, os.Remove(filepath.Join(dir, "alerts", "alerts.jsonl")))
 	if code, _, stderr := runMain(t, nil, "timeline", dir); code != exitInput || !strings.Contains(stderr, "alerts.jsonl") {
 		t.Errorf("exit code %d: %s", code, stderr)
