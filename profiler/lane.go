@@ -59,6 +59,7 @@ type lane struct {
 	nets      []*profile.Network
 	touched   uint32               // see touch
 	touchers  []int                // modules to touch for
+	touching  int                  // the one at hand
 	frequent  [flow.NumKinds][]int // modules called often, by kind of record
 	calls     []int64              // of each module, when frequent was made
 	seen      int64                // items
@@ -204,7 +205,7 @@ func (l *lane) records(items []item) {
 				l.count()
 			}
 			if l.pos%ahead == 0 {
-				l.touch(items[l.pos:min(l.pos+ahead, len(items))])
+				l.readAhead(items[l.pos:min(l.pos+ahead, len(items))])
 			}
 			l.at = 0
 			if !l.begin(it) {
@@ -237,6 +238,21 @@ func (l *lane) count() {
 	for j := range l.cnt {
 		l.calls[j] = l.cnt[j].calls
 	}
+}
+
+// readAhead calls touch. Reading ahead is no part of the result, so a module
+// that panics there is left out of it from then on, and no more.
+func (l *lane) readAhead(items []item) {
+	if !l.e.cfg.Strict {
+		defer func() {
+			if r := recover(); r != nil {
+				l.f, l.own, l.mod = nil, nil, l.touching
+				l.panicked(r)
+				l.touchers = slices.DeleteFunc(l.touchers, func(j int) bool { return j == l.touching })
+			}
+		}()
+	}
+	l.touch(items)
 }
 
 // touch reads a little of what the next items will need: profile, window,
@@ -279,6 +295,7 @@ func (l *lane) touch(items []item) {
 		}
 	}
 	for _, j := range l.touchers {
+		l.touching = j
 		for i, s := range slots {
 			if s != nil && s.st[l.e.place[j]] != nil && l.e.mods[j].Spec.Kinds.Has(items[i].f.Kind) {
 				sum += l.e.mods[j].Run.Touch(s.st[l.e.place[j]], items[i].f)

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,8 +70,8 @@ type FlowStats struct {
 	Lost        int64 `json:"lost_lines"`
 }
 
-// FlowWriter writes each input record with its label: "malicious" when an
-// alert's evidence names its uid, "benign" otherwise, and the ids of all
+// FlowWriter writes each input record with its label: "malicious" when
+// evidence that counts towards a window with an alert names its uid, "benign" otherwise, and the ids of all
 // evidence that names it. The ground truth of the log, where it has one, is in
 // columns of its own.
 //
@@ -90,6 +92,7 @@ type FlowWriter struct {
 	tick     uint64           // counts spool uses, to find the one not used longest
 	next     int              // number of the next spool file
 	evidence map[string]*mention
+	alerted  map[incident]int64 // windows with alerts, and their ends
 	uids     map[string][]*mention
 	entries  int  // uid and evidence pairs in uids
 	saved    bool // a checkpoint exists, so closed spools must stay for a while
@@ -117,16 +120,24 @@ type spool struct {
 
 // mention is one piece of evidence and the uids it names.
 type mention struct {
-	ID      string
-	End     int64 // of its window
-	Alerted bool
-	UIDs    []string
+	ID     string
+	In     incident
+	End    int64 // of its window
+	Counts bool  // it adds to a score
+	UIDs   []string
+}
+
+// incident is a profile in a window.
+type incident struct {
+	Profile netip.Addr
+	Start   int64 // of the window
 }
 
 func newFlowWriter(path string, format FlowFormat) (*FlowWriter, error) {
 	w := &FlowWriter{
 		format: format, name: flowsPath(format), dir: filepath.Join(path, filepath.FromSlash(spoolDir)),
 		spools: make(map[int64]*spool), evidence: make(map[string]*mention), uids: make(map[string][]*mention),
+		alerted: make(map[incident]int64),
 	}
 	w.max.spools, w.max.mentions = maxSpools, maxMentions
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
@@ -236,7 +247,7 @@ func (w *FlowWriter) Evidence(e *evidence.Evidence, _ float64) error {
 	if len(e.UIDs) == 0 || w.evidence[e.ID] != nil {
 		return nil
 	}
-	m := &mention{ID: e.ID, End: e.WindowEnd}
+	m := &mention{ID: e.ID, In: incident{e.Profile, e.WindowStart}, End: e.WindowEnd, Counts: alerts.Counts(e)}
 	for _, u := range e.UIDs {
 		if u == "" || slices.Contains(m.UIDs, u) {
 			continue
@@ -261,15 +272,13 @@ func (w *FlowWriter) refer(uid string, m *mention) {
 	w.uids[uid] = slices.Insert(list, i, m)
 }
 
-// Alert implements alerts.Sink: what the evidence of a names is malicious.
+// Alert implements alerts.Sink: what the evidence of an alerted window names is
+// malicious, whether it came before the alert or after it, so that the order in
+// which logs were read does not matter.
 func (w *FlowWriter) Alert(a *alerts.Alert) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, id := range a.EvidenceIDs {
-		if m := w.evidence[id]; m != nil {
-			m.Alerted = true
-		}
-	}
+	w.alerted[incident{a.Profile, a.WindowStart}] = a.WindowEnd
 	return nil
 }
 
@@ -284,6 +293,7 @@ func (w *FlowWriter) CloseWindow(win profile.Window) error {
 			return err
 		}
 	}
+	maps.DeleteFunc(w.alerted, func(_ incident, end int64) bool { return end < win.Start })
 	for id, m := range w.evidence {
 		// Evidence of the window before may still name a record whose
 		// connection went on into the next one.
@@ -387,7 +397,7 @@ func (w *FlowWriter) label(r *bufio.Reader) error {
 			}
 		}
 		by := w.uids[string(uid)]
-		malicious := slices.ContainsFunc(by, func(m *mention) bool { return m.Alerted })
+		malicious := slices.ContainsFunc(by, func(m *mention) bool { _, yes := w.alerted[m.In]; return m.Counts && yes })
 		w.line = w.appendLabel(append(w.line[:0], rec...), malicious, by)
 		if w.out.line(w.line) == nil {
 			w.stats.Records++
@@ -489,6 +499,7 @@ type savedFlows struct {
 	Spools   []spool
 	Mentions []mention
 	Stats    FlowStats
+	Alerted  map[incident]int64
 }
 
 // Save writes the state to a checkpoint, at the same point of the stream as
@@ -511,6 +522,7 @@ func (w *FlowWriter) Save(enc *gob.Encoder) error {
 	for _, id := range sortedKeys(w.evidence) {
 		s.Mentions = append(s.Mentions, *w.evidence[id])
 	}
+	s.Alerted = maps.Clone(w.alerted)
 	s.Stats = w.stats
 	for _, n := range w.dying {
 		if err := os.Remove(filepath.Join(w.dir, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -581,6 +593,8 @@ func (w *FlowWriter) Load(dec *gob.Decoder) error {
 	}
 	w.spools, w.saved = spools, true
 	w.evidence, w.uids, w.entries = make(map[string]*mention), make(map[string][]*mention), 0
+	w.alerted = make(map[incident]int64)
+	maps.Copy(w.alerted, s.Alerted)
 	for i := range s.Mentions {
 		m := &s.Mentions[i]
 		w.evidence[m.ID] = m

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slips-go/slips/alerts"
+	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/parsers/flow"
 )
 
@@ -44,13 +45,17 @@ func TestFlowsGolden(t *testing.T) {
 		}
 		behind, other := sample(1), sample(2)
 		behind.UIDs, other.UIDs = []string{"C1", "C9", "C1", ""}, []string{"C1", "C2"}
+		after := sample(3)
+		after.UIDs = []string{"C3"}
+		other.Level = evidence.Info // it names C2 and adds to no score
 		must(t, d.Evidence(behind, 8))
 		must(t, d.Evidence(other, 8))
 		must(t, d.Alert(sampleAlert(behind)))
+		must(t, d.Evidence(after, 9)) // counts as if it had come before the alert
 		must(t, w.CloseWindow(window(1)))
 		closeDir(t, d)
 		golden(t, "labeled_flows."+string(format), read(t, d.Path(flowsPath(format))))
-		if s := w.Stats(); s.Records != 5 || s.Malicious != 2 || s.Pending != 0 {
+		if s := w.Stats(); s.Records != 5 || s.Malicious != 3 || s.Pending != 0 {
 			t.Errorf("stats: %+v", s)
 		}
 		for i, l := range strings.SplitAfter(read(t, d.Path(flowsPath(format))), "\n") {
@@ -289,7 +294,7 @@ func TestFlowsConcurrently(t *testing.T) {
 	for i := range 200 {
 		e := sample(i)
 		must(t, d.Evidence(e, 1))
-		must(t, d.Alert(&alerts.Alert{EvidenceIDs: []string{e.ID}}))
+		must(t, d.Alert(&alerts.Alert{Profile: e.Profile, WindowStart: e.WindowStart, WindowEnd: e.WindowEnd, EvidenceIDs: []string{e.ID}}))
 		must(t, w.CloseWindow(window(int64(1+i/10))))
 		must(t, d.Flush())
 	}

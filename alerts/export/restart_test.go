@@ -323,7 +323,7 @@ func flowScript(seed uint64, n int) []flowStep {
 			e.UIDs = []string{fmt.Sprintf("C%d", rnd.IntN(i+5)), fmt.Sprintf("C%d", rnd.IntN(i+5))}
 			steps = append(steps, func(w *FlowWriter) error { return w.Evidence(e, 1) })
 			if k == 1 {
-				a := &alerts.Alert{EvidenceIDs: []string{e.ID}}
+				a := &alerts.Alert{Profile: e.Profile, WindowStart: e.WindowStart, WindowEnd: e.WindowEnd, EvidenceIDs: []string{e.ID}}
 				steps = append(steps, func(w *FlowWriter) error { return w.Alert(a) })
 			}
 		default:

@@ -358,7 +358,7 @@ func (r rule) horizontal(cx *modules.Context, st *State, f *flow.Flow, t *Tally,
 		full = burstShare
 	}
 	grade := min(1, (share(t)-minShare)/(full-minShare))
-	if !burst && everyday(f.DstPort) {
+	if !burst && (everyday(f.DstPort) || f.DstPort >= firstUnprivileged && share(t) < 1-minPeers) {
 		grade *= patient
 	}
 	c := round(max(minConfidence, bySize(t, f.Proto)*grade*st.focus(t, port)))
@@ -397,7 +397,10 @@ const (
 	// patient is what a scan of an everyday port is worth that comes without a
 	// burst: a network that lets no IPv6 or no QUIC out fails on as many hosts as
 	// its users visit.
-	patient = 0.3
+	// So do the peers of a program on a port of its own, of whom minPeers and
+	// more answer; a bot that scans for open ports meets fewer.
+	patient  = 0.3
+	minPeers = 0.1
 	// minConfidence keeps what looks like noise visible.
 	minConfidence = 0.05
 )

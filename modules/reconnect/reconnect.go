@@ -145,7 +145,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	c.Flows++
 	c.remember(f.UID)
-	if step := modules.Step(c.Flows, first); step > c.Step {
+	if step := (modules.Step(c.Flows, first) + 1) / 2; step > c.Step { // four times as many each
 		if c.Step == 0 && t.Port >= firstUnprivileged {
 			st.Peers++
 		}
@@ -168,14 +168,18 @@ func (st *State) often(f *flow.Flow) bool {
 	return false
 }
 
-// confidence is the reference's 0.5, and more with each doubling: five
-// refusals are a service that restarts, a hundred are a program that cannot
-// stop. A peer-to-peer program tries many peers again that went away, each on
+// confidence is the reference's 0.5, and more each time there are four times as
+// many: five refusals are a service that restarts, a hundred are a program that
+// cannot stop. Silence begins lower, for a blocked port is as silent as a dead
+// server. A peer-to-peer program tries many peers again that went away, each on
 // an unprivileged port of its own; malware has a few servers. So such targets
 // begin lower, and the more of them a host has, the less each of them says.
 func (st *State) confidence(t Target, c Count) float64 {
 	first := 4
-	if t.Port >= firstUnprivileged && !t.Silent {
+	switch {
+	case t.Silent:
+		first = 3
+	case t.Port >= firstUnprivileged:
 		first = 2
 	}
 	v := min(0.9, float64(first+c.Step)/10)
