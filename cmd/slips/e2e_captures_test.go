@@ -404,7 +404,7 @@ func demoCapture() map[string]string {
 	const bad, control = "192.168.10.66", "192.88.99.77"
 	w.visit(w.at(3), bad)
 	for i := range 23 { // names of a generator, none of which exists
-		w.resolve(w.at(10+float64(i)/7), bad, w.label(9+w.rnd.IntN(6))+[]string{".example", ".test", ".invalid"}[i%3])
+		w.resolve(w.at(10+float64(i)/7), bad, w.label(9+w.rnd.IntN(6))+[]string{".com", ".net", ".org"}[i%3])
 	}
 	w.conn(connection{at: w.at(14), src: bad, dst: control, dport: 8443, dur: 50 * time.Minute, out: 90000, in: 400000}) // an address without a name, for long
 	for i := range 12 {
@@ -460,7 +460,7 @@ func benignCapture() map[string]string {
 		w.conn(connection{at: w.at(20).Add(time.Duration(i) * time.Second), src: "192.168.10.32", dst: "192.168.10.5", dport: 5432, state: "REJ", dur: time.Millisecond})
 	}
 	for i := range 9 { // a browser finding out whether its provider lies about names, and a search list
-		w.resolve(w.at(25+float64(i)/9), "192.168.10.32", w.label(11)+".example")
+		w.resolve(w.at(25+float64(i)/9), "192.168.10.32", w.label(11)+".com")
 		w.resolve(w.at(25.05+float64(i)/9), "192.168.10.32", w.label(8)+".corp")
 	}
 	w.conn(connection{at: w.at(30), src: "192.168.10.31", dst: "192.88.99.14", dport: 443, service: "ssl", dur: 24 * time.Minute, out: 60_000_000, in: 80_000_000}) // a video call
@@ -553,7 +553,7 @@ func suricataCapture() map[string]string {
 	for i := range 11 {
 		c := e.flow(connection{at: w.at(8 + float64(i)/5), src: bad, dst: "10.20.30.1", dport: 53, proto: "udp", service: "dns", dur: 15 * time.Millisecond, out: 30, in: 30})
 		e.add(c.at.Add(15*time.Millisecond), "dns", &c, map[string]any{"dns": map[string]any{
-			"version": 3, "type": "response", "id": w.rnd.IntN(65536), "rcode": "NXDOMAIN", "queries": []map[string]any{{"rrname": w.label(12) + ".example", "rrtype": "A"}},
+			"version": 3, "type": "response", "id": w.rnd.IntN(65536), "rcode": "NXDOMAIN", "queries": []map[string]any{{"rrname": w.label(12) + ".com", "rrtype": "A"}},
 		}})
 	}
 	for i := range 30 {
