@@ -11,7 +11,7 @@
 //
 // A host-window is bad when the host is infected or attacks, and
 //
-//   - label_kind "rule": a connection of that window matches one of the rules;
+//   - label_kind "rule": a connection that it sent in that window matches one of the rules;
 //   - label_kind "per-flow": a record that it sent is labelled as malicious;
 //   - label_kind "scenario": the window is that of the first connection that
 //     matches a rule, or a later one; without rules every window of the host.

@@ -87,7 +87,7 @@ const Definitions = `A host-window is a host and a time window in which it sent 
 those that the truth calls monitored; where it names none, all private and home addresses that are the source of a record, and the infected
 and attacking hosts.
 
-A host-window is bad when the host is infected or attacks, and: with label_kind "rule", a connection of that window matches one of the rules; with
+A host-window is bad when the host is infected or attacks, and: with label_kind "rule", a connection that it sent in that window matches one of the rules; with
 "per-flow", a record that the host sent is labelled as malicious; with "scenario", it is the window of the first connection that matches a rule, or a later
 one. An alert on that host in that window says that it is bad. From the two come true and false positives (TP, FP) and negatives (TN, FN):
 
