@@ -179,6 +179,7 @@ type Verdict struct {
 	Of       int
 	Old      bool // it has been called for a week
 	Swarm    bool // the source talks to many unusual ports
+	Loose    bool // slow, and of few check-ins that are off by much
 	Posts    bool // requests, and all of them posts
 	UIDs     []string
 }
@@ -460,24 +461,30 @@ func (r rule) checkIn(cx *modules.Context, st *State, s *Series, f *flow.Flow, n
 	v := judge(s.Events)
 	s.Score = v.Total
 	off := maxOff
+	loose := false
 	if int(s.N) < 2*r.min {
 		off = fewOff
+		if loose = v.Jitter > fewOff && v.Jitter <= someJitter && v.Period >= slow && v.Span >= hours; loose {
+			off = someJitter
+		}
 	}
 	if v.Time < minTime || v.Jitter > off || v.Period < minPeriod || float64(v.Span)*minShare > v.Period*float64(v.N-1) {
 		s.Score = 0
 	}
 	if s.Score < r.score {
 		s.UIDs = nil
-		if int(s.N) > 2*r.min { // little changes before the half of what is judged does
+		// Little changes before the half of what is judged does, but that takes
+		// slow ones hours.
+		if int(s.N) > 2*r.min && (v.Period < slow || s.Proto != flow.TCP) {
 			s.Again = s.N + min(s.N, maxEvents)/2
 		}
 		return
 	}
-	r.await(cx, st, s, f, v)
+	r.await(cx, st, s, f, v, loose)
 }
 
 // await keeps a beacon until the logs that may name it have come.
-func (r rule) await(cx *modules.Context, st *State, s *Series, f *flow.Flow, v Scores) {
+func (r rule) await(cx *modules.Context, st *State, s *Series, f *flow.Flow, v Scores, loose bool) {
 	if len(st.Pending) >= maxPending {
 		if st.Dropped++; st.Dropped&(st.Dropped-1) == 0 {
 			r.log.Warn("too many beacons at a time", "not_reported", st.Dropped)
@@ -490,7 +497,7 @@ func (r rule) await(cx *modules.Context, st *State, s *Series, f *flow.Flow, v S
 	x := Verdict{
 		Scores: v, Src: s.Src, Dst: s.Dst, Name: s.Name, Port: s.Port, Proto: s.Proto, At: f.Time, Calls: s.N,
 		Step: 1 + 2*modules.Step(int64(s.InWindow), int64(r.min)), UIDs: slices.Clone(s.UIDs),
-		Old: s.Events[len(s.Events)-1].T-s.Began > 7*daily, Posts: s.Kind == flow.HTTP && !s.Other,
+		Old: s.Events[len(s.Events)-1].T-s.Began > 7*daily, Posts: s.Kind == flow.HTTP && !s.Other, Loose: loose,
 	}
 	if s.Big > 1 && 2*bigSample*s.Big > s.N { // other answers are big
 		x.Small = false
@@ -532,6 +539,9 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 			}
 			v.Posts = n.Posts != 0 && n.Posts <= by && (n.Other == 0 || n.Other > by)
 		}
+	}
+	if v.Loose && !bare && (usual(v.Port) || v.Proto != flow.TCP) {
+		return
 	}
 	what := v.Name
 	if what == "" {
@@ -579,40 +589,49 @@ const (
 	// plain and short bound the confidence in a beacon without any trait, so
 	// that however many of them never amount to a tactic, and in one of few check-ins.
 	plain, short = 0.4, 0.6
+	// shortBare is that in one of few that are steady and give no name.
+	shortBare = 0.8
+	// rise is the part of a high beacon's worth that a medium one has: between
+	// one point and two it goes from the one to the other.
+	rise = 0.625
 	// postPeriod is the period, in seconds, up to which posts alone count:
 	// programs that guard a computer post to their makers, but less often.
 	postPeriod = 600
+	// quick is the period, in seconds, up to which the same few bytes are a point.
+	// There is none from lull on, or from unusualLull at unusual ports.
+	quick, lull, unusualLull = 60, 120, 300
+	// slow is the period, in seconds, from which a series is judged by few
+	// check-ins that are off by much, once they have gone on for hours.
+	slow, hours = 300, 5400
+	// slowest is the period, in seconds, up to which the same few bytes for hours
+	// at an unusual port are half a point. Programs that share files ask where
+	// others are every half an hour.
+	slowest = 1200
 	// plainScore is the score that a beacon without any trait must have.
 	plainScore = 0.9
 )
 
 // weigh says how bad a beacon is, by what benign ones do not do.
 func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []string) {
-	weight := 0
+	weight := 0.0
 	var why []string
-	trait := func(w int, text string) { weight, why = weight+w, append(why, text) }
+	trait := func(w float64, text string) { weight, why = weight+w, append(why, text) }
 	confidence := severity(v.Total)
 	if bare {
 		trait(2, "without the name of a server")
 	}
 	alone := v.Failed >= nobody && v.Proto == flow.TCP && v.Span >= gone // much of UDP expects no answer
-	switch {
-	case v.Swarm:
+	if v.Swarm {
 		why = append(why, "the host calls many unusual ports")
-	default:
+	} else {
 		if alone {
 			trait(1, fmt.Sprintf("%.0f %% unanswered", 100*v.Failed))
 		}
 		if !usual(v.Port) {
 			trait(1, "an unusual port")
 		}
-		if v.Small && v.Failed <= 1-nobody {
-			switch {
-			case v.Period <= 10 && v.Jitter <= maxJitter && int(v.Calls) >= 4*minimum:
-				trait(2, "the same few bytes each time, and soon again")
-			case v.Period <= 60 && v.Jitter <= someJitter && int(v.Calls) >= 2*minimum:
-				trait(1, "the same few bytes each time")
-			}
+		if v.Failed <= 1-nobody {
+			sameBytes(v, minimum, trait)
 		}
 	}
 	most := 1.0
@@ -638,18 +657,50 @@ func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []strin
 		confidence -= modifier
 		why = append(why, "called for a week")
 	}
-	confidence += perTrait * float64(weight)
+	if int(v.Calls) < 2*minimum {
+		if bare && v.Jitter <= maxJitter {
+			most = min(most, shortBare)
+		} else {
+			most = min(most, short)
+		}
+	}
+	confidence = max(0, min(most, confidence+perTrait*weight))
 	level := evidence.High
 	switch {
-	case weight <= 0:
+	case weight < 0.2: // what is left would be less than that
 		level, confidence = evidence.Low, min(confidence, plain)
-	case weight == 1:
-		level = evidence.Medium
+	case weight <= 1:
+		level, confidence = evidence.Medium, confidence*weight
+	case weight < 2:
+		confidence *= rise + (1-rise)*(weight-1)
 	}
-	if int(v.Calls) < 2*minimum {
-		most = min(most, short)
+	return level, math.Round(100*confidence) / 100, why
+}
+
+// sameBytes gives points for check-ins in which no more is said than that all
+// is well.
+func sameBytes(v *Verdict, minimum int, trait func(float64, string)) {
+	odd := !usual(v.Port) && v.Proto == flow.TCP
+	few, n := v.Small || odd && v.Tiny, int(v.Calls)
+	end := float64(lull)
+	if odd {
+		end = unusualLull
 	}
-	return level, math.Round(100*max(0, min(most, confidence))) / 100, why
+	// From quick on, the slower the less.
+	part := min(1, math.Round(100*(end-v.Period)/(end-quick))/100)
+	if odd && v.Small && v.Name == "" && v.Period <= slowest && v.Span >= hours {
+		part = max(part, 0.5)
+	}
+	switch {
+	case !few:
+	case v.Small && v.Period <= 10 && v.Jitter <= maxJitter && n >= 4*minimum:
+		trait(2, "the same few bytes each time, and soon again")
+	case part > 0 && v.Jitter <= someJitter && n >= 2*minimum:
+		trait(part, "the same few bytes each time")
+	}
+	if odd && few && v.Period > 10 && v.Period <= postPeriod && v.Jitter <= maxJitter && n >= 4*minimum {
+		trait(1, "like clockwork")
+	}
 }
 
 func describe(v *Verdict, why []string) string {

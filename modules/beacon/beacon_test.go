@@ -139,6 +139,14 @@ func every(seed random, n int, s, jitter float64, call func(at float64) []*flow.
 
 func odd(at float64) []*flow.Flow { return []*flow.Flow{conn(at, there, 4444, 200)} }
 
+// words are a few bytes, not always the same, over a few packets or some more.
+func words(at float64) []*flow.Flow {
+	n := int64(at*10) % 16
+	f := conn(at, there, 4444, 15+n)
+	f.OrigIPBytes, f.RespBytes, f.RespIPBytes = 200+10*n, n, 180+8*n
+	return []*flow.Flow{f}
+}
+
 func bare(at float64) []*flow.Flow {
 	return []*flow.Flow{conn(at, there, 443, 700), tls(at+0.1, there, 443, "")}
 }
@@ -183,10 +191,15 @@ func TestBeacons(t *testing.T) {
 		{"every 10 min, off by 30 %, bare", every(3, 72, 600, 0.3, bare), 600, evidence.High, 10},
 		{"every 10 min, off by 50 %, bare", every(4, 144, 600, 0.5, bare), 600, evidence.High, 9},
 		{"every 10 min, off by 50 %, dead", every(5, 144, 600, 0.5, dead), 600, evidence.High, 9},
-		{"every 10 min, off by 50 %, unusual port", every(6, 144, 600, 0.5, odd), 600, evidence.Medium, 5},
+		{"every 10 min, off by 50 %, unusual port", every(6, 144, 600, 0.5, odd), 600, evidence.High, 9},
+		{"every 15 min, off by 50 %, 8 calls, unusual port", every(4, 10, 900, 0.5, odd), 900, evidence.Medium, 4},
+		{"every 15 min, off by 50 %, 8 calls, bare", every(4, 10, 900, 0.5, bare), 900, evidence.High, 7},
+		{"every 63 s, off by 2 %, a few bytes, unusual port", every(10, 60, 63, 0.02, words), 63, evidence.High, 18},
+		{"every 5 min, off by 2 %, a few bytes, unusual port", every(10, 60, 300, 0.02, words), 300, evidence.High, 12},
 		{"every hour of a day, bare", every(7, 24, 3600, 0.02, bare), 3600, evidence.High, 11.5},
 		{"every 5 min, off by 20 %, posts to a name", every(9, 40, 300, 0.2, post), 300, evidence.Medium, 3},
 		{"every minute, named", every(8, 60, 60, 0.05, named("a.example.net")), 60, evidence.Medium, 6},
+		{"every 62 s, named", every(8, 60, 62, 0.05, named("a.example.net")), 62, evidence.Medium, 6},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			all := newPlay(t).all(c.flows)
@@ -208,6 +221,36 @@ func TestBeacons(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestNoCliff compares beacons that differ in a second of their period: what
+// they are worth differs as little.
+func TestNoCliff(t *testing.T) {
+	for port, least := range map[uint16]float64{443: 1.21, 4444: 10} {
+		last := math.Inf(1)
+		for period := 58.0; period < 320; period++ {
+			v := judge(events(period))
+			v.Total = 1
+			level, confidence, _ := weigh(&Verdict{Scores: v, Port: port, Proto: flow.TCP, Calls: 30}, false, minEvents)
+			s := 15 * level.Value() * confidence
+			if s > last+0.1 || s < last-1 && !math.IsInf(last, 1) {
+				t.Errorf("port %d: %.2f points at %v s, %.2f a second before", port, s, period, last)
+			}
+			last = s
+		}
+		if last > least {
+			t.Errorf("port %d: %.2f points for one that is slow", port, last)
+		}
+	}
+}
+
+// events are 30 check-ins of the same few bytes.
+func events(period float64) []Event {
+	var all []Event
+	for i := range 30 {
+		all = append(all, Event{T: uint32(float64(i) * period), Sent: 300, Got: 300})
+	}
+	return all
 }
 
 // TestBenign shows that what honest programs do comes to nothing or to
@@ -267,6 +310,13 @@ func TestBenign(t *testing.T) {
 		}
 		return all
 	}
+	tracker := func(at float64) []*flow.Flow { // where are others?
+		f := new(flow.Flow)
+		f.Reset(flow.HTTP)
+		f.Src, f.Dst, f.DstPort, f.SrcPort, f.Time = host, there, 6969, 1024+uint16(int64(at*10)%60_000), start*1e9+int64(at*1e9)
+		f.HTTP.Method, f.HTTP.Host, f.HTTP.URI = "GET", "tracker.example.org:6969", "/announce"
+		return []*flow.Flow{conn(at, there, 6969, 300), f}
+	}
 	for _, c := range []struct {
 		name  string
 		flows []*flow.Flow
@@ -283,6 +333,14 @@ func TestBenign(t *testing.T) {
 		{"is there a network, every 5 minutes", every(4, 96, 300, 0, portal), 2.99},
 		{"push, kept alive", every(5, 96, 300, 0, keepAlive), 0},
 		{"a page that polls over one connection", every(6, 500, 25, 0.02, longPoll), 0},
+		{"is there a network, every 2 minutes, by address", every(4, 96, 120.06, 0, same(443, flow.TCP)), 2.99},
+		{"a thing's keep-alive every 2 minutes, named", every(4, 96, 120, 0.02, named("things.example.com")), 2.99},
+		{"a thing's keep-alive every 110 s at a port of things", every(4, 96, 110, 0.02, same(8883, flow.TCP)), 2.99},
+		{"holes kept open by UDP, every 5 minutes", every(4, 96, 300, 0, same(3478, flow.UDP)), 2.99},
+		{"calls at random, of one size, slow", chance(30, 900, odd), 0},
+		{"calls at random, bare, slow", chance(60, 900, bare), 0},
+		{"where are those who share a file, every half an hour", every(4, 40, 1800, 0.02, tracker), 11},
+		{"where are those who share a file, every quarter of an hour", every(4, 40, 900, 0.02, tracker), 11},
 		{"music", every(7, 300, 10, 0.02, stream), 2.99},
 	} {
 		t.Run(c.name, func(t *testing.T) {

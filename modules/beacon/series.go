@@ -56,6 +56,7 @@ type Scores struct {
 	N                          int     // check-ins judged
 	Failed                     float64 // share of them
 	Small                      bool    // all but the same few bytes each time
+	Tiny                       bool    // so few that it does not matter whether they are the same
 }
 
 const (
@@ -68,6 +69,9 @@ const (
 	// smallReply is the mean answer, in bytes, up to which check-ins carry
 	// little; pieces of music and of films are larger.
 	smallReply = 16 << 10
+	// tiny is how many bytes either way, with headers, are an exchange of a few
+	// words: a TCP connection without any has some 300.
+	tiny = 512
 	// steady is the share of the median size up to which sizes are the same.
 	steady = 0.05
 )
@@ -114,6 +118,7 @@ func judge(events []Event) Scores {
 		var size float64
 		s.Size, size, mad = spread(sent, 0)
 		s.Small = mad <= steady*size && got <= smallReply*float64(n)
+		s.Tiny = size <= tiny && got <= tiny*float64(n)
 	}
 	counts := histogram(events, max(1, min(bins, n/perBin)))
 	s.Hist = histogramScore(counts)

@@ -180,6 +180,7 @@ const (
 	Chain
 	Expired
 	Early
+	Unknown // the sensor does not know the issuer
 )
 
 type rule struct {
@@ -269,6 +270,9 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: ours(cx, f.Dst),
 		Verdict: verdict(s.Validation),
 	}
+	if h.Verdict == Unknown && (s.ServerName != "" || h.Near || f.Proto == flow.UDP || mail(h.Port)) {
+		h.Verdict = None // who left out a certificate of the chain, or has an issuer of its own
+	}
 	own := Cert{NotBefore: s.NotBefore, NotAfter: s.NotAfter, Self: flow.SelfIssued(s.Subject, s.Issuer)}
 	dated := s.NotAfter != 0
 	nothing := h.Verdict == None && own.good(f.Time)
@@ -354,6 +358,8 @@ func verdict(s string) Verdict {
 		return Chain
 	case strings.Contains(s, "self signed"), strings.Contains(s, "self-signed"):
 		return Self
+	case strings.Contains(s, "unable to get local issuer"):
+		return Unknown
 	case strings.Contains(s, "has expired"):
 		return Expired
 	case strings.Contains(s, "not yet valid"):
@@ -407,12 +413,18 @@ func (r rule) judge(cx *modules.Context, st *State, h *Handshake) {
 // signer reports who signed his own certificate.
 func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	self := c.Self || h.Verdict == Self
-	if !self && h.Verdict != Chain {
+	if !self && h.Verdict != Chain && h.Verdict != Unknown {
 		return
 	}
 	what := "a certificate that it signed itself"
 	level, confidence := evidence.Low, 0.5
 	switch {
+	case !self && h.Verdict == Unknown:
+		// One that the server made itself may name an issuer made up as well.
+		what, confidence = "a certificate whose issuer the sensor does not know", 0.4
+		if !usual(h.Port) {
+			level = evidence.Medium
+		}
 	case !self:
 		what, level, confidence = "a certificate whose chain ends in a self-signed root that is not trusted", evidence.Info, 0.3
 	case h.Near || h.Datagram:
@@ -423,8 +435,11 @@ func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		// Programs that verify their server send its name; one that asks an
 		// address for an unsigned certificate knows what it will get.
 		level, confidence = evidence.Medium, 0.4
+		if !usual(h.Port) { // no program that people know speaks TLS there
+			confidence = 0.8
+		}
 	}
-	if !r.report(cx, st, h, SelfSigned, level, confidence, what+named(c.Name)) || level < evidence.Low {
+	if !r.report(cx, st, h, SelfSigned, level, confidence, what+named(c.Name)) || level < evidence.Low || !self {
 		return
 	}
 	// The server is told of too, once in a window for each port.
@@ -524,6 +539,20 @@ func mail(port uint16) bool {
 		return true
 	}
 	return false
+}
+
+// usual reports whether services with a name speak TLS to the Internet at the
+// port. 0 is a port that was not logged.
+func usual(port uint16) bool {
+	switch port {
+	case 0, 21, 443, 563, 636, 853, 989, 990, 992, 3269, 3389, 5986, // by the registry
+		8443, 9443, 4443, 4433, 4434, 10443, 2053, 2083, 2087, 2096, 2078, 8080, 8006, 8834, 6443, 10000, // the web by other doors, consoles
+		1194, 5061, 5222, 5223, 5228, 5229, 5230, 5269, 5349, 8883, 8884, 6514, 6697, 5671, 6380, // VPN, calls, messages
+		1433, 3306, 5432, 9093, 9200, 27017, // databases
+		9001: // Tor
+		return true
+	}
+	return mail(port)
 }
 
 // name returns what a certificate calls itself, as a copy.

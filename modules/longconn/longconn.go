@@ -1,4 +1,5 @@
-// Package longconn reports connections that last long.
+// Package longconn reports connections that last long, and those that are kept
+// up for orders that may come.
 package longconn
 
 import (
@@ -26,15 +27,15 @@ type Config struct {
 // Spec describes the module.
 var Spec = modules.Define(modules.Meta{
 	Name: "longconn",
-	Doc:  "connections that last long, by themselves or together, ended or still open",
+	Doc:  "connections that last long, by themselves or together, ended or still open; those kept up at uncommon ports",
 	// Long flows reach us when their window is long past; their state must not
 	// be gone by then.
 	Scope: modules.PerProfile,
 	Kinds: flow.Of(flow.Conn),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
-		Type: Long, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071", "T1095"}, Subject: "address, port, protocol; or address", Over: "flow; 24 h", Method: "Threshold",
-		Doc: "a connection, or several to one host together, lasts longer than the threshold",
+		Type: Long, Level: evidence.Low, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071", "T1095", "T1571"}, Subject: "address, port, protocol; or address", Over: "flow; 24 h", Method: "Threshold",
+		Doc: "a connection, or several to one host together, lasts longer than the threshold, or is kept up at an uncommon port with hardly any traffic",
 	}},
 }, Config{LongConnectionThreshold: 1500, TotalThreshold: 3600}, New)
 
@@ -54,6 +55,7 @@ const (
 type State struct {
 	Peers  modules.Recent[Peer, int]  // the last step reported
 	Totals modules.RecentTable[Total] // by the hash of the other end: two that share one are taken for one
+	Kept   Kept
 }
 
 // Peer is one end that the host talked to in one window.
@@ -117,6 +119,9 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	if f.Duration >= piece {
 		r.sum(cx, st, f)
+		if f.Proto == flow.TCP && !common(f.DstPort) {
+			st.Kept.add(cx, f)
+		}
 	}
 }
 
@@ -167,7 +172,7 @@ func (r rule) sum(cx *modules.Context, st *State, f *flow.Flow) {
 	if t.Sum < r.total/2 {
 		return // most totals never get there
 	}
-	t.remember(f.UID)
+	t.UIDs = remember(t.UIDs, f.UID)
 	step := modules.Step(t.Sum, r.total)
 	if step <= t.Step || t.Flows < 2 || t.Sum <= t.Longest*5/4 {
 		return
@@ -185,15 +190,16 @@ func (r rule) sum(cx *modules.Context, st *State, f *flow.Flow) {
 	})
 }
 
-func (t *Total) remember(uid string) {
-	if uid == "" || len(t.UIDs) > 0 && t.UIDs[len(t.UIDs)-1] == uid {
-		return
+// remember adds a uid to the latest ones.
+func remember(uids []string, uid string) []string {
+	if uid == "" || len(uids) > 0 && uids[len(uids)-1] == uid {
+		return uids
 	}
-	if len(t.UIDs) == maxUIDs {
-		copy(t.UIDs, t.UIDs[1:])
-		t.UIDs = t.UIDs[:maxUIDs-1]
+	if len(uids) == maxUIDs {
+		copy(uids, uids[1:])
+		uids = uids[:maxUIDs-1]
 	}
-	t.UIDs = append(t.UIDs, strings.Clone(uid))
+	return append(uids, strings.Clone(uid))
 }
 
 // where writes the other end: its port too, where it has one.

@@ -151,6 +151,75 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// slow is half an hour at an uncommon port with hardly any traffic.
+func slow(n int, at time.Duration) flow.Flow {
+	f := conn(n, 31*time.Minute)
+	f.Time, f.DstPort, f.OrigBytes, f.RespBytes = day+int64(at), 34241, 900, 900
+	return f
+}
+
+func channels(es []evidence.Evidence) (n int) {
+	for _, e := range es {
+		if e.Level == evidence.Medium {
+			n++
+		}
+	}
+	return n
+}
+
+// Peers of yesterday and of today make a host one that has peers; those of the
+// day before do not.
+func TestPeers(t *testing.T) {
+	for _, tt := range []struct {
+		later time.Duration // from the peers to the channel
+		want  int
+	}{{time.Hour, 0}, {25 * time.Hour, 0}, {50 * time.Hour, 1}} {
+		b := newBench(t)
+		for i := range 2 * maxPlaces { // some share a place in the set
+			f := slow(i+1, time.Duration(i)*time.Minute)
+			f.Duration = int64(2 * time.Minute)
+			b.handle(f)
+		}
+		b.reload(t)
+		b.handle(slow(99, tt.later))
+		if got := channels(b.got); got != tt.want {
+			t.Errorf("%v later: %d channels, want %d", tt.later, got, tt.want)
+		}
+	}
+}
+
+// A host with thousands of peers costs little, and few of them are told before
+// it shows what it is.
+func TestManyChannels(t *testing.T) {
+	b := newBench(t)
+	for i := range 10_000 {
+		b.handle(slow(i, time.Duration(i)*time.Second))
+	}
+	if n := b.st.(*State).Kept.Channels.Len(); n > maxChannels {
+		t.Errorf("%d channels kept, at most %d wanted", n, maxChannels)
+	}
+	if got := channels(b.got); got > 2*maxPlaces { // some share a place in the set
+		t.Errorf("%d channels told, at most %d wanted", got, 2*maxPlaces)
+	}
+}
+
+// A connection that is open is told with what it has lasted, and counts once.
+func TestChannelGrows(t *testing.T) {
+	b := newBench(t)
+	for m := range 300 {
+		f := slow(1, 0)
+		f.Duration, f.Open = int64(time.Duration(m)*time.Minute), true
+		b.h.Window.N = int64(m / 100) // as if it were another connection
+		b.handle(f)
+	}
+	if got := channels(b.got); got != 3 {
+		t.Errorf("%d told, want one in each of 3 windows", got)
+	}
+	if c := b.st.(*State).Kept.Channels.Get(modules.Hash(host(1), 1)); c.Sum != int64(299*time.Minute) || c.Conns != 0 {
+		t.Errorf("%v in %d connections, want 299 min in none that ended", time.Duration(c.Sum), c.Conns)
+	}
+}
+
 // datasets returns the path of a file of real traffic, which is not part of
 // the repository.
 func datasets(t *testing.T, name string) string {
@@ -175,6 +244,21 @@ func TestRealTraffic(t *testing.T) {
 		t.Run(file, func(t *testing.T) {
 			if got := len(modtest.Evidence(t, Spec, datasets(t, file))); got < want || want == 0 && got > 0 {
 				t.Errorf("%d long connections, want %d", got, want)
+			}
+		})
+	}
+}
+
+// What is benign keeps up no channel.
+func TestRealChannels(t *testing.T) {
+	for _, file := range []string{
+		"benign/ubuntu-2023-02-25/conn.log.labeled", "benign/win7ad-2023-02-26/conn.log.labeled", "argus/benign-bittorrent-normal-7.binetflow",
+	} {
+		t.Run(file, func(t *testing.T) {
+			for _, e := range modtest.Evidence(t, Spec, datasets(t, file)) {
+				if e.Level > evidence.Low {
+					t.Error(e.Description)
+				}
 			}
 		})
 	}

@@ -42,6 +42,12 @@ var Spec = modules.Define(modules.Meta{
 	}},
 }, Config{KnownPorts: defaultPorts(), MaxPorts: 10}, New)
 
+// disused are TCP ports that IANA has assigned to what hardly anyone offers to
+// the Internet, while malware for remote control listens there unless told
+// otherwise: njRAT, DarkComet, Remcos, NetWire, Poison Ivy, Metasploit, VenomRAT, AsyncRAT.
+// Who has such a service on purpose lists its port as known.
+var disused = [...]uint16{1177, 1604, 2404, 3360, 3460, 4444, 4449, 7707}
+
 // defaultPorts returns ports that are not assigned and yet in use everywhere.
 func defaultPorts() []string {
 	return []string{
@@ -144,6 +150,9 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 		return nil, fmt.Errorf("max_ports: %d is not in 1..64", c.MaxPorts)
 	}
 	r := &rule{max: c.MaxPorts, tcp: flow.AssignedPorts(flow.TCP), udp: flow.AssignedPorts(flow.UDP)}
+	for _, port := range disused {
+		r.tcp[port>>6] &^= 1 << (port & 63)
+	}
 	for _, s := range c.KnownPorts {
 		if !r.know(s) {
 			return nil, fmt.Errorf("known_ports: %q is not a port or range with its protocol, such as 5938/tcp or 19302-19309/udp", s)
