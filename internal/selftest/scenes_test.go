@@ -255,6 +255,18 @@ func connScenes() []scene {
 			},
 		},
 		{
+			module: "p2p", typ: "P2P_BOT", what: "120 peers, nine of ten of them gone, sent the same few bytes over UDP for an hour",
+			play: func(s *stage) {
+				for i := range 120 {
+					c := conn{at: int64(i) * 30 * second, sport: 5000, dst: fmt.Sprintf("20.%d.%d.8", s.n, i), dport: 2000 + 37*i, proto: "udp", state: "S0", sent: 34}
+					if i%10 == 0 {
+						c.state, c.sent, c.received = "SF", 68, 600
+					}
+					s.conn(c)
+				}
+			},
+		},
+		{
 			module: "beacon", typ: "BEACON", what: "the same few bytes every minute, for an hour, at a port that no service has",
 			play: func(s *stage) {
 				for i := range int64(64) {
@@ -305,6 +317,16 @@ func dnsScenes() []scene {
 					s.conn(conn{at: i * 10 * minute, dst: s.outside(2), dport: 443, service: "ssl"})
 				}
 			},
+		},
+		{
+			module: "dnsflood", typ: "DNS_TUNNEL", what: "2 MB sent to a server outside in messages of port 53 that are longer than questions",
+			play: func(s *stage) {
+				s.conn(conn{dst: s.outside(1), dport: 53, proto: "udp", service: "dns", ms: 10 * minute, sent: 2_000_000, received: 90_000})
+			},
+		},
+		{
+			module: "ipcheck", typ: "IP_LOOKUP", what: "the look-up of a site that tells a host its public address",
+			play: func(s *stage) { s.dns(0, "api.ipify.org", "A", "NOERROR", s.outside(1)) },
 		},
 		{
 			module: "dnsflood", typ: "DNS_FLOOD", what: "1,100 queries to one resolver within nine minutes",
@@ -568,6 +590,17 @@ func windowsScenes() []scene {
 			play: func(s *stage) {
 				for i := range 10 {
 					s.conn(conn{at: int64(i) * 5 * second, dst: s.inside(20 + i), dport: 445, ms: second, sent: 2000, received: 2000})
+				}
+			},
+		},
+		{
+			module: "ransom", typ: "RANSOMWARE", what: "a hundred documents of a file server in twelve folders get a new ending",
+			play: func(s *stage) {
+				for i := range int64(100) {
+					name := fmt.Sprintf(`team%d\report%d.docx`, i%12, i)
+					s.session("smb_files", i*second/2, s.inside(20), 445, kv{
+						"action": "SMB::FILE_RENAME", "path": `\\FILES\team`, "name": name + ".qlock", "prev_name": name, "size": 1000,
+					})
 				}
 			},
 		},

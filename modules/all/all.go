@@ -30,6 +30,7 @@ import (
 	"github.com/slips-go/slips/modules/httptraffic"
 	"github.com/slips-go/slips/modules/icmpscan"
 	"github.com/slips-go/slips/modules/ipchange"
+	"github.com/slips-go/slips/modules/ipcheck"
 	"github.com/slips-go/slips/modules/lateral"
 	"github.com/slips-go/slips/modules/localnet"
 	"github.com/slips-go/slips/modules/login"
@@ -42,6 +43,7 @@ import (
 	"github.com/slips-go/slips/modules/portscan"
 	"github.com/slips-go/slips/modules/portzero"
 	"github.com/slips-go/slips/modules/privateip"
+	"github.com/slips-go/slips/modules/ransom"
 	"github.com/slips-go/slips/modules/raresig"
 	"github.com/slips-go/slips/modules/reconnect"
 	"github.com/slips-go/slips/modules/remoteaccess"
@@ -64,10 +66,10 @@ func Specs() []modules.Spec {
 		portscan.Spec, slowscan.Spec, icmpscan.Spec, arpscan.Spec, dhcpscan.Spec, longconn.Spec, beacon.Spec,
 		reconnect.Spec, unknownport.Spec, multiport.Spec, portzero.Spec, portproto.Spec, privateip.Spec, localnet.Spec,
 		ipchange.Spec, upload.Spec, ddos.Spec, connnodns.Spec, dnsnoconn.Spec, dnsflood.Spec, dga.Spec, dnstunnel.Spec,
-		dnsentropy.Spec, dnsinvalid.Spec, dnsarpa.Spec, doh.Spec, certificate.Spec, certname.Spec, torlike.Spec,
+		dnsentropy.Spec, dnsinvalid.Spec, dnsarpa.Spec, doh.Spec, ipcheck.Spec, certificate.Spec, certname.Spec, torlike.Spec,
 		raresig.Spec, useragent.Spec, httpempty.Spec, httpmethod.Spec, httptraffic.Spec, download.Spec, cleartext.Spec,
 		mining.Spec, remoteaccess.Spec, spambot.Spec, smtplogin.Spec, bruteforce.Spec, sshlogin.Spec, sshversion.Spec,
-		login.Spec, lateral.Spec, adabuse.Spec, arpoutside.Spec, arpspoof.Spec, gre.Spec, p2p.Spec, notice.Spec,
+		login.Spec, lateral.Spec, ransom.Spec, adabuse.Spec, arpoutside.Spec, arpspoof.Spec, gre.Spec, p2p.Spec, notice.Spec,
 		signature.Spec,
 	}
 }

@@ -20,7 +20,7 @@ const Source evidence.Type = "DDOS_SOURCE"
 // Config holds the thresholds.
 type Config struct {
 	MinConnections int64 `yaml:"min_connections"` // failed connections to one port of one host within a minute
-	MinRequests    int64 `yaml:"min_requests"`    // the same of short ones that were answered, and of flows of UDP and ICMP that were not
+	MinRequests    int64 `yaml:"min_requests"`    // the same of short ones that were answered, and of flows of UDP that were not
 	MinPackets     int64 `yaml:"min_packets"`     // packets of UDP to one host within a minute that it does not answer; of ICMP a tenth
 }
 
@@ -49,6 +49,10 @@ const (
 	// bulk is the number of packets from which a flow of its own is looked at
 	// as a flood. Fewer do not add up to one.
 	bulk = 1000
+	// pingUnit is how many packets of small flows of ICMP count as one. A packet
+	// of more than pingBytes counts for several, since those that measure a
+	// path send small ones, and a flow for pingLeast packets at the least.
+	pingUnit, pingBytes, pingLeast = 20, 250, 4
 	// minSample is how many of the flows of a flood are looked at before it is
 	// reported, where one in two, four … is enough for that; at most one in
 	// maxSkip+1. The rate is then known to an eighth (one standard deviation).
@@ -61,7 +65,8 @@ const (
 const (
 	attempts = iota // connections that fail
 	requests        // short connections that are answered
-	silence         // flows of UDP and ICMP without an answer
+	silence         // flows of UDP without an answer
+	pings           // packets of ICMP in small flows without an answer, in twenties
 	packets         // packets that are not answered, in thousands; of ICMP in hundreds
 	sorts
 )
@@ -106,7 +111,7 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 			return nil, fmt.Errorf("%s: %d is not in %d..%d", v.key, v.n, v.lo, v.hi)
 		}
 	}
-	r := rule{first: [sorts]int64{c.MinConnections, c.MinRequests, c.MinRequests, c.MinPackets / 1000}}
+	r := rule{first: [sorts]int64{c.MinConnections, c.MinRequests, c.MinRequests, c.MinPackets / 10 / pingUnit, c.MinPackets / 1000}}
 	for s, n := range r.first[:packets] {
 		for n /= 2; n >= minSample && r.skip[s] < maxSkip; n /= 2 {
 			r.skip[s] = 2*r.skip[s] + 1
@@ -132,7 +137,7 @@ func (r rule) Wants(f *flow.Flow) bool {
 }
 
 // least returns what the draw of a flow must not have to be in any sample.
-func (r rule) least() uint64 { return r.skip[attempts] & r.skip[requests] }
+func (r rule) least() uint64 { return r.skip[attempts] & r.skip[requests] & r.skip[pings] }
 
 // draw returns a number made of what differs between the flows of a flood,
 // and is the same in every run.
@@ -156,6 +161,9 @@ func sortOf(f *flow.Flow) int {
 	case f.Proto == flow.TCP && f.State == flow.Established && f.Duration < short:
 		return requests
 	case f.Proto != flow.TCP && f.RespPkts == 0 && f.RespBytes == 0:
+		if f.Proto.IsICMP() {
+			return pings
+		}
 		return silence
 	}
 	return sorts
@@ -185,8 +193,14 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	n := int64(r.skip[sort]) + 1 // those that one in a sample stands for
-	if sort == packets {
+	switch sort {
+	case packets:
 		n = rate(f) / unit(f)
+	case pings:
+		n = pingUnits(f, n)
+		if n == 0 {
+			return
+		}
 	}
 	k := key(f, sort)
 	t := st.Targets.PutLargest(k, maxTargets, func(t *Target) int64 { return int64(t.Total) })
@@ -210,6 +224,13 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 // was not seen: from a service to a port that clients use.
 func answer(f *flow.Flow) bool {
 	return f.HasPorts && f.Proto == flow.UDP && f.SrcPort < 1024 && f.DstPort >= 1024 || f.Proto.IsICMP() && f.HasPorts && f.SrcPort&0xff != 8 && f.SrcPort&0xff != 128
+}
+
+// pingUnits returns what a small flow of ICMP counts for when it stands for n.
+// What is left of a unit counts as a whole one as often as it should.
+func pingUnits(f *flow.Flow, n int64) int64 {
+	p := max(rate(f), rate(f)*f.OrigBytes/max(1, f.OrigPkts)/pingBytes, pingLeast)
+	return (n*p + int64(draw(f)>>16%pingUnit)) / pingUnit
 }
 
 // rate returns the packets of a flow in one minute, or all when it is shorter.
@@ -288,6 +309,10 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, sort int, n int64, step 
 		how = fmt.Sprintf("%s%d short connections in a minute", about, n)
 	case f.Proto == flow.TCP:
 		how = fmt.Sprintf("%s%d connections in a minute that failed", about, n)
+	case sort == pings:
+		what = "pings"
+		n *= pingUnit
+		how = fmt.Sprintf("as much as about %d small %s packets in a minute, not answered", n, proto)
 	default:
 		what = "silence"
 		how = fmt.Sprintf("%s%d %s flows in a minute without an answer", about, n, proto)

@@ -15,15 +15,19 @@ import (
 func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
 
 func TestConfig(t *testing.T) {
-	if _, err := Spec.New(&Config{MinQueries: 9}, modules.Env{}); err == nil ||
-		err.Error() != "module dnsflood: min_queries: 9 is not in 10..2147483647" {
-		t.Errorf("got %v", err)
+	for want, c := range map[string]Config{
+		"module dnsflood: min_queries: 9 is not in 10..2147483647": {MinQueries: 9, TunnelKB: 1000},
+		"module dnsflood: tunnel_kb: 99 is not in 100..2147483647": {MinQueries: 1000, TunnelKB: 99},
+	} {
+		if _, err := Spec.New(&c, modules.Env{}); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 
 // A network of a million clients stays within bounds.
 func TestBounds(t *testing.T) {
-	run, err := Spec.New(&Config{MinQueries: 1000}, modules.Env{})
+	run, err := Spec.New(&Config{MinQueries: 1000, TunnelKB: 1000}, modules.Env{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,6 +62,10 @@ type State struct {
 	Addrs    modules.Recent[netip.Addr, Named] // of pools, from DNS answers
 	Waiting  map[uint64]Conn                   // by running number
 	Next     uint64
+	// Server and ServerAt are the last server at a port that not only pools use:
+	// a hash of its address and port, and the start of the session, unix ns.
+	Server   uint32
+	ServerAt int64
 	Dropped  int64 // connections not judged because Waiting was full
 }
 
@@ -273,7 +277,7 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 	case known && n.At <= cx.Now():
 		level, confidence, is = evidence.High, 1, fmt.Sprintf("the address of %q, a pool of cryptocurrency miners", n.Name)
 		what = "pool " + domain(n.Name)
-	case !stratum(c.Port):
+	case !stratum(c.Port), common(c.Port) && !st.second(c):
 		return
 	}
 	if !st.first(cx, c.Time, what) {
@@ -300,6 +304,21 @@ func stratum(port uint16) bool {
 		return true
 	}
 	return false
+}
+
+// common reports whether a port of stratum's is also one that other programs
+// and remote shells take when they take any.
+func common(port uint16) bool {
+	return port == 3333 || port == 4444 || port == 5555 || port == 7777
+}
+
+// second notes the server of a session and reports whether there was another
+// one within a day: miners are given several, for the case that one is down.
+func (st *State) second(c Conn) bool {
+	h := modules.Hash(c.Dst, uint64(c.Port))
+	other := st.ServerAt != 0 && st.Server != h && c.Time-st.ServerAt < int64(24*time.Hour)
+	st.Server, st.ServerAt = h, max(1, c.Time)
+	return other
 }
 
 // host returns a Host header without its port.

@@ -79,7 +79,7 @@ func TestOrderOfLogs(t *testing.T) {
 		},
 		[]*flow.Flow{
 			conn(5, "C0", "203.0.114.20", 9000, 20*min), conn(20, "C1", "203.0.114.21", 9000, 20*min), conn(30, "C2", "203.0.114.22", 9000, 20*min),
-			conn(40, "C3", "203.0.114.23", 3333, 20*min), conn(2100, "C4", "203.0.114.21", 9000, 20*min), conn(6000, "C5", "203.0.114.9", 80, 20*min),
+			conn(40, "C3", "203.0.114.23", 14433, 20*min), conn(2100, "C4", "203.0.114.21", 9000, 20*min), conn(6000, "C5", "203.0.114.9", 80, 20*min),
 		})
 	var what []string
 	for _, l := range got {
@@ -87,7 +87,7 @@ func TestOrderOfLogs(t *testing.T) {
 		subject, _, _ = strings.Cut(subject, `"`)
 		what = append(what, subject)
 	}
-	want := []string{"dns supportxmr.com", "pool supportxmr.com", "conn 203.0.114.23:3333", "dns 2miners.com", "pool 2miners.com"}
+	want := []string{"dns supportxmr.com", "pool supportxmr.com", "conn 203.0.114.23:14433", "dns 2miners.com", "pool 2miners.com"}
 	slices.Sort(what)
 	slices.Sort(want)
 	if d := cmp.Diff(want, what); d != "" {

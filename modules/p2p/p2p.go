@@ -1,11 +1,13 @@
 // Package p2p recognises hosts that run a peer-to-peer program, so that a
-// reader knows why other evidence about them weighs little.
+// reader knows why other evidence about them weighs little, and bots that keep
+// a peer-to-peer network of their own.
 package p2p
 
 import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/bits"
 	"strings"
 
 	"github.com/slips-go/slips/alerts/evidence"
@@ -14,12 +16,16 @@ import (
 	"github.com/slips-go/slips/profiler/profile"
 )
 
-// Traffic is the evidence this module emits.
-const Traffic evidence.Type = "P2P_TRAFFIC"
+// The evidence this module emits.
+const (
+	Traffic evidence.Type = "P2P_TRAFFIC"
+	Bot     evidence.Type = "P2P_BOT"
+)
 
-// Config holds the threshold.
+// Config holds the thresholds.
 type Config struct {
-	MinPeers int64 `yaml:"min_peers"` // peers in a window for the first report
+	MinPeers    int64 `yaml:"min_peers"`     // peers in a window for the first report
+	MinBotPeers int64 `yaml:"min_bot_peers"` // peers sent the same few bytes over UDP, most of them gone, in a window
 }
 
 // Spec describes the module.
@@ -31,8 +37,11 @@ var Spec = modules.Define(modules.Meta{
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
 		Type: Traffic, Level: evidence.Info, Tactic: evidence.Context, Subject: "host", Over: "window", Doc: "a host talks to many peers, as peer-to-peer programs do",
+	}, {
+		Type: Bot, Level: evidence.Medium, Tactic: evidence.CommandAndControl, MITRE: []string{"T1095", "T1571"}, Method: "Statistical", Subject: "host", Over: "window",
+		Doc: "a host keeps sending many peers the same few bytes, as bots of a peer-to-peer network do",
 	}},
-}, Config{MinPeers: 40}, New)
+}, Config{MinPeers: 40, MinBotPeers: 100}, New)
 
 const (
 	// maxPeers bounds the peers told apart in one window: three tables of
@@ -42,6 +51,22 @@ const (
 	firstUnprivileged = 1024
 	// The ports that BitTorrent programs use unless told otherwise.
 	firstTorrent, lastTorrent = 6881, 6889
+	// maxKnock is the most bytes that a bot's message to a peer has here. Those
+	// of BitTorrent's DHT have 56 and more: two ids of 20 bytes, or one, in the
+	// text of a dictionary.
+	maxKnock = 48
+	// headers are the bytes that sensors other than Zeek count in each packet:
+	// Ethernet, IP and UDP. The others are those of IP and UDP.
+	headers, headers4, headers6 = 42, 28, 48
+	// bulk is from how many bytes a flow moves files. Programs that share files
+	// move some with a part of their peers, bots of this kind with none.
+	bulk = 20_000
+	// spans is how many parts a window has, each marked when a peer was sent
+	// something. A bot never rests, so it must mark early, and weighs more from
+	// long on; who looks for a server to play on is done in minutes.
+	spans, early, long = 64, 16, 32
+	// firstSizes is the number of peers from which sizes are counted.
+	firstSizes = 32
 )
 
 // The bits of a value of State.Pairs.
@@ -49,6 +74,8 @@ const (
 	answered = 1 << iota
 	failed
 	torrent
+	udp
+	large
 )
 
 // State is what a host did in one window.
@@ -63,9 +90,18 @@ type State struct {
 	Flows    int64
 	Step     int
 	UIDs     []string
+
+	UDPPairs int64    // pairs over UDP
+	Large    int64    // pairs with a flow that moved files
+	Sizes    []uint16 // flows over UDP by the mean bytes of a packet sent; the last for longer ones
+	Spans    uint64   // parts of the window with flows over UDP, a bit each
+	BotStep  int
 }
 
-type rule struct{ min int64 }
+type rule struct {
+	min, bot int64
+	width    int64 // of a window, ns
+}
 
 var (
 	_ modules.Rule[State]    = rule{}
@@ -74,11 +110,14 @@ var (
 )
 
 // New checks the config and returns the rule.
-func New(c Config, _ modules.Env) (modules.Rule[State], error) {
+func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.MinPeers < 10 || c.MinPeers > maxPeers/2 {
 		return nil, fmt.Errorf("min_peers: %d is not in 10..%d", c.MinPeers, maxPeers/2)
 	}
-	return rule{c.MinPeers}, nil
+	if c.MinBotPeers < 2*firstSizes || c.MinBotPeers > maxPeers/2 {
+		return nil, fmt.Errorf("min_bot_peers: %d is not in %d..%d", c.MinBotPeers, 2*firstSizes, maxPeers/2)
+	}
+	return rule{c.MinPeers, c.MinBotPeers, int64(env.Width)}, nil
 }
 
 // Wants implements modules.Chooser. What comes from a port below 1024 is a
@@ -107,12 +146,18 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if cx.Role() != profile.Client || f.State == flow.StateUnknown {
 		return
 	}
-	bits := uint8(failed)
+	marks := uint8(failed)
 	if f.State == flow.Established || f.RespPkts > 0 && f.RespBytes > 0 {
-		bits = answered
+		marks = answered
 	}
 	if f.DstPort >= firstTorrent && f.DstPort <= lastTorrent || strings.HasPrefix(f.Service, "bittorrent") {
-		bits |= torrent
+		marks |= torrent
+	}
+	if f.Proto == flow.UDP {
+		marks |= udp
+	}
+	if f.OrigBytes >= bulk || f.RespBytes >= bulk {
+		marks |= large
 	}
 	pair, host := hashes(f)
 	v := st.Pairs.Get(pair)
@@ -129,14 +174,19 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	st.Flows++
 	st.TCP, st.UDP = st.TCP || f.Proto == flow.TCP, st.UDP || f.Proto == flow.UDP
-	added := bits &^ *v
+	added := marks &^ *v
+	*v |= added
+	if marks&udp != 0 {
+		r.knock(cx, st, f)
+	}
 	if added == 0 {
 		return
 	}
-	*v |= added
 	st.Answered += int64(added & answered)
 	st.Failed += int64(added & failed / failed)
 	st.Torrent += int64(added & torrent / torrent)
+	st.UDPPairs += int64(added & udp / udp)
+	st.Large += int64(added & large / large)
 	step := modules.Step(int64(st.Hosts.Len()), r.min)
 	if step <= st.Step || !st.peers() {
 		return
@@ -158,6 +208,110 @@ func (st *State) peers() bool {
 		return true
 	}
 	return ports*2 >= hosts && st.Failed*20 >= pairs
+}
+
+// knock counts what a peer was sent over UDP.
+func (r rule) knock(cx *modules.Context, st *State, f *flow.Flow) {
+	if int64(st.Hosts.Len()) < firstSizes || r.width <= 0 {
+		return
+	}
+	if st.Sizes == nil {
+		st.Sizes = make([]uint16, maxKnock+2)
+	}
+	if n := &st.Sizes[size(f)]; *n < math.MaxUint16 {
+		*n++
+	}
+	span := uint64(1) << uint64(max(0, min(spans-1, (f.Time-cx.Window().Start)/(r.width/spans))))
+	if st.Spans&span != 0 {
+		return // it is looked at once in each part, so that it costs nothing
+	}
+	st.Spans |= span
+	step := modules.Step(st.UDPPairs, r.bot)
+	busy := bits.OnesCount64(st.Spans)
+	if step == 0 || busy < early {
+		return
+	}
+	if busy >= long {
+		step++
+	}
+	if step <= st.BotStep {
+		return
+	}
+	if bytes, ok := st.bot(); ok {
+		st.BotStep = step
+		r.reportBot(cx, st, f, bytes, busy)
+	}
+}
+
+// size returns the index of a flow's mean bytes sent in Sizes. Zeek counts the
+// payload of a packet only when another one followed, but always its bytes of IP.
+func size(f *flow.Flow) int64 {
+	if f.OrigPkts <= 0 {
+		return maxKnock + 1
+	}
+	n := f.OrigBytes / f.OrigPkts
+	switch {
+	case f.Sensor != flow.Zeek:
+		n -= headers
+	case f.OrigIPBytes > 0 && f.Dst.Is6():
+		n = f.OrigIPBytes/f.OrigPkts - headers6
+	case f.OrigIPBytes > 0:
+		n = f.OrigIPBytes/f.OrigPkts - headers4
+	}
+	if n <= 0 || n > maxKnock {
+		return maxKnock + 1
+	}
+	return n
+}
+
+// bot reports whether the peers are those of a bot, and the bytes they are
+// sent. A bot's list of peers is old, and most are gone; it knocks at each with
+// the same few bytes, and never moves a file over the same ports. Programs that
+// share files, call or play send messages of many lengths, and talk over TCP
+// too or move something to some of their peers.
+func (st *State) bot() (bytes int, ok bool) {
+	pairs, hosts := int64(st.Pairs.Len()), int64(st.Hosts.Len())
+	if st.UDPPairs*20 < pairs*19 || pairs > 2*hosts || st.Torrent*50 >= pairs || st.Large*50 >= pairs ||
+		st.Answered*2 > pairs || st.Answered*50 < pairs {
+		return 0, false
+	}
+	var total, best int64
+	for _, n := range st.Sizes {
+		total += int64(n)
+	}
+	for i := 1; i <= maxKnock; i++ {
+		var near int64
+		for j := max(1, i-2); j <= min(maxKnock, i+2); j++ {
+			near += int64(st.Sizes[j])
+		}
+		// Of two with the same neighbours, the one with most of its own.
+		if near > best || near == best && st.Sizes[i] > st.Sizes[bytes] {
+			best, bytes = near, i
+		}
+	}
+	return bytes, best*10 >= total*9 && !utp(bytes)
+}
+
+// utp reports whether a message is as long as the first of BitTorrent's uTP
+// (BEP 29), of which a program sends one to each dead peer: a header of 20
+// bytes, with the extension bits of the first program that had it 30.
+func utp(n int) bool { return n == 20 || n == 30 }
+
+func (r rule) reportBot(cx *modules.Context, st *State, f *flow.Flow, bytes, busy int) {
+	e := evidence.Evidence{
+		Type: Bot, Level: evidence.Medium, Confidence: 0.8,
+		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
+		Description: fmt.Sprintf("%s keeps knocking at %d peers over UDP with about %d bytes each time, in %d of %d parts of the window; %d of %d answered, %d moved more than %d kB",
+			f.Src, st.Hosts.Len(), bytes, busy, spans, st.Answered, st.Pairs.Len(), st.Large, bulk/1000),
+		Proto: f.Proto.String(), Count: st.Flows, UIDs: append([]string(nil), st.UIDs...), Subject: "bot", Step: st.BotStep,
+	}
+	if st.UDPPairs >= 2*r.bot {
+		e.Level = evidence.High
+	}
+	if st.UDPPairs >= 4*r.bot {
+		e.Confidence = 1
+	}
+	cx.Emit(e)
 }
 
 func (r rule) report(cx *modules.Context, st *State, f *flow.Flow) {

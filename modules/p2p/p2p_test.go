@@ -20,8 +20,10 @@ func TestCases(t *testing.T) { modtest.Run(t, p2p.Spec, "testdata/*.txtar") }
 
 func TestConfig(t *testing.T) {
 	for want, change := range map[string]func(*p2p.Config){
-		`min_peers: 9 is`:    func(c *p2p.Config) { c.MinPeers = 9 },
-		`min_peers: 2049 is`: func(c *p2p.Config) { c.MinPeers = 2049 },
+		`min_peers: 9 is`:        func(c *p2p.Config) { c.MinPeers = 9 },
+		`min_peers: 2049 is`:     func(c *p2p.Config) { c.MinPeers = 2049 },
+		`min_bot_peers: 63 is`:   func(c *p2p.Config) { c.MinBotPeers = 63 },
+		`min_bot_peers: 2049 is`: func(c *p2p.Config) { c.MinBotPeers = 2049 },
 	} {
 		c := p2p.Spec.Defaults().(*p2p.Config)
 		change(c)
@@ -35,7 +37,7 @@ func TestConfig(t *testing.T) {
 // bench runs the module on one state, without the engine.
 func bench(t *testing.T, emit func(evidence.Evidence)) (handle func(*flow.Flow), st any, h *modules.Host) {
 	t.Helper()
-	run, err := p2p.Spec.New(p2p.Spec.Defaults(), modules.Env{})
+	run, err := p2p.Spec.New(p2p.Spec.Defaults(), modules.Env{Width: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +105,28 @@ func TestDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// TestBotBounds knocks 100,000 times at 3,000 peers, an hour long.
+func TestBotBounds(t *testing.T) {
+	var bots []evidence.Evidence
+	handle, st, _ := bench(t, func(e evidence.Evidence) {
+		if e.Type == p2p.Bot {
+			bots = append(bots, e)
+		}
+	})
+	for i := range 100_000 {
+		f := conn(float64(i)*0.036, user, host(i%3000), uint16(1024+i%3000*7), flow.NotEstablished)
+		f.Proto, f.OrigBytes = flow.UDP, 34
+		if i%3000%10 == 0 {
+			f.RespPkts, f.RespBytes = 1, 600
+		}
+		f.Sensor = flow.Zeek
+		handle(f)
+	}
+	if s := st.(*p2p.State); len(s.Sizes) != 50 || s.Pairs.Len() > 4096 || len(bots) != 2 {
+		t.Errorf("%d sizes, %d pairs, %d pieces of evidence", len(s.Sizes), s.Pairs.Len(), len(bots))
+	}
+}
+
 // TestRealTraffic recognises BitTorrent, and nothing in scans, malware and
 // benign hosts without such a program.
 func TestRealTraffic(t *testing.T) {
@@ -111,7 +135,7 @@ func TestRealTraffic(t *testing.T) {
 		t.Fatal("BitTorrent is not recognised")
 	}
 	for _, e := range got {
-		if e.Profile.String() != "10.0.0.46" {
+		if e.Type != p2p.Traffic || e.Profile.String() != "10.0.0.46" {
 			t.Errorf("%s", e.Description)
 		}
 	}

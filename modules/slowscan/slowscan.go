@@ -1,5 +1,6 @@
 // Package slowscan reports scans that take their time: too few targets in any
-// window for portscan, and many over a day.
+// window for portscan, and many over a day; or just enough for it, in one
+// window after another.
 package slowscan
 
 import (
@@ -36,7 +37,7 @@ var Spec = modules.Define(modules.Meta{
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{
 		{Type: Vertical, Level: evidence.High, Tactic: evidence.Discovery, MITRE: []string{"T1046"}, Method: "Recon", Subject: "slow, victim", Over: "24 h", Doc: "one host was tried on many ports, slowly"},
-		{Type: Horizontal, Level: evidence.High, Tactic: evidence.Discovery, MITRE: []string{"T1046"}, Method: "Recon", Subject: "slow, port/protocol", Over: "24 h", Doc: "one port was tried on many hosts, slowly"},
+		{Type: Horizontal, Level: evidence.High, Tactic: evidence.Discovery, MITRE: []string{"T1046"}, Method: "Recon", Subject: "slow or again, port/protocol", Over: "24 h", Doc: "one port was tried on many hosts, slowly or again and again"},
 	},
 }, Config{MinTargets: 12, MinWindows: 3, MaxPerHour: 6}, New)
 
@@ -73,6 +74,9 @@ type Tally struct {
 	Windows int64
 	Fast    bool // it is a fast scan in the window at hand
 	Step    int
+	Public  int64 // of Now, targets in the Internet
+	Scans   int64 // windows with as many of those as a fast scan has
+	Last    int64 // number of the last one
 	UIDs    []string
 }
 
@@ -121,9 +125,11 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	*p = second
 	st.New++
 	if port := uint32(f.Proto)<<16 | uint32(f.DstPort); service(f.DstPort) {
-		if t := st.Ports.Put(port, maxTallies); r.add(cx, t, f) {
+		t := st.Ports.Put(port, maxTallies)
+		if r.add(cx, t, f) {
 			r.report(cx, f, t, Horizontal)
 		}
+		r.again(cx, t, f)
 	}
 	if t := st.Hosts.Put(modules.Hash(f.Dst, 0), maxTallies); r.add(cx, t, f) {
 		r.report(cx, f, t, Vertical)
@@ -151,7 +157,7 @@ func (r rule) add(cx *modules.Context, t *Tally, f *flow.Flow) bool {
 		*t = Tally{First: max(1, f.Time), Window: w, Windows: 1}
 	}
 	if w != t.Window {
-		t.Window, t.Now, t.Fast = w, 0, false
+		t.Window, t.Now, t.Fast, t.Public = w, 0, false, 0
 		t.Windows++
 	}
 	t.Now++
@@ -159,7 +165,7 @@ func (r rule) add(cx *modules.Context, t *Tally, f *flow.Flow) bool {
 	if t.Now >= r.c.MaxPerHour && !t.Fast {
 		// What it was so far is told by portscan; only what it does from the
 		// next window on can be slow.
-		*t = Tally{First: max(1, f.Time), Window: w, Now: t.Now, Fast: true}
+		*t = Tally{First: max(1, f.Time), Window: w, Now: t.Now, Fast: true, Public: t.Public, Scans: t.Scans, Last: t.Last}
 	}
 	if t.Fast {
 		t.Targets = 0
@@ -192,6 +198,38 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, t *Tally, typ evidence.T
 		e.Subject = fmt.Sprintf("slow|%d/%s", f.DstPort, f.Proto)
 		e.Description = fmt.Sprintf("slow horizontal port scan of port %d/%s by %s: %d hosts in %.1f hours, over %d time windows",
 			f.DstPort, f.Proto, f.Src, t.Targets, hours, t.Windows)
+	}
+	cx.Emit(e)
+}
+
+// again counts the windows in which a service port was scanned in the
+// Internet, and reports each but the first. The dead hosts of one hour may be
+// somebody's list; whoever finds as many new ones in another is looking for them.
+// In a network of one's own, those are the machines that are switched off.
+func (r rule) again(cx *modules.Context, t *Tally, f *flow.Flow) {
+	if !profile.IsPublic(f.Dst) {
+		return
+	}
+	if t.Public++; t.Public != r.c.MaxPerHour {
+		return
+	}
+	before := t.Scans
+	if t.Last != t.Window {
+		t.Scans++
+	}
+	late := before > 0 && t.Last >= t.Window // it was counted, or a record is late
+	t.Last = max(t.Last, t.Window)
+	if before == 0 || late {
+		return
+	}
+	e := evidence.Evidence{
+		Type: Horizontal, Level: evidence.High, Confidence: 1, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
+		Proto: f.Proto.String(), DstPort: f.DstPort, Count: t.Public, Step: 1, Subject: fmt.Sprintf("again|%d/%s", f.DstPort, f.Proto),
+		Description: fmt.Sprintf("horizontal port scan of port %d/%s by %s goes on: %d further hosts in the Internet; windows with as many before: %d",
+			f.DstPort, f.Proto, f.Src, t.Public, before),
+	}
+	if f.UID != "" {
+		e.UIDs = []string{strings.Clone(f.UID)}
 	}
 	cx.Emit(e)
 }

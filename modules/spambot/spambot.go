@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/publicsuffix"
+
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
@@ -178,7 +180,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		}
 	case flow.DNS:
 		st.serves(f) // a resolver asks for its clients
-		r.count(cx, st, f, domains, hash(strings.TrimSuffix(f.DNS.Query, ".")), false)
+		r.count(cx, st, f, domains, hash(registered(f.DNS.Query)), false)
 	default:
 	}
 }
@@ -280,6 +282,16 @@ func (r rule) Fire(cx *modules.Context, st *State, number uint64) {
 	}
 	e.Confidence = math.Round(100*min(1, grade)) / 100
 	cx.Emit(e)
+}
+
+// registered returns the registered domain of a name: a program that talks
+// through names of one domain may ask for their mail servers, but sends no mail.
+func registered(name string) string {
+	name = strings.TrimSuffix(name, ".")
+	if d, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil {
+		return d
+	}
+	return name
 }
 
 // domain returns what stands behind the @ of an address.

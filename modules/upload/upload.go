@@ -130,13 +130,13 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	switch { // one flow that does both is told once, as what weighs more
 	case newSum:
 		r.report(cx, f, fmt.Sprintf("%s sent %d MB to %s in this window, flows: %d", f.Src, h.Bytes/mb, f.Dst, h.Flows),
-			"total", sumStep, h.Flows, slices.Clone(st.UIDs[k]), evidence.Medium)
+			"total", sumStep, h.Flows, slices.Clone(st.UIDs[k]), evidence.Medium, h.Bytes)
 	case newFlow:
 		var uids []string
 		if f.UID != "" {
 			uids = []string{strings.Clone(f.UID)}
 		}
-		r.report(cx, f, fmt.Sprintf("%s sent %d MB to %s in one flow", f.Src, n/mb, f.Dst), "flow", flowStep, 1, uids, evidence.Low)
+		r.report(cx, f, fmt.Sprintf("%s sent %d MB to %s in one flow", f.Src, n/mb, f.Dst), "flow", flowStep, 1, uids, evidence.Low, n)
 	}
 }
 
@@ -147,12 +147,19 @@ func key(a netip.Addr) uint32 {
 	return uint32((h ^ h>>32 ^ binary.BigEndian.Uint64(b[8:])) * 0xc4ceb9fe1a85ec53 >> 32)
 }
 
-func (r rule) report(cx *modules.Context, f *flow.Flow, text, what string, step int, flows int64, uids []string, l evidence.Level) {
-	if profile.IsPrivate(f.Dst) {
+func (r rule) report(cx *modules.Context, f *flow.Flow, text, what string, step int, flows int64, uids []string, l evidence.Level, bytes int64) {
+	confidence := 0.6
+	switch {
+	case profile.IsPrivate(f.Dst):
 		l = evidence.Info // to a file server or a backup; still worth a line
+	case what == "total" && rare(f):
+		confidence = 0.8
+		if bytes >= 2*r.sum {
+			l = evidence.High
+		}
 	}
 	e := evidence.Evidence{
-		Type: Upload, Level: l, Confidence: 0.6,
+		Type: Upload, Level: l, Confidence: confidence,
 		Attacker:    evidence.IPEntity(f.Src, evidence.Src, 0),
 		Victim:      evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
 		Description: "data upload: " + text,
@@ -163,6 +170,23 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, text, what string, step 
 		e.DstPort = f.DstPort
 	}
 	cx.Emit(e)
+}
+
+// rare reports whether a flow is one by which next to nobody sends much data to
+// the Internet: FTP, without encryption, or a port below 1024 that is for none
+// of the web, backups, mail, shells and tunnels. Above, peers have their ports.
+func rare(f *flow.Flow) bool {
+	if f.Proto != flow.TCP {
+		return false
+	}
+	if f.Service == "ftp-data" || f.Service == "ftp" {
+		return true
+	}
+	switch f.DstPort {
+	case 22, 25, 80, 119, 143, 443, 445, 465, 500, 554, 563, 587, 853, 873, 989, 990, 992, 993, 995:
+		return false
+	}
+	return f.DstPort < 1024 && f.DstPort > 0
 }
 
 // bytesSent returns what the originator sent. Zeek takes the payload of TCP
