@@ -45,7 +45,7 @@ var Spec = modules.Define(modules.Meta{
 	Kinds: flow.Of(flow.DCERPC, flow.Kerberos, flow.Conn),
 	Emits: []evidence.Spec{
 		{
-			Type: DCSync, Level: evidence.High, Tactic: evidence.CredentialAccess, MITRE: []string{"T1003.006"}, Subject: "victim", Over: "window",
+			Type: DCSync, Level: evidence.Critical, Tactic: evidence.CredentialAccess, MITRE: []string{"T1003.006"}, Subject: "victim", Over: "window",
 			Doc: "a host that is no domain controller had the domain's secrets replicated to it",
 		},
 		{
@@ -88,7 +88,7 @@ type State struct {
 	Pending     map[uint64]Pending
 	Next        uint64
 	Dropped     uint64 // replications not judged because Pending was full
-	Syncs       modules.Recent[Pair, bool]
+	Syncs       modules.Recent[Sync, bool]
 	Tries       modules.Recent[Pair, Tries]
 	Tickets     modules.Recent[netip.Addr, Tickets]
 	Lists       modules.Recent[Lister, List]
@@ -100,9 +100,15 @@ type Pair struct {
 	Window   int64
 }
 
+// Sync is a replication between two hosts in a window.
+type Sync struct {
+	Pair
+	Drawn bool // the secrets came; otherwise the controller was only told to fetch changes itself
+}
+
 // Pending is a replication.
 type Pending struct {
-	Pair
+	Sync
 	Port uint16
 	Time int64 // unix ns
 	UID  string
@@ -122,6 +128,7 @@ type Tries struct {
 type Tickets struct {
 	Start  int64 // of the minute, unix ns
 	Hashes []uint32
+	Own    int64 // of Hashes, those of accounts that people chose the passwords of
 	Window int64
 	Step   int
 	UIDs   []string
@@ -169,6 +176,7 @@ const (
 	nothing act = iota
 	asks        // something that only a controller is asked
 	replicates
+	prompts  // a controller to fetch changes from another, as administrators do
 	logsOn   // over netlogon
 	resets   // the password of a machine
 	lists    // sessions, users or shares that programs look at too
@@ -207,8 +215,11 @@ func operation(d *flow.DCERPCPart) act {
 	op := strings.TrimPrefix(d.Operation, "unknown-")
 	switch strings.ToLower(d.Endpoint) {
 	case "drsuapi", "e3514235-4b06-11d1-ab04-00c04fc2dcd2":
-		if op == "DRSGetNCChanges" || op == "3" || op == "DRSReplicaSync" || op == "2" {
+		switch op {
+		case "DRSGetNCChanges", "3":
 			return replicates
+		case "DRSReplicaSync", "2":
+			return prompts
 		}
 		return asks
 	case "netlogon", "12345678-1234-abcd-ef00-01234567cffb":
@@ -258,6 +269,22 @@ func account(service string) string {
 	return rest
 }
 
+// ofMachine reports whether a service is one that Windows itself offers on each
+// machine. Its password is the machine's: 120 characters of chance, which nobody
+// can guess, so programs for Kerberoasting leave such services out.
+func ofMachine(service string) bool {
+	class, _, ok := strings.Cut(service, "/")
+	if !ok {
+		return false
+	}
+	for _, c := range [...]string{"host", "cifs", "RestrictedKrbHost", "ldap", "GC", "DNS", "TERMSRV", "WSMAN", "RPC", "RPCSS"} {
+		if strings.EqualFold(class, c) {
+			return true
+		}
+	}
+	return false
+}
+
 // Handle implements modules.Rule. All but replication is judged by records of
 // one kind, at once; who is a controller shows in several.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
@@ -268,7 +295,11 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	case asks:
 		st.controller(f)
 	case replicates:
-		r.replicates(cx, st, f)
+		st.controller(f) // whoever has it to give
+		r.replicates(cx, st, f, true)
+	case prompts:
+		st.controller(f)
+		r.replicates(cx, st, f, false)
 	case logsOn:
 		r.logsOn(cx, st, f, false)
 	case resets:
@@ -294,8 +325,8 @@ func (st *State) controller(f *flow.Flow) {
 	st.Controllers.Put(f.Dst, f.Time, maxHosts)
 }
 
-func (rule) replicates(cx *modules.Context, st *State, f *flow.Flow) {
-	p := Pair{f.Src, f.Dst, cx.Window().Start}
+func (rule) replicates(cx *modules.Context, st *State, f *flow.Flow, drawn bool) {
+	p := Sync{Pair{f.Src, f.Dst, cx.Window().Start}, drawn}
 	if _, told := st.Syncs.Get(p); told {
 		return
 	}
@@ -325,11 +356,15 @@ func (rule) Fire(cx *modules.Context, st *State, key uint64) {
 	if t, is := st.Controllers.Get(p.Src); is && t <= p.Time+int64(wait) {
 		return
 	}
+	level, confidence, text, step := evidence.Critical, 1.0, "had the domain controller %s replicate secrets to it (DRSGetNCChanges)", 2
+	if !p.Drawn {
+		level, confidence, text, step = evidence.Low, 0.8, "had the domain controller %s fetch changes from another (DRSReplicaSync)", 1
+	}
 	cx.Emit(evidence.Evidence{
 		Type: DCSync, Profile: p.Src, Time: p.Time, Attacker: evidence.IPEntity(p.Src, evidence.Src, 0),
-		Victim: evidence.IPEntity(p.Dst, evidence.Dst, p.Port), Level: evidence.High, Confidence: 0.8,
-		Description: fmt.Sprintf("%s, which serves no domain, had the domain controller %s replicate secrets to it (DRSGetNCChanges).", p.Src, p.Dst),
-		Proto:       "tcp", DstPort: p.Port, UIDs: named(nil, p.UID), Count: 1, Subject: p.Dst.String(), Step: 1,
+		Victim: evidence.IPEntity(p.Dst, evidence.Dst, p.Port), Level: level, Confidence: confidence,
+		Description: fmt.Sprintf("%s, which serves no domain, "+text+".", p.Src, p.Dst),
+		Proto:       "tcp", DstPort: p.Port, UIDs: named(nil, p.UID), Count: 1, Subject: p.Dst.String(), Step: step,
 	})
 }
 
@@ -397,6 +432,9 @@ func (r rule) ticket(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	c.Hashes = append(slices.Clone(c.Hashes), h)
+	if !ofMachine(f.Kerberos.Service) {
+		c.Own++
+	}
 	c.UIDs = named(c.UIDs, f.UID)
 	n := int64(len(c.Hashes))
 	step := modules.Step(n, r.tickets)
@@ -408,11 +446,21 @@ func (r rule) ticket(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	cx.Emit(evidence.Evidence{
 		Type: Kerberoasting, Profile: f.Src, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Victim: evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
-		Level: evidence.High, Confidence: math.Round(100*min(0.9, 0.4+float64(n)/40)) / 100,
+		Level: evidence.High, Confidence: r.roasts(n, c.Own),
 		Description: fmt.Sprintf("%s asked %s for RC4 tickets of %d services' accounts within a minute, the last for %q.", f.Src, f.Dst, n,
 			f.Kerberos.Service[:min(len(f.Kerberos.Service), 100)]),
 		Proto: proto(f), DstPort: f.DstPort, UIDs: slices.Clone(c.UIDs), Count: n, Subject: "tickets", Step: step,
 	})
+}
+
+// roasts is the confidence in n tickets, of which own are of accounts. Twice
+// the first report's number within a minute leaves no doubt: no program uses so
+// many services at once.
+func (r rule) roasts(n, own int64) float64 {
+	if own >= 2*r.tickets {
+		return 1
+	}
+	return math.Round(100*min(0.9, 0.4+float64(n)/40)) / 100
 }
 
 // list counts the hosts that one host asked for lists. One that is asked for

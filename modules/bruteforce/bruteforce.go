@@ -61,6 +61,17 @@ const (
 	// sure is the number of failures from which on there is no doubt, sureSessions
 	// that of sessions judged by their size.
 	sure, sureSessions = 30, 200
+	// sustained is the number of tries in one go that no person and no fault
+	// makes, where nothing says what came of them.
+	sustained = 300
+	// pause is the time after which tries are no longer of one go.
+	pause = int64(5 * time.Minute)
+	// clockwork is the part of the time between two tries by which those of a
+	// timer differ at most: network and server make others differ by more.
+	clockwork = 16
+	// few and several are the public servers, in units of MinServers, at which
+	// nobody fails in one window for want of care, and for any other reason.
+	few, several = 4, 8
 	// someUsers is the number of accounts that one person does not have.
 	someUsers = 5
 	// pace is the time within which the next try follows: guessing is fast, and
@@ -105,8 +116,9 @@ type State struct {
 	Spread    modules.Recent[SpreadKey, Spread]
 	Seen      modules.Recent[SeenKey, int64] // time of the first record of a protocol's own log, unix ns
 	Pending   map[uint64]Pending             // sessions about to be reported, by running number
+	Doors     map[uint64]Door                // servers about to be counted, likewise
 	Next      uint64
-	Dropped   uint64 // reports given up because Pending was full
+	Dropped   uint64 // reports and servers given up because there was no room
 }
 
 // Target is one service of a server.
@@ -129,9 +141,10 @@ type SeenKey struct {
 	Window int64
 }
 
-// SpreadKey is a service in a window.
+// SpreadKey is a service in a window, and its port where that is all that is known.
 type SpreadKey struct {
 	Service Service
+	Port    uint16
 	Window  int64
 }
 
@@ -142,6 +155,8 @@ type Campaign struct {
 	Last               int64 // time of the last record, unix ns
 	LastUID            uint32
 	Size               int64 // bytes that the client sends in a session, on average
+	Run                int64 // tries in one go, those of the windows before included
+	Gap, Drift         int64 // the time from one try to the next, and by how much it differs, ns, on average
 	Step               int
 	UIDs               []string
 	Users              []uint32 // hashes
@@ -159,6 +174,7 @@ type Total struct {
 // Spread counts the servers of one service.
 type Spread struct {
 	Servers int64
+	Public  int64 // of Servers
 	Step    int
 	UIDs    []string
 }
@@ -167,6 +183,13 @@ type Spread struct {
 type Pending struct {
 	Evidence evidence.Evidence
 	Key      SeenKey
+}
+
+// Door is a public server at which more than one session looked like a try.
+type Door struct {
+	Key  SeenKey
+	Time int64
+	UID  string
 }
 
 type rule struct{ threshold, sessions, servers int64 }
@@ -342,7 +365,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	k := Key{Target{f.Dst, f.DstPort, s}, cx.Window().Start}
-	c, known := st.Campaigns.Get(k)
+	c, known := st.campaign(cx, k, f.Time)
 	if res == worked {
 		if known { // most who log in have not failed, and need no place here
 			c.Worked++
@@ -361,6 +384,9 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	gap := f.Time - c.Last
 	alone := known && (res == unknown && far(gap, pace) || res == failed && s != SSH && far(gap, stale) && len(c.Users) < 2 &&
 		(user == 0 || slices.Contains(c.Users, user)))
+	if !alone {
+		c.try(f.Time)
+	}
 	c.Last, c.LastUID = f.Time, hash(f.UID)
 	if user != 0 && len(c.Users) < maxUsers && !slices.Contains(c.Users, user) {
 		c.Users = append(slices.Clone(c.Users), user)
@@ -388,6 +414,67 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !known {
 		r.spread(cx, st, f, k, res)
 	}
+}
+
+// campaign returns what was tried at one target in a window. A new one goes on
+// with the run of the window before it, unless there was a pause.
+func (st *State) campaign(cx *modules.Context, k Key, now int64) (Campaign, bool) {
+	c, known := st.Campaigns.Get(k)
+	if !guessed(k.Service) {
+		return c, known
+	}
+	if known {
+		if far(now-c.Last, pause) {
+			c.Run, c.Gap, c.Drift = 0, 0, 0
+		}
+		return c, true
+	}
+	k.Window -= cx.Window().End - cx.Window().Start
+	if before, ok := st.Campaigns.Get(k); ok && !far(now-before.Last, pause) {
+		c = Campaign{Last: before.Last, Run: before.Run, Gap: before.Gap, Drift: before.Drift}
+	}
+	return c, false
+}
+
+// try adds a try to the run.
+func (c *Campaign) try(t int64) {
+	c.Run++
+	gap := t - c.Last
+	if c.Run == 1 || gap < 0 || gap > pace {
+		return
+	}
+	if c.Gap == 0 {
+		c.Gap = gap
+	}
+	drift := gap - c.Gap
+	c.Gap += drift / 32
+	if drift < 0 {
+		drift = -drift
+	}
+	c.Drift += (drift - c.Drift) / 32
+}
+
+// tries returns the number that tells how certain it is that a campaign
+// guesses. Where nothing says what came of the tries, it is that of all in one
+// go; but a timer, such as a monitor's, goes on for ever, and so do pages that
+// send a form by themselves.
+func (c *Campaign) tries(s Service) int64 {
+	switch {
+	case !guessed(s):
+		return c.Attempts
+	case s == Web || c.Drift*clockwork < c.Gap:
+		return min(c.Attempts, sustained-1)
+	}
+	return max(c.Attempts, c.Run)
+}
+
+// inOneGo says how many tries there were since a run began, if more than are
+// told of.
+func (c *Campaign) inOneGo(s Service) string {
+	if n := c.tries(s); n > c.Attempts {
+		return fmt.Sprintf(", %d in one go", n)
+	}
+	return ""
 }
 
 func far(gap, limit int64) bool { return gap > limit || gap < -limit }
@@ -420,10 +507,11 @@ func (r rule) first(s Service) int64 {
 func guessed(s Service) bool { return s == RDP || s == Web || s == Sessions }
 
 func (r rule) campaign(f *flow.Flow, t Target, c Campaign, step int) evidence.Evidence {
-	confidence := r.confidence(t.Service, c.Attempts, c.Banner)
+	n := c.tries(t.Service)
+	confidence := r.confidence(t.Service, n, c.Banner)
 	level := evidence.Medium
 	switch {
-	case guessed(t.Service) && c.Attempts < sureSessions: // medium
+	case guessed(t.Service) && n < sureSessions: // medium
 	case windows(t.Service) && len(c.Users) < someUsers: // one account: the machine that has it repeats an old password for its owner
 		if c.Attempts < sure {
 			level = evidence.Low
@@ -440,7 +528,7 @@ func (r rule) campaign(f *flow.Flow, t Target, c Campaign, step int) evidence.Ev
 		}
 		what = fmt.Sprintf("%d failed attempts in %d sessions; %s; not confirmed by Zeek", c.Attempts, c.Sessions, banner)
 	case guessed(t.Service):
-		what = fmt.Sprintf("%d tries in quick succession", c.Attempts)
+		what = fmt.Sprintf("%d tries in quick succession%s", c.Attempts, c.inOneGo(t.Service))
 	default:
 		what = fmt.Sprintf("%d failed attempts", c.Attempts)
 	}
@@ -510,31 +598,57 @@ func (r rule) spread(cx *modules.Context, st *State, f *flow.Flow, t Key, res re
 	if res != failed || windows(t.Service) || t.Service == SMTP {
 		return // one Windows account fails on many servers as soon as its password changes
 	}
-	k := SpreadKey{t.Service, t.Window}
+	if e, ok := r.server(st, SpreadKey{Service: t.Service, Window: t.Window}, f.UID, public(cx, t.Addr)); ok {
+		e.Attacker, e.Proto, e.DstPort = evidence.IPEntity(f.Src, evidence.Src, 0), proto(f), t.Port
+		e.Description = fmt.Sprintf("%s failed to log in to %d different %s servers.", f.Src, e.Count, names[t.Service])
+		e.Subject = "servers " + names[t.Service]
+		cx.Emit(e)
+	}
+}
+
+// server counts a server, and returns what there is to report.
+func (r rule) server(st *State, k SpreadKey, uid string, public bool) (evidence.Evidence, bool) {
 	s, _ := st.Spread.Get(k)
 	s.Servers++
-	s.UIDs = named(s.UIDs, f.UID)
+	if public {
+		s.Public++
+	}
+	s.UIDs = named(s.UIDs, uid)
 	step := modules.Step(s.Servers, r.servers)
 	report := step > s.Step
 	s.Step = max(s.Step, step)
 	st.Spread.Put(k, s, 64) // services times the few windows that are open
 	if !report {
-		return
+		return evidence.Evidence{}, false
 	}
-	cx.Emit(evidence.Evidence{
-		Type: PasswordGuessing, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Level: evidence.Medium,
-		Confidence: round(min(0.9, 0.5+float64(s.Servers)/100)), MITRE: []string{"T1110.003"},
-		Description: fmt.Sprintf("%s failed to log in to %d different %s servers.", f.Src, s.Servers, names[t.Service]),
-		Proto:       proto(f), DstPort: t.Port, UIDs: slices.Clone(s.UIDs), Count: s.Servers, Subject: "servers " + names[t.Service], Step: step,
-	})
+	level, confidence := evidence.Medium, round(min(0.9, 0.5+float64(s.Servers)/100))
+	switch {
+	case s.Public >= several*r.servers:
+		level, confidence = evidence.High, 1
+	case s.Public >= few*r.servers:
+		level, confidence = evidence.High, 0.8
+	}
+	return evidence.Evidence{
+		Type: PasswordGuessing, Level: level, Confidence: confidence, MITRE: []string{"T1110.003"},
+		UIDs: slices.Clone(s.UIDs), Count: s.Servers, Step: step,
+	}, true
+}
+
+// public reports whether an address is none of the own network.
+func public(cx *modules.Context, a netip.Addr) bool {
+	return !profile.IsPrivate(a) && !cx.Network().IsHome(a)
 }
 
 // confidence grows from 0.5 at the threshold to 0.9 at sure, and is higher
-// for the clients that guessing tools use.
+// for the clients that guessing tools use. Where nothing says what came of the
+// tries it grows from 0.4 to 0.8, and is 1 for those that go on and on.
 func (r rule) confidence(s Service, n int64, banner string) float64 {
 	first, full, base, top := r.first(s), int64(sure), 0.5, 1.0
 	if guessed(s) {
 		full, base, top = sureSessions, 0.4, 0.8
+	}
+	if guessed(s) && n >= max(first, sustained) {
+		return 1
 	}
 	if full = max(first, full); n >= full {
 		return top

@@ -207,8 +207,11 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if c.Total+maxUIDs*n > r.c.MinQueries {
 		c.UIDs = remember(c.UIDs, f.UID)
 	}
-	step := modules.Step(c.Total, r.c.MinQueries)
-	if step <= c.Step || c.rate(f.Time/minute) < r.c.MinQueries || len(c.Resolvers) > maxResolvers {
+	if c.Total < r.c.MinQueries {
+		return
+	}
+	step := modules.Step(c.rate(f.Time/minute), r.c.MinQueries)
+	if step <= c.Step || len(c.Resolvers) > maxResolvers {
 		return
 	}
 	if st.Servers.Get(modules.Hash(f.Src, 0)) != nil {
@@ -265,8 +268,9 @@ func (r rule) about() string {
 	return "about "
 }
 
-// confidence grows with each doubling: a thousand queries may be a crawler,
-// four thousand an hour are a program that makes names up.
+// confidence grows with each doubling: a thousand queries in ten minutes may be
+// a crawler or the forwarder of a house, four thousand are a program that makes
+// names up.
 func confidence(step int) float64 { return [...]float64{0.4, 0.7, 0.9, 1}[min(step, 4)-1] }
 
 // minute counts n queries of minute m. Those older than all ten are left out.

@@ -78,6 +78,7 @@ type Domain struct {
 	Down    int64  // bytes of text in answers
 	Carrier int64  // look-ups of types that carry data: TXT, NULL …
 	Lookups int64
+	Listed  int64 // answers in 127.0.0.0/8, as lists of bad files and addresses give (RFC 5782)
 	Step    int
 	UIDs    []string // of the latest names; few while the domain is harmless
 }
@@ -137,6 +138,14 @@ func host(answers []string) netip.Addr {
 	return netip.Addr{}
 }
 
+// fewListed is the number of answers of a list that make a domain one.
+const fewListed = 2
+
+// listed reports whether an answer is what a list gives for what is on it.
+func listed(answers []string) bool {
+	return slices.ContainsFunc(answers, func(a string) bool { return strings.HasPrefix(a, "127.") })
+}
+
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if cx.Role() != profile.Client {
@@ -166,6 +175,9 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		modules.PutLargest(&st.Domains, k, x, maxDomains, (*Domain).weight)
 	}
 	x.Lookups++
+	if !odd && listed(d.Answers) {
+		x.Listed++
+	}
 	if odd {
 		x.Carrier++
 		for _, a := range d.Answers {
@@ -207,8 +219,11 @@ func (r rule) judge(cx *modules.Context, st *State, x *Domain, f *flow.Flow) {
 	count := n
 	if step > 0 {
 		confidence = 0.4 + 0.2*float64(step)
-		if 2*x.Carrier >= x.Lookups {
+		switch {
+		case 2*x.Carrier >= x.Lookups:
 			confidence += 0.2
+		case x.Listed >= fewListed && x.Hosted.Count() == 0:
+			confidence /= 4 // a service that is asked about hashes
 		}
 		confidence = math.Round(100*min(1, confidence)) / 100
 		what = fmt.Sprintf("about %d different names below %q that look like data, %d letters in all, and got %d bytes of text back",

@@ -29,7 +29,7 @@ const (
 // Config holds the thresholds.
 type Config struct {
 	// MinHosts is the number of hosts reached for the first time on one port
-	// of administration in a window that is reported first, at least 2.
+	// of administration within an hour that is reported first, at least 2.
 	MinHosts int `yaml:"min_hosts"`
 }
 
@@ -54,7 +54,7 @@ var Spec = modules.Define(modules.Meta{
 		},
 		{
 			Type: Fanout, Level: evidence.Medium, Tactic: evidence.LateralMovement, MITRE: []string{"T1021"},
-			Subject: "port", Over: "window", Method: "Threshold", Doc: "a host opened sessions on the same port of administration of many hosts new to it",
+			Subject: "port", Over: "1 h", Method: "Threshold", Doc: "a host opened sessions on the same port of administration of many hosts new to it",
 		},
 	},
 }, Config{MinHosts: 8}, New)
@@ -66,8 +66,12 @@ const (
 	maxKnown = 4096
 	// maxSubjects bounds what is remembered as reported.
 	maxSubjects = 1024
-	// maxPorts bounds the counts of ports and windows.
-	maxPorts = 64
+	// maxWindows bounds the windows in which service managers are counted.
+	maxWindows = 64
+	// slices of an hour are what the hosts of the last hour are counted in: who
+	// goes from host to host does not stop because a window ends.
+	slicesOfHour = 12
+	slice        = int64(time.Hour) / slicesOfHour
 	// maxExamples bounds the records named.
 	maxExamples = 20
 	// learning is how long a host is watched before what it reaches can be
@@ -82,17 +86,18 @@ type State struct {
 	Few      [6]uint32                   // the first ports of other hosts, as hashes; 0: free
 	First    int64                       // time of the first session on a port of administration, unix ns
 	Known    modules.RecentTable[uint32] // the others; the values say nothing
-	Counts   []Port                      // those of the newest windows last
+	Counts   []Port                      // at most as many as there are ports of administration
 	Subjects modules.Recent[Subject, Count]
 	Managers modules.Recent[int64, Count] // hosts whose services were asked for, by window
 }
 
-// Port counts the hosts on which a port was new in a window.
+// Port counts the hosts on which a port was new within the last hour.
 type Port struct {
-	Window int64
 	Port   uint16
-	Step   uint8
-	N      uint32
+	Step   uint8 // reported in Window
+	Window int64 // start of the newest, unix ns
+	Newest int64 // time, unix ns
+	N      [slicesOfHour]uint32
 	UIDs   []string // once there are nearly enough to report
 }
 
@@ -193,11 +198,12 @@ func (r rule) session(cx *modules.Context, st *State, f *flow.Flow) {
 	if st.known(peer(f.Dst, f.DstPort)) {
 		return
 	}
-	c := st.count(cx.Window().Start, f.DstPort)
-	c.N++
-	n := int64(c.N)
+	c := st.count(f.DstPort)
+	n := c.add(f.Time, cx.Window().Start)
 	if 2*n >= r.hosts {
 		c.UIDs = named(c.UIDs, f.UID)
+	} else {
+		c.UIDs = nil
 	}
 	step := modules.Step(n, r.hosts)
 	if step <= int(c.Step) {
@@ -209,9 +215,9 @@ func (r rule) session(cx *modules.Context, st *State, f *flow.Flow) {
 		confidence, usual = 0.7, ", none of which it reached before"
 	}
 	cx.Emit(evidence.Evidence{
-		Type: Fanout, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Level: evidence.Medium, Confidence: confidence,
+		Type: Fanout, Time: c.Newest, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Level: evidence.Medium, Confidence: confidence,
 		MITRE: []string{technique(f.DstPort)},
-		Description: fmt.Sprintf("%s opened sessions on port %d/tcp of %d hosts of the network%s.",
+		Description: fmt.Sprintf("%s opened sessions on port %d/tcp of %d hosts of the network within an hour%s.",
 			f.Src, f.DstPort, n, usual),
 		Proto: "tcp", DstPort: f.DstPort, UIDs: slices.Clone(c.UIDs), Count: n, Subject: "port " + strconv.Itoa(int(f.DstPort)), Step: step,
 	})
@@ -242,18 +248,41 @@ func peer(a netip.Addr, port uint16) uint32 {
 	return uint32((h^h>>32^binary.BigEndian.Uint64(b[8:]))*0xc4ceb9fe1a85ec53>>32) | 1
 }
 
-// count returns the count of a port in a window.
-func (st *State) count(window int64, port uint16) *Port {
+// count returns the count of a port.
+func (st *State) count(port uint16) *Port {
 	for i := range st.Counts {
-		if c := &st.Counts[i]; c.Port == port && c.Window == window {
+		if c := &st.Counts[i]; c.Port == port {
 			return c
 		}
 	}
-	if len(st.Counts) >= maxPorts {
-		st.Counts = slices.Delete(st.Counts, 0, 1)
-	}
-	st.Counts = append(st.Counts, Port{Window: window, Port: port})
+	st.Counts = append(st.Counts, Port{Port: port})
 	return &st.Counts[len(st.Counts)-1]
+}
+
+// add counts a new host and returns how many there are in the hour up to the
+// newest. Those of a report are told and do not count in the next window.
+// Connections are logged when they end, so some are of before.
+func (c *Port) add(t, window int64) int64 {
+	if window > c.Window {
+		if c.Step > 0 {
+			*c = Port{Port: c.Port}
+		}
+		c.Window = window
+	}
+	if t > c.Newest {
+		for i := max(c.Newest/slice, t/slice-slicesOfHour) + 1; i <= t/slice; i++ {
+			c.N[i%slicesOfHour] = 0
+		}
+		c.Newest = t
+	}
+	if c.Newest/slice-t/slice < slicesOfHour {
+		c.N[(t/slice)%slicesOfHour]++
+	}
+	n := int64(0)
+	for _, k := range c.N {
+		n += int64(k)
+	}
+	return n
 }
 
 func technique(port uint16) string {

@@ -131,7 +131,7 @@ func (rule) call(cx *modules.Context, st *State, f *flow.Flow, c call) {
 	step := modules.Step(m.N, minManagers)
 	report := step > m.Step
 	m.Step = max(m.Step, step)
-	st.Managers.Put(w, m, maxPorts)
+	st.Managers.Put(w, m, maxWindows)
 	if !report {
 		return
 	}
@@ -151,6 +151,7 @@ const (
 	opened       // a program was opened there; Zeek does not log all writes
 	written      // something else was written there
 	psexec       // the pipe or the program of PsExec and its like
+	output       // what a command printed was fetched there, as Impacket's programs do
 )
 
 // shareOf judges a record about a file or a pipe.
@@ -163,6 +164,9 @@ func shareOf(p *flow.SMBPart) deed {
 	}
 	if p.Name == "" || !adminShare(p.Path) {
 		return none
+	}
+	if commandOutput(p.Name) {
+		return output
 	}
 	wrote := has(p.Action, "WRITE", "RENAME", "FILE_CREATE", "OVERWRITE", "SUPERSEDE") && !has(p.Action, "PIPE", "PRINT") ||
 		has(p.Command, "COMMAND_WRITE", "WRITE_ANDX")
@@ -219,6 +223,32 @@ func remoteTool(name string) bool {
 	return false
 }
 
+// commandOutput reports whether a file is named as those in which Impacket's
+// wmiexec, dcomexec and smbexec keep what a command printed until they have
+// fetched it: two underscores and the time in seconds with its fraction, the
+// first digits of that, or the word output (github.com/fortra/impacket).
+func commandOutput(name string) bool {
+	name = strings.TrimPrefix(name, `\`)
+	rest, ok := strings.CutPrefix(name, "__")
+	if !ok {
+		return false
+	}
+	if rest == "output" || strings.HasPrefix(rest, "output_") {
+		return true
+	}
+	whole, fraction, _ := strings.Cut(rest, ".")
+	return len(whole) >= 5 && digits(whole) && digits(fraction)
+}
+
+func digits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return true
+}
+
 func (rule) share(cx *modules.Context, st *State, f *flow.Flow) {
 	d := finding{Type: AdminShareWrite, MITRE: []string{"T1021.002", "T1570"}}
 	switch shareOf(f.SMB) {
@@ -231,6 +261,8 @@ func (rule) share(cx *modules.Context, st *State, f *flow.Flow) {
 	case psexec:
 		d.Type, d.MITRE = RemoteExecution, []string{"T1569.002"}
 		d.Level, d.Confidence, d.what, d.text = evidence.Medium, 0.8, "PsExec", "used PsExec or a program like it on"
+	case output:
+		d.Level, d.Confidence, d.what, d.text = evidence.Medium, 1, "output", "fetched what a command had printed, as Impacket's programs do, from an administrative share of"
 	case none:
 		return
 	}
