@@ -248,7 +248,7 @@ func TestTicksAreForLiveTraffic(t *testing.T) {
 			tick <- time.Now()
 			tick <- time.Now()
 			tick <- time.Now() // received once the one before was acted on
-			if c.ticks { // what it led to may still be on its way
+			if c.ticks {       // what it led to may still be on its way
 				select {
 				case <-fired:
 				case <-time.After(10 * time.Second):

@@ -221,8 +221,8 @@ func tripleScenes() []tripleScene {
 		{"REMOTE_ACCESS_TOOL", one(func(a *actor) exchange {
 			return exchange{dst: a.outside(1), dport: 3389, ms: 10 * aMinute, pkts: 700, back: 900, sent: 50_000, got: 900_000}
 		})},
-		{"MINING_POOL", one(func(a *actor) exchange {
-			return exchange{dst: a.outside(1), dport: 3333, ms: 20 * aMinute, pkts: 200, back: 300, sent: 40_000, got: 90_000}
+		{"MINING_POOL", each(2, 5*aMinute, func(a *actor, i int) exchange { // the second pool, for the first may be anything
+			return exchange{dst: a.outside(1 + i), dport: 3333, ms: 20 * aMinute, pkts: 200, back: 300, sent: 40_000, got: 90_000}
 		})},
 		{"DEVICE_CHANGING_IP", each(6, 5*aMinute, func(a *actor, i int) exchange {
 			x := exchange{dst: a.outside(1), dport: 443, service: "ssl", srcMAC: "00:1b:21:00:00:0a", dstMAC: "00:1b:21:00:00:01"}
