@@ -15,24 +15,41 @@ import (
 var portsText string
 
 // PortName returns the service name that IANA's registry has for a port of TCP
-// or UDP, and "" when there is none. It searches a text and is meant for
-// descriptions, not for every record.
+// or UDP, and "" when there is none.
 func PortName(p Proto, port uint16) string {
 	if p != TCP && p != UDP || port == 0 {
 		return ""
 	}
-	n := strconv.Itoa(int(port))
-	for _, key := range []string{n + " ", n + "/" + p.String() + " "} {
-		rest, ok := strings.CutPrefix(portsText, key) // the first line
-		if !ok {
-			_, rest, ok = strings.Cut(portsText, "\n"+key)
+	// The lines are in the order of ports: from is the first line that may be
+	// of this one, and to the first that is not.
+	from, to := 0, len(portsText)
+	for from < to {
+		middle := strings.LastIndexByte(portsText[:(from+to)/2], '\n') + 1
+		if number(portsText[middle:]) < int(port) {
+			from = middle + strings.IndexByte(portsText[middle:], '\n') + 1
+		} else {
+			to = middle
 		}
-		if ok {
-			name, _, _ := strings.Cut(rest, "\n")
+	}
+	for line := range strings.Lines(portsText[from:]) {
+		if number(line) != int(port) {
+			break
+		}
+		key, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if _, only, ok := strings.Cut(key, "/"); !ok || only == p.String() {
 			return name
 		}
 	}
 	return ""
+}
+
+// number returns the number that a line begins with.
+func number(line string) int {
+	n := 0
+	for i := 0; i < len(line) && '0' <= line[i] && line[i] <= '9'; i++ {
+		n = 10*n + int(line[i]-'0')
+	}
+	return n
 }
 
 // PortSet is a set of ports, 8 KiB.
