@@ -42,7 +42,7 @@ var Spec = modules.Define(modules.Meta{
 	Doc:  "calls to one place at steady intervals, or all the time",
 	// How many hosts call a place is half of what tells malware from a service.
 	Scope: modules.Network,
-	Kinds: flow.Of(flow.Conn, flow.SSL, flow.QUIC, flow.HTTP),
+	Kinds: flow.Of(flow.Conn, flow.SSL, flow.QUIC, flow.HTTP, flow.DNS),
 	Needs: flow.Of(flow.Conn),
 	Emits: []evidence.Spec{{
 		Type: Beacon, Level: evidence.High, Tactic: evidence.CommandAndControl, MITRE: []string{"T1071", "T1571"},
@@ -94,6 +94,7 @@ const (
 	// two: pairs 2 MB, series 9 MB at most, the others 1 MB each.
 	maxHosts   = 48 << 10
 	maxNames   = 16 << 10
+	maxAsked   = 32 << 10
 	maxPending = 4 << 10
 	maxTold    = 16 << 10
 	// maxUIDs is how many records one series names, the latest.
@@ -110,8 +111,10 @@ type State struct {
 	Dests   modules.Table[Dest]   // the places called
 	Hosts   [flow.NumKinds]uint32 // number of our hosts among Sources
 	Names   modules.RecentTable[Name]
-	Pending map[uint64]Verdict // by running number
-	Next    uint64             // running number of the next
+	Asked   modules.RecentTable[uint32] // the addresses that DNS gave names, by hash: when first, plus 1
+	DNS     uint32                      // the first answer, plus 1; 0: none
+	Pending map[uint64]Verdict          // by running number
+	Next    uint64                      // running number of the next
 	Told    modules.Recent[Subject, int]
 	Dropped uint64 // series not decided because Pending was full
 }
@@ -119,8 +122,10 @@ type State struct {
 // Source is one host as it appears in one kind of log.
 type Source struct {
 	Ports, Before uint64 // set of the unusual ports it called today, and yesterday
+	Steady        uint64 // set of the places it called today as beacons do that have a trait
 	Day           uint32
-	Ours          bool // it is counted in Hosts
+	First         uint32 // when it was first seen, plus 1
+	Ours          bool   // it is counted in Hosts
 }
 
 // Dest is a place as it appears in one kind of log.
@@ -174,13 +179,20 @@ type Verdict struct {
 	Proto    flow.Proto
 	At       int64  // unix ns, of the newest check-in
 	Calls    uint32 // all check-ins since the series began
+	Began    uint32
+	First    uint32 // when the source was first seen
+	Kind     flow.Kind
 	Step     int
 	Callers  int // our hosts that call the place, and all of them; 0: not known
 	Of       int
 	Old      bool // it has been called for a week
 	Swarm    bool // the source talks to many unusual ports
+	Many     bool // the source calls many places as steadily
+	Asked    bool // DNS named the address
+	Unnamed  bool // it never did, though its answers are logged
 	Loose    bool // slow, and of few check-ins that are off by much
 	Posts    bool // requests, and all of them posts
+	Sure     bool // two points or more
 	UIDs     []string
 }
 
@@ -222,10 +234,14 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 }
 
 // Wants implements modules.Chooser. What stays inside the network is not
-// looked at: domain members, printers and storage are polled all day. Neither
+// looked at, also where its addresses are public: domain members, printers and
+// storage are polled all day. Neither
 // are name and time servers, the shares of Windows that only worms look for on
 // the Internet, pieces of connections that began before, and what is too big.
 func (rule) Wants(f *flow.Flow) bool {
+	if f.Kind == flow.DNS {
+		return len(f.DNS.Answers) > 0
+	}
 	switch f.DstPort {
 	case 0, 53, 67, 68, 123, 135, 137, 138, 139, 445, 1900, 5353, 5355:
 		return false
@@ -242,7 +258,21 @@ func (rule) Wants(f *flow.Flow) bool {
 		}
 	default: // of handshakes, all
 	}
-	return f.Src.IsValid() && profile.IsPublic(f.Dst)
+	return f.Src.IsValid() && profile.IsPublic(f.Dst) && !neighbours(f.Src, f.Dst)
+}
+
+// neighbours reports whether two addresses are of one site: networks of the
+// size that sites are given, /16 and for IPv6 /48.
+func neighbours(a, b netip.Addr) bool {
+	if a.Is4() && b.Is4() {
+		x, y := a.As4(), b.As4()
+		return x[0] == y[0] && x[1] == y[1]
+	}
+	if a.Is4() || b.Is4() {
+		return false
+	}
+	x, y := a.As16(), b.As16()
+	return [6]byte(x[:6]) == [6]byte(y[:6])
 }
 
 // sampled picks one in bigSample of connections by when they began.
@@ -254,6 +284,8 @@ func sampled(f *flow.Flow) bool {
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	e := Event{T: sec(f.Time)}
 	switch f.Kind {
+	case flow.DNS:
+		st.asked(f)
 	case flow.Conn:
 		k := hashAddrs(f.Src, f.Dst, f.DstPort, f.Proto)
 		if f.RespBytes > maxReply {
@@ -326,6 +358,21 @@ func (r rule) speak(cx *modules.Context, st *State, f *flow.Flow, host string, o
 	}
 }
 
+// asked notes the addresses in an answer of DNS, whoever asked.
+func (st *State) asked(f *flow.Flow) {
+	at := sec(f.Time) + 1
+	for _, s := range f.DNS.Answers {
+		if a, err := netip.ParseAddr(s); err == nil && profile.IsPublic(a) {
+			if t := st.Asked.Put(hash32(hashAddr(6, a)), maxAsked); *t == 0 || at < *t {
+				*t = at
+			}
+			if st.DNS == 0 || at < st.DNS {
+				st.DNS = at
+			}
+		}
+	}
+}
+
 // note keeps what a handshake or request says about the other side.
 func (st *State) note(f *flow.Flow, name string, other bool) {
 	at := sec(f.Time) + 1
@@ -389,8 +436,11 @@ func (st *State) source(f *flow.Flow, t uint32) *Source {
 		}
 		return int64(s.Day)
 	})
+	if s.First == 0 || t < s.First {
+		s.First = t + 1
+	}
 	if day := t / daily; day > s.Day {
-		s.Ports, s.Before = 0, s.Ports
+		s.Ports, s.Before, s.Steady = 0, s.Ports, 0
 		if day > s.Day+1 {
 			s.Before = 0
 		}
@@ -408,8 +458,8 @@ func (st *State) follow(cx *modules.Context, f *flow.Flow, k uint32, p *Pair, na
 		K: k, Src: f.Src, Dst: f.Dst, Name: lower(name), Port: f.DstPort, Proto: proto(f), Kind: f.Kind,
 		Began: before[0], Score: -1, Events: s.Events[:0], Window: cx.Window().Start,
 	}
+	src := st.source(f, before[0])
 	if profile.IsPrivate(f.Src) || cx.Network().IsHome(f.Src) {
-		src := st.source(f, before[1])
 		if !src.Ours {
 			src.Ours = true
 			st.Hosts[f.Kind]++
@@ -496,6 +546,7 @@ func (r rule) await(cx *modules.Context, st *State, s *Series, f *flow.Flow, v S
 	}
 	x := Verdict{
 		Scores: v, Src: s.Src, Dst: s.Dst, Name: s.Name, Port: s.Port, Proto: s.Proto, At: f.Time, Calls: s.N,
+		Began: s.Began, First: s.Began, Kind: s.Kind,
 		Step: 1 + 2*modules.Step(int64(s.InWindow), int64(r.min)), UIDs: slices.Clone(s.UIDs),
 		Old: s.Events[len(s.Events)-1].T-s.Began > 7*daily, Posts: s.Kind == flow.HTTP && !s.Other, Loose: loose,
 	}
@@ -507,6 +558,7 @@ func (r rule) await(cx *modules.Context, st *State, s *Series, f *flow.Flow, v S
 	}
 	if src := st.Sources.Get(hash32(hashAddr(uint64(s.Kind), s.Src))); src != nil {
 		x.Swarm = bits.OnesCount64(src.Ports|src.Before) >= swarmPorts
+		x.First = min(x.First, src.First-1)
 	}
 	if d := st.Dests.Get(whereTo(s.Kind, s.Dst, s.Port, s.Name)); d != nil {
 		x.Callers, x.Of = distinct(d.Hosts), int(st.Hosts[s.Kind])
@@ -543,16 +595,32 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 	if v.Loose && !bare && (usual(v.Port) || v.Proto != flow.TCP) {
 		return
 	}
+	if st.DNS != 0 {
+		by := sec(v.At) + 1
+		at := st.Asked.Get(hash32(hashAddr(6, v.Dst)))
+		v.Asked = at != nil && *at <= by
+		v.Unnamed = !v.Asked && v.Name == "" && st.DNS+settled < v.Began
+	}
 	what := v.Name
 	if what == "" {
 		what = v.Dst.String()
 	}
 	what = fmt.Sprintf("%s|%d|%s", what, v.Port, v.Proto)
 	level, confidence, why := weigh(&v, bare, r.min)
+	if src := st.Sources.Get(hash32(hashAddr(uint64(v.Kind), v.Src))); src != nil {
+		if level != evidence.Low {
+			src.Steady |= 1 << (hash32(hashText(7, what)) >> 26)
+		}
+		if v.Many = distinct(src.Steady) > manySteady; v.Many {
+			level, confidence, why = weigh(&v, bare, r.min)
+		}
+	}
 	if level == evidence.Low {
-		if v.Total < plainScore || v.Swarm {
+		if v.Total < plainScore || v.Swarm || v.Many {
 			return
 		}
+	}
+	if !v.Sure {
 		v.Step = 1 // said once is enough
 	}
 	// Two series may have one name, so a worse one must be of a higher step.
@@ -591,9 +659,25 @@ const (
 	plain, short = 0.4, 0.6
 	// shortBare is that in one of few that are steady and give no name.
 	shortBare = 0.8
-	// rise is the part of a high beacon's worth that a medium one has: between
-	// one point and two it goes from the one to the other.
-	rise = 0.625
+	// half bounds the confidence in a medium one, and rise is what that is worth
+	// of a high one: between one point and two it goes from the one to the other.
+	half, rise = 0.5, 0.625
+	// evenly makes a confidence in a low one that in a medium one of the same worth.
+	evenly = 0.4
+	// settled is how many seconds after the first that is seen, of a host or of
+	// DNS, are its beginning still: nobody knows what was before. habitual is how
+	// many after that are long enough to tell habits, and habitualAlone those of
+	// a host that calls what is gone: bots do that for days, and services that
+	// were closed are called for good.
+	settled                 = 600
+	habitual, habitualAlone = 4 * 3600, 12 * 3600
+	// manySteady is above how many beacons with a trait a host watches others.
+	manySteady = 8
+	// soon is the period, in seconds, up to which the same few bytes are no
+	// keep-alive: routers keep what is silent for longer than that.
+	soon = 10
+	// sooner is that up to which it makes no difference that DNS names the other side.
+	sooner = 5
 	// postPeriod is the period, in seconds, up to which posts alone count:
 	// programs that guard a computer post to their makers, but less often.
 	postPeriod = 600
@@ -617,27 +701,61 @@ func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []strin
 	var why []string
 	trait := func(w float64, text string) { weight, why = weight+w, append(why, text) }
 	confidence := severity(v.Total)
-	if bare {
+	// What nobody answers at a usual port is told by others, and mostly a
+	// service that is gone. Much of UDP expects no answer.
+	alone := v.Failed >= nobody && v.Proto == flow.TCP && v.Span >= gone && !usual(v.Port)
+	known := v.Proto == flow.TCP && remote(v.Port)
+	switch {
+	case bare:
 		trait(2, "without the name of a server")
+	case v.Swarm, v.Many:
+	case alone:
+		trait(1, fmt.Sprintf("%.0f %% unanswered", 100*v.Failed))
 	}
-	alone := v.Failed >= nobody && v.Proto == flow.TCP && v.Span >= gone // much of UDP expects no answer
-	if v.Swarm {
+	switch {
+	case v.Swarm:
 		why = append(why, "the host calls many unusual ports")
-	} else {
-		if alone {
-			trait(1, fmt.Sprintf("%.0f %% unanswered", 100*v.Failed))
-		}
-		if !usual(v.Port) {
+	case v.Many:
+		why = append(why, "the host calls many places like that")
+	default:
+		if !usual(v.Port) && v.Proto == flow.TCP {
 			trait(1, "an unusual port")
+		} else if !usual(v.Port) { // things and calls keep holes in routers open
+			trait(0.5, "an unusual port")
 		}
-		if v.Failed <= 1-nobody {
+		if known {
+			trait(0.5, "where remote control malware listens by default")
+		}
+		if v.Failed <= 1-nobody && v.Proto == flow.TCP {
 			sameBytes(v, minimum, trait)
+		}
+		if v.Unnamed && v.Proto == flow.TCP && (bare || !usual(v.Port)) {
+			trait(0.5, "an address that DNS never named")
 		}
 	}
 	most := 1.0
-	if v.Posts && !v.Swarm && v.Period <= postPeriod && int(v.Calls) >= 2*minimum {
+	if v.Posts && !v.Swarm && !v.Many && v.Period <= postPeriod && int(v.Calls) >= 2*minimum {
 		if why = append(why, "posts and nothing else"); weight == 0 {
 			weight, most = 1, plain
+		}
+	}
+	// What somebody asked DNS for and got an answer from has an owner who does
+	// not hide: the things at home are like that.
+	if limit := 1.0; (v.Name != "" || v.Asked) && !bare && !alone && !known {
+		if v.Period <= soon { // who wants news that fast keeps a connection up
+			limit += (soon - v.Period) / (soon - sooner)
+			if !usual(v.Port) {
+				limit++
+			}
+		}
+		weight = min(weight, limit)
+	}
+	if age := v.Began - min(v.First, v.Began); age <= settled {
+		// What a host has done since it is there, for hours, is what it is for.
+		habit := sec(v.At) - min(v.Began, sec(v.At))
+		if weight > 1 && v.Calls >= maxEvents && (habit >= habitual && !alone || habit >= habitualAlone) {
+			weight = 1
+			why = append(why, "since the host was first seen")
 		}
 	}
 	if v.Of >= minHosts {
@@ -653,6 +771,9 @@ func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []strin
 			why = append(why, text)
 		}
 	}
+	if v.Many {
+		weight--
+	}
 	if v.Old {
 		confidence -= modifier
 		why = append(why, "called for a week")
@@ -665,22 +786,23 @@ func weigh(v *Verdict, bare bool, minimum int) (evidence.Level, float64, []strin
 		}
 	}
 	confidence = max(0, min(most, confidence+perTrait*weight))
-	level := evidence.High
+	v.Sure = weight >= 2
+	level, medium := evidence.High, min(half, confidence)
 	switch {
 	case weight < 0.2: // what is left would be less than that
 		level, confidence = evidence.Low, min(confidence, plain)
 	case weight <= 1:
-		level, confidence = evidence.Medium, confidence*weight
+		level, confidence = evidence.Medium, max(medium*weight, evenly*min(confidence, plain))
 	case weight < 2:
-		confidence *= rise + (1-rise)*(weight-1)
+		confidence = rise*medium + (confidence-rise*medium)*(weight-1)
 	}
 	return level, math.Round(100*confidence) / 100, why
 }
 
-// sameBytes gives points for check-ins in which no more is said than that all
-// is well.
+// sameBytes gives points for check-ins by TCP in which no more is said than
+// that all is well.
 func sameBytes(v *Verdict, minimum int, trait func(float64, string)) {
-	odd := !usual(v.Port) && v.Proto == flow.TCP
+	odd := !usual(v.Port)
 	few, n := v.Small || odd && v.Tiny, int(v.Calls)
 	end := float64(lull)
 	if odd {
@@ -688,17 +810,20 @@ func sameBytes(v *Verdict, minimum int, trait func(float64, string)) {
 	}
 	// From quick on, the slower the less.
 	part := min(1, math.Round(100*(end-v.Period)/(end-quick))/100)
+	if odd && !v.Tiny {
+		part *= 0.5 // reports of things and programs are of that size
+	}
 	if odd && v.Small && v.Name == "" && v.Period <= slowest && v.Span >= hours {
 		part = max(part, 0.5)
 	}
 	switch {
 	case !few:
-	case v.Small && v.Period <= 10 && v.Jitter <= maxJitter && n >= 4*minimum:
+	case v.Small && v.Period <= soon && v.Jitter <= maxJitter && n >= 4*minimum:
 		trait(2, "the same few bytes each time, and soon again")
 	case part > 0 && v.Jitter <= someJitter && n >= 2*minimum:
 		trait(part, "the same few bytes each time")
 	}
-	if odd && few && v.Period > 10 && v.Period <= postPeriod && v.Jitter <= maxJitter && n >= 4*minimum {
+	if odd && v.Tiny && v.Period > soon && v.Period <= postPeriod && v.Jitter <= maxJitter && n >= 4*minimum {
 		trait(1, "like clockwork")
 	}
 }
@@ -781,7 +906,19 @@ func usual(port uint16) bool {
 		1863, 1883, 5222, 5223, 5228, 5229, 5230, 5269, 8883, // messages and push
 		3478, 3479, 3480, 3481, 5060, 5061, 5349, 19302, 19305, 19307, 19309, // calls
 		1935, 3128, 8000, 8008, 8080, 8443, 2053, 2083, 2087, 2096, // the web by other doors
-		3389, 5938, 7070, 9418, 11371:
+		3389, 5938, 7070, 9418, 11371, 22000:
+		return true
+	}
+	return false
+}
+
+// remote reports whether malware for remote control listens on the TCP port
+// unless its owner says otherwise, by what has been published about it:
+// njRAT, DarkComet, Remcos, NetWire, Poison Ivy, Metasploit, VenomRAT, Quasar,
+// AsyncRAT, DCRat, Orcus, NanoCore.
+func remote(port uint16) bool {
+	switch port {
+	case 1177, 5552, 1604, 2404, 3360, 3460, 4444, 4449, 4782, 6606, 7707, 8808, 8848, 10134, 54984:
 		return true
 	}
 	return false

@@ -66,8 +66,8 @@ const (
 	// perBin is how many check-ins a bin of the histogram has in the mean.
 	// With fewer, chance alone makes an even beacon look uneven.
 	perBin = 4
-	// smallReply is the mean answer, in bytes, up to which check-ins carry
-	// little; pieces of music and of films are larger.
+	// smallReply is how many bytes, sent and received in the mean, are little;
+	// pieces of music, films and copies of files are larger.
 	smallReply = 16 << 10
 	// tiny is how many bytes either way, with headers, are an exchange of a few
 	// words: a TCP connection without any has some 300.
@@ -117,7 +117,7 @@ func judge(events []Event) Scores {
 	if len(sent) >= n/2 {
 		var size float64
 		s.Size, size, mad = spread(sent, 0)
-		s.Small = mad <= steady*size && got <= smallReply*float64(n)
+		s.Small = mad <= steady*size && size <= smallReply && got <= smallReply*float64(n)
 		s.Tiny = size <= tiny && got <= tiny*float64(n)
 	}
 	counts := histogram(events, max(1, min(bins, n/perBin)))

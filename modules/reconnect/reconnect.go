@@ -200,8 +200,12 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, t Target, c Count, how s
 		}
 		mitre = nil
 	}
+	level := evidence.Medium
+	if t.Port != 0 && !profile.IsPublic(t.Dst) { // a service that restarts; who commands malware is elsewhere
+		level = evidence.Low
+	}
 	cx.Emit(evidence.Evidence{
-		Type: Attempts, Level: evidence.Medium, Confidence: confidence,
+		Type: Attempts, Level: level, Confidence: confidence,
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
 		Victim:   evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
 		Description: fmt.Sprintf("multiple reconnection attempts: %s made %d %s connections to %s",
