@@ -1,6 +1,7 @@
 package modules
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 )
@@ -26,5 +27,29 @@ func TestHash(t *testing.T) {
 	a := netip.MustParseAddr("192.0.2.1")
 	if Hash(a, 0) != Hash(netip.MustParseAddr("::ffff:192.0.2.1"), 0) {
 		t.Error("an IPv4 address and its IPv6 form differ")
+	}
+}
+
+// Keys of texts that differ in little are as different as those of addresses,
+// and upper case counts where it is wanted.
+func TestHashText(t *testing.T) {
+	seen := make(map[uint32]bool)
+	n := 0
+	for i := range 1 << 16 {
+		for _, h := range []uint32{HashText(fmt.Sprintf("h%d.example.com", i)), HashText(fmt.Sprintf("%04x", i))} {
+			if seen[h] {
+				n++
+			}
+			seen[h] = true
+		}
+	}
+	if n > 10 {
+		t.Errorf("%d of %d keys are shared", n, 2<<16)
+	}
+	if HashText("Bob") == HashText("bob") || HashLower("Bob-É[Z") != HashText("bob-É[z") {
+		t.Error("case is not what it should be")
+	}
+	if HashText("") == 0 || HashLower("") != HashText("") {
+		t.Error("the empty text has no key")
 	}
 }

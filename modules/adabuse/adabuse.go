@@ -427,7 +427,7 @@ func (r rule) ticket(cx *modules.Context, st *State, f *flow.Flow) {
 	if far(f.Time-c.Start) || c.Window != w {
 		c = Tickets{Start: f.Time, Window: w, Step: stepIn(c.Step, c.Window == w)}
 	}
-	h := hash(account(f.Kerberos.Service))
+	h := modules.HashLower(account(f.Kerberos.Service))
 	if slices.Contains(c.Hashes, h) || len(c.Hashes) >= maxAsked {
 		return
 	}
@@ -469,7 +469,7 @@ func (r rule) roasts(n, own int64) float64 {
 func (r rule) list(cx *modules.Context, st *State, f *flow.Flow, deep bool) {
 	k := Lister{f.Src, cx.Window().Start}
 	c, _ := st.Lists.Get(k)
-	h := hash(f.Dst.String())
+	h := modules.Hash(f.Dst, 0)
 	first := !slices.Contains(c.Hosts, h)
 	deep = deep && !slices.Contains(c.Deep, h) && len(c.Deep) < maxExamples
 	if !first && !deep || len(c.Hosts) >= maxAsked && first {
@@ -517,17 +517,4 @@ func named(uids []string, uid string) []string {
 		return uids
 	}
 	return append(slices.Clone(uids), strings.Clone(uid))
-}
-
-// hash is FNV-1a over the lower-case text.
-func hash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return h
 }

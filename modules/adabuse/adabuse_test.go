@@ -1,13 +1,10 @@
 package adabuse_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -61,31 +58,22 @@ func TestOrderOfLogs(t *testing.T) {
 
 // TestStateIsBounded has thousands of hosts do all of it.
 func TestStateIsBounded(t *testing.T) {
-	run, err := adabuse.Spec.New(adabuse.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState().(*adabuse.State)
-	cx := modules.NewContext(&modules.Host{Emit: func(evidence.Evidence) {}, After: func(time.Duration, uint64) {}})
+	b := modtest.NewBench[adabuse.State](t, adabuse.Spec, adabuse.Spec.Defaults())
 	for i := range 30_000 {
 		src, dst := fmt.Sprintf("10.1.%d.%d", i>>8, i&255), fmt.Sprintf("10.2.%d.%d", i>>8, i&255)
 		for _, op := range []string{"drsuapi DRSGetNCChanges", "drsuapi DRSBind", "netlogon NetrServerReqChallenge", "samr SamrGetMembersInGroup", "srvsvc NetrShareEnum"} {
 			f := record(flow.DCERPC, i, src, dst)
 			f.DCERPC.Endpoint, f.DCERPC.Operation, _ = strings.Cut(op, " ")
-			run.Handle(cx, st, f)
+			b.Handle(f)
 			f.Src = netip.MustParseAddr("10.0.0.1") // and one that asks all
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
 		k := record(flow.Kerberos, i, src, "10.0.0.2")
 		k.Kerberos.RequestType, k.Kerberos.Success, k.Kerberos.Cipher, k.Kerberos.Service = "TGS", flow.True, "rc4-hmac", fmt.Sprint("a/b", i)
-		run.Handle(cx, st, k)
+		b.Handle(k)
 	}
-	var b bytes.Buffer
-	if err := run.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	if b.Len() > 2<<20 || len(st.Pending) > 256 || st.Dropped == 0 {
-		t.Errorf("%d bytes, %d pending, %d dropped", b.Len(), len(st.Pending), st.Dropped)
+	if b.Size() > 2<<20 || len(b.State.Pending) > 256 || b.State.Dropped == 0 {
+		t.Errorf("%d bytes, %d pending, %d dropped", b.Size(), len(b.State.Pending), b.State.Dropped)
 	}
 }
 

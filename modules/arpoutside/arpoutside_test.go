@@ -1,14 +1,10 @@
 package arpoutside_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"net/netip"
 	"testing"
-	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
-	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/arpoutside"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
@@ -17,56 +13,23 @@ import (
 
 func TestCases(t *testing.T) { modtest.Run(t, arpoutside.Spec, "testdata/*.txtar") }
 
-// bench runs the module on one state, without the engine.
-func bench(t *testing.T, emit func(evidence.Evidence)) (handle func(*flow.Flow), st any, h *modules.Host) {
-	t.Helper()
-	run, err := arpoutside.Spec.New(arpoutside.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st = run.NewState()
-	h = &modules.Host{
-		Net: &profile.Network{}, Emit: emit, After: func(time.Duration, uint64) {},
-		At: func(at int64) profile.Window { return profile.WindowOf(at, 0, int64(time.Hour)) },
-	}
-	cx := modules.NewContext(h)
-	return func(f *flow.Flow) {
-		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
-		h.Profile = f.Src
-		run.Handle(cx, st, f)
-	}, st, h
-}
-
-// size returns the bytes that a saved state takes.
-func size(t *testing.T, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
-func host(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
-}
-
 // TestBounds asks for 100,000 addresses.
 func TestBounds(t *testing.T) {
 	n := 0
-	handle, st, _ := bench(t, func(evidence.Evidence) { n++ })
+	b := modtest.NewBench[arpoutside.State](t, arpoutside.Spec, arpoutside.Spec.Defaults())
+	b.Host.Emit = func(evidence.Evidence) { n++ }
 	for i := range 100_000 {
 		f := new(flow.Flow)
 		f.Reset(flow.ARP)
 		f.Time, f.UID, f.ARP.Operation = int64(i)*1e6, "U", "request"
-		f.Src, f.Dst = netip.MustParseAddr("10.0.0.1"), host(i)
-		handle(f)
+		f.Src, f.Dst = netip.MustParseAddr("10.0.0.1"), modtest.Public(i)
+		b.Handle(f)
 	}
-	s := st.(*arpoutside.State)
+	s := b.State
 	if len(s.Targets) != 1024 || len(s.UIDs) != evidence.MaxUIDs || s.Flows != 100_000 || n != 11 {
 		t.Errorf("%d targets, %d uids, %d flows, %d pieces of evidence", len(s.Targets), len(s.UIDs), s.Flows, n)
 	}
-	if n := size(t, st); n > 1<<20 {
+	if n := b.Size(); n > 1<<20 {
 		t.Errorf("the state takes %d bytes", n)
 	}
 }
@@ -74,17 +37,18 @@ func TestBounds(t *testing.T) {
 // TestHome knows a home network of public addresses.
 func TestHome(t *testing.T) {
 	n := 0
-	handle, _, h := bench(t, func(evidence.Evidence) { n++ })
+	b := modtest.NewBench[arpoutside.State](t, arpoutside.Spec, arpoutside.Spec.Defaults())
+	b.Host.Emit = func(evidence.Evidence) { n++ }
 	f := new(flow.Flow)
 	f.Reset(flow.ARP)
 	f.ARP.Operation, f.Src, f.Dst = "request", netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("20.1.2.3")
-	h.Net = &profile.Network{Home: []netip.Prefix{netip.MustParsePrefix("20.1.0.0/16")}}
-	handle(f)
+	b.Host.Net = &profile.Network{Home: []netip.Prefix{netip.MustParsePrefix("20.1.0.0/16")}}
+	b.Handle(f)
 	if n != 0 {
 		t.Error("an address of a home network is reported")
 	}
-	h.Net = &profile.Network{}
-	handle(f)
+	b.Host.Net = &profile.Network{}
+	b.Handle(f)
 	if n != 1 {
 		t.Error("the same address outside of one is not")
 	}

@@ -3,7 +3,6 @@
 package arpscan
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -163,7 +162,7 @@ func (st *State) ask(f *flow.Flow, limit int) {
 
 // count adds the address of a request to those that were scanned.
 func (st *State) count(a Ask) {
-	h := hash(a.Target)
+	h := modules.Hash(a.Target, 0)
 	if st.Targets.Get(h) != nil || st.Targets.Len() >= maxTargets {
 		return
 	}
@@ -174,12 +173,4 @@ func (st *State) count(a Ask) {
 	if a.UID != "" && len(st.UIDs) < evidence.MaxUIDs {
 		st.UIDs = append(st.UIDs, a.UID)
 	}
-}
-
-// hash returns the fingerprint of an address: neighbours differ in the last bits.
-func hash(a netip.Addr) uint32 {
-	b := a.As16()
-	h := (binary.BigEndian.Uint64(b[:8]) ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	h = (h ^ h>>32 ^ binary.BigEndian.Uint64(b[8:])) * 0xc4ceb9fe1a85ec53
-	return uint32(h >> 32)
 }

@@ -1,8 +1,6 @@
 package arpscan_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,7 +11,6 @@ import (
 	"github.com/slips-go/slips/modules/arpscan"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, arpscan.Spec, "testdata/*.txtar") }
@@ -34,40 +31,6 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// bench runs the module on one state, without the engine.
-func bench(t *testing.T, emit func(evidence.Evidence)) (handle func(*flow.Flow), st any, h *modules.Host) {
-	t.Helper()
-	run, err := arpscan.Spec.New(arpscan.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st = run.NewState()
-	h = &modules.Host{
-		Net: &profile.Network{}, Emit: emit, After: func(time.Duration, uint64) {},
-		At: func(at int64) profile.Window { return profile.WindowOf(at, 0, int64(time.Hour)) },
-	}
-	cx := modules.NewContext(h)
-	return func(f *flow.Flow) {
-		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
-		h.Profile = f.Src
-		run.Handle(cx, st, f)
-	}, st, h
-}
-
-// size returns the bytes that a saved state takes.
-func size(t *testing.T, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
-func host(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
-}
-
 func arp(sec float64, op, src, dst, mac, target string) *flow.Flow {
 	f := new(flow.Flow)
 	f.Reset(flow.ARP)
@@ -81,29 +44,31 @@ func arp(sec float64, op, src, dst, mac, target string) *flow.Flow {
 // does what is told.
 func TestSweepOfAll(t *testing.T) {
 	var got []evidence.Evidence
-	handle, st, _ := bench(t, func(e evidence.Evidence) { got = append(got, e) })
+	b := modtest.NewBench[arpscan.State](t, arpscan.Spec, arpscan.Spec.Defaults())
+	b.Host.Emit = func(e evidence.Evidence) { got = append(got, e) }
 	for i := range 100_000 {
-		f := arp(float64(i)/1000, "request", "10.0.0.1", host(i).String(), "00:0a:00:00:00:01", "")
+		f := arp(float64(i)/1000, "request", "10.0.0.1", modtest.Public(i).String(), "00:0a:00:00:00:01", "")
 		f.UID = "U"
-		handle(f)
+		b.Handle(f)
 	}
-	if n := st.(*arpscan.State).Targets.Len(); n != 1<<15 {
+	if n := b.State.Targets.Len(); n != 1<<15 {
 		t.Errorf("%d targets kept", n)
 	}
 	last := got[len(got)-1]
 	if len(got) != 13 || last.Step != 13 || last.Level != evidence.Medium || len(last.UIDs) != evidence.MaxUIDs {
 		t.Errorf("%d pieces of evidence, the last one %+v", len(got), last)
 	}
-	if n := size(t, st); n > 1<<20 {
+	if n := b.Size(); n > 1<<20 {
 		t.Errorf("the state takes %d bytes", n)
 	}
 }
 
 func TestAskingAgainDoesNotAllocate(t *testing.T) {
-	handle, _, _ := bench(t, func(evidence.Evidence) { t.Error("evidence") })
+	b := modtest.NewBench[arpscan.State](t, arpscan.Spec, arpscan.Spec.Defaults())
+	b.Host.Emit = func(evidence.Evidence) { t.Error("evidence") }
 	f := arp(0, "request", "10.0.0.1", "10.0.0.2", "00:0a:00:00:00:01", "")
-	handle(f)
-	if n := testing.AllocsPerRun(100, func() { handle(f) }); n != 0 {
+	b.Handle(f)
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

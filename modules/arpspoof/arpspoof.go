@@ -3,7 +3,6 @@
 package arpspoof
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -421,17 +420,5 @@ func virtual(mac string) bool {
 
 // pair returns the hash of who asked for whom.
 func pair(a, b netip.Addr) uint32 {
-	x, y := low(a), low(b)
-	h := (x ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	h = (h ^ h>>32 ^ y) * 0xc4ceb9fe1a85ec53
-	return uint32(h >> 32)
-}
-
-// low returns the part of an address that tells stations of one network apart.
-func low(a netip.Addr) uint64 {
-	if !a.IsValid() {
-		return 0
-	}
-	b := a.As16()
-	return binary.BigEndian.Uint64(b[8:])
+	return modules.Hash(a, uint64(modules.Hash(b, 0)))
 }

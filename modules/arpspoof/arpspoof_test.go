@@ -1,13 +1,10 @@
 package arpspoof_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -31,36 +28,6 @@ func TestConfig(t *testing.T) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
-}
-
-// bench runs the module on one state, without the engine.
-func bench(t *testing.T, emit func(evidence.Evidence)) (handle func(*flow.Flow), st any, h *modules.Host) {
-	t.Helper()
-	run, err := arpspoof.Spec.New(arpspoof.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st = run.NewState()
-	h = &modules.Host{
-		Net: &profile.Network{}, Emit: emit, After: func(time.Duration, uint64) {},
-		At: func(at int64) profile.Window { return profile.WindowOf(at, 0, int64(time.Hour)) },
-	}
-	cx := modules.NewContext(h)
-	return func(f *flow.Flow) {
-		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
-		h.Profile = f.Src
-		run.Handle(cx, st, f)
-	}, st, h
-}
-
-// size returns the bytes that a saved state takes.
-func size(t *testing.T, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
 }
 
 func arp(sec float64, op, src, dst, mac, target string) *flow.Flow {
@@ -122,7 +89,8 @@ func TestStrength(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			handle, _, h := bench(t, func(e evidence.Evidence) {
+			b := modtest.NewBench[arpspoof.State](t, arpspoof.Spec, arpspoof.Spec.Defaults())
+			b.Host.Emit = func(e evidence.Evidence) {
 				if e.Type != arpspoof.MITM {
 					return
 				}
@@ -131,15 +99,15 @@ func TestStrength(t *testing.T) {
 					s += " " + e.Level.String()
 				}
 				got = append(got, s)
-			})
+			}
 			if c.gateway != "" {
-				h.Net = &profile.Network{Gateway: netip.MustParseAddr(c.gateway)}
+				b.Host.Net = &profile.Network{Gateway: netip.MustParseAddr(c.gateway)}
 			}
 			for _, f := range own {
-				handle(f)
+				b.Handle(f)
 			}
 			for _, f := range c.records {
-				handle(f)
+				b.Handle(f)
 			}
 			if s := strings.Join(got, " "); s != c.want {
 				t.Errorf("got %s, want %s", s, c.want)
@@ -155,19 +123,19 @@ func vlan(f *flow.Flow, n uint16) *flow.Flow {
 
 // TestBounds invents stations, addresses and questions.
 func TestBounds(t *testing.T) {
-	handle, st, _ := bench(t, func(evidence.Evidence) {})
+	b := modtest.NewBench[arpspoof.State](t, arpspoof.Spec, arpspoof.Spec.Defaults())
 	for i := range 50_000 {
 		sec := float64(i) / 100
 		ip := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()
-		handle(arp(sec, "request", ip, "10.9.9.9", mac(i), ""))
-		handle(arp(sec, "reply", "10.9.9.9", ip, mac(i), mac(7)))
-		handle(arp(sec, "reply", ip, "10.9.9.8", mac(i+1), all))
+		b.Handle(arp(sec, "request", ip, "10.9.9.9", mac(i), ""))
+		b.Handle(arp(sec, "reply", "10.9.9.9", ip, mac(i), mac(7)))
+		b.Handle(arp(sec, "reply", ip, "10.9.9.8", mac(i+1), all))
 	}
-	s := st.(*arpspoof.State)
+	s := b.State
 	if s.Owners.Len() > 8192 || s.Stations.Len() > 8192 || s.Asked.Len() > 16384 || s.Rivals.Len() > 512 || s.Claims.Len() > 2048 {
 		t.Errorf("%d owners, %d stations, %d questions, %d rivals, %d claims", s.Owners.Len(), s.Stations.Len(), s.Asked.Len(), s.Rivals.Len(), s.Claims.Len())
 	}
-	if n := size(t, st); n > 3<<20 {
+	if n := b.Size(); n > 3<<20 {
 		t.Errorf("the state takes %d bytes", n)
 	}
 }

@@ -708,20 +708,12 @@ func userOf(f *flow.Flow) uint32 {
 	}
 }
 
-// hash is FNV-1a over the lower-case text; 0 stands for the empty one.
+// hash returns a key of the lower-case text; 0 stands for the empty one.
 func hash(s string) uint32 {
 	if s == "" || s == "<unknown>" {
 		return 0
 	}
-	h := uint32(2166136261)
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return max(h, 1)
+	return modules.HashLower(s)
 }
 
 // named returns uids with uid, as long as there is room. It never writes into

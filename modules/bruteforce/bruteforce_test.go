@@ -1,8 +1,6 @@
 package bruteforce_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -48,17 +46,13 @@ func TestBuckets(t *testing.T) {
 		{40, 41, 1, "", []string{"40 1 1", "41 1 2"}},
 	} {
 		t.Run(fmt.Sprintf("%d/%d/%s", c.threshold, c.attempts, c.banner), func(t *testing.T) {
-			run, err := bruteforce.Spec.New(&bruteforce.Config{Threshold: c.threshold, MinSessions: 20, MinServers: 10}, modules.Env{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			b := modtest.NewBench[bruteforce.State](t, bruteforce.Spec, &bruteforce.Config{Threshold: c.threshold, MinSessions: 20, MinServers: 10})
 			var got []string
-			cx := modules.NewContext(&modules.Host{Emit: func(e evidence.Evidence) {
+			b.Host.Emit = func(e evidence.Evidence) {
 				got = append(got, fmt.Sprint(e.Count, e.Confidence, e.Step))
-			}})
-			st := run.NewState()
+			}
 			for range c.records {
-				run.Handle(cx, st, failed(c.attempts, c.banner))
+				b.Handle(failed(c.attempts, c.banner))
 			}
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Error(d)
@@ -67,55 +61,38 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// size is the memory that a state takes, by what it weighs when saved.
-func size(t *testing.T, run modules.Runner, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := run.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
 // TestStateIsBounded tries more servers than the limit allows, and then many
 // accounts on one of them, which are counted all the same.
 func TestStateIsBounded(t *testing.T) {
-	run, err := bruteforce.Spec.New(bruteforce.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := modtest.NewBench[bruteforce.State](t, bruteforce.Spec, bruteforce.Spec.Defaults())
 	n := 0
-	st := run.NewState().(*bruteforce.State)
-	cx := modules.NewContext(&modules.Host{
-		Emit:  func(evidence.Evidence) { n++ },
-		After: func(time.Duration, uint64) {},
-	})
+	b.Host.Emit = func(evidence.Evidence) { n++ }
 	for i := range 20_000 {
 		f := failed(8, strings.Repeat("x", 1000))
 		f.Dst = netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)})
 		f.UID = fmt.Sprintf("C%017d", i)
-		run.Handle(cx, st, f)
+		b.Handle(f)
 		c := new(flow.Flow)
 		c.Reset(flow.Conn)
 		c.Src, c.Dst, c.DstPort, c.Proto, c.OrigBytes, c.RespBytes = f.Src, f.Dst, 23, flow.TCP, 100, 100
 		for range 20 {
-			run.Handle(cx, st, c)
+			b.Handle(c)
 		}
 	}
-	if n == 0 || len(st.Pending) != 256 || st.Dropped == 0 {
-		t.Errorf("%d reports, %d pending, %d dropped", n, len(st.Pending), st.Dropped)
+	if n == 0 || len(b.State.Pending) != 256 || b.State.Dropped == 0 {
+		t.Errorf("%d reports, %d pending, %d dropped", n, len(b.State.Pending), b.State.Dropped)
 	}
 	for i := range 100_000 {
 		f := new(flow.Flow)
 		f.Reset(flow.Kerberos)
 		f.Src, f.Dst, f.DstPort, f.UID = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), 88, fmt.Sprintf("C%017d", i)
 		f.Kerberos.RequestType, f.Kerberos.ErrorMsg, f.Kerberos.Client = "AS", "KDC_ERR_PREAUTH_FAILED", fmt.Sprint("user", i)
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
-	if n := st.Campaigns.Len(); n > 2048 {
+	if n := b.State.Campaigns.Len(); n > 2048 {
 		t.Errorf("%d servers", n)
 	}
-	if n := size(t, run, st); n > 1<<20 {
+	if n := b.Size(); n > 1<<20 {
 		t.Errorf("a state of %d bytes", n)
 	}
 }
@@ -123,17 +100,12 @@ func TestStateIsBounded(t *testing.T) {
 // TestHandleDoesNotAllocate holds failures that are not reported to no
 // memory, once their server is known.
 func TestHandleDoesNotAllocate(t *testing.T) {
-	run, err := bruteforce.Spec.New(bruteforce.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState()
-	cx := modules.NewContext(&modules.Host{Emit: func(evidence.Evidence) {}})
+	b := modtest.NewBench[bruteforce.State](t, bruteforce.Spec, bruteforce.Spec.Defaults())
 	f := failed(1, "SSH-2.0-libssh")
 	for range 100 {
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
-	if n := testing.AllocsPerRun(10, func() { run.Handle(cx, st, f) }); n != 0 {
+	if n := testing.AllocsPerRun(10, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a failure", n)
 	}
 }

@@ -256,14 +256,14 @@ func (c *Cert) add(name string) {
 			continue
 		}
 		if dots++; dots == 2 || dots == 3 {
-			c.put(lowerHash(name[i+1 : end]))
+			c.put(modules.HashLower(name[i+1 : end]))
 		}
 		if dots == 3 {
 			return
 		}
 	}
 	if dots == 1 && name != "" { // a single label, as of a box on a local network
-		c.put(lowerHash(name))
+		c.put(modules.HashLower(name))
 	}
 }
 
@@ -285,7 +285,7 @@ func (c *Cert) has(h uint32) bool {
 // covers reports whether one of the names of the certificate is of the same
 // registered domain as name.
 func (c *Cert) covers(name string) bool {
-	return c.Many || c.has(lowerHash(registered(name)))
+	return c.Many || c.has(modules.HashLower(registered(name)))
 }
 
 func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
@@ -659,17 +659,4 @@ func clip(s string, n int) string {
 		return strings.ToValidUTF8(s[:n], "") + "…"
 	}
 	return s
-}
-
-// lowerHash is FNV-1a over the lower-case name.
-func lowerHash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return h
 }

@@ -177,17 +177,10 @@ func TestNames(t *testing.T) {
 // TestStateIsBounded feeds a scanner of 40,000 servers, each with a
 // certificate of its own, some with a thousand names.
 func TestStateIsBounded(t *testing.T) {
-	run, err := certname.Spec.New(certname.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, told := run.NewState().(*certname.State), 0
-	h := &modules.Host{
-		At:   func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-		Emit: func(evidence.Evidence) { told++ }, After: func(time.Duration, uint64) {},
-	}
-	cx := modules.NewContext(h)
+	b := modtest.NewBench[certname.State](t, certname.Spec, certname.Spec.Defaults())
+	told := 0
 	var many []string
+	b.Host.Emit = func(evidence.Evidence) { told++ }
 	for i := range 1000 {
 		many = append(many, fmt.Sprintf("www.n%d.example%d.org", i, i))
 	}
@@ -197,69 +190,55 @@ func TestStateIsBounded(t *testing.T) {
 			x.X509.SANDNS = many
 		}
 		for _, f := range []*flow.Flow{x, ssl(float64(i)/200, "S", fmt.Sprintf("198.51.%d.%d", i>>8, i&255), "www.example.com", fmt.Sprintf("%c%d", "KU"[i&1], i))} {
-			h.Now = f.Time
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
 		if i%3 == 0 {
-			run.Fire(cx, st, 1)
+			b.Fire(1)
 		}
 	}
-	if st.Certs.Len() > 4096 || len(st.Queue.Slots) > 4096 || st.Queue.Mid-st.Queue.Head > 1024 || st.Queue.Mid-st.Queue.Head < 1000 || st.Seen.Len() > 1<<14 || st.Told.Len() > 1<<13 || st.Hosts.Len() > 4096 {
-		t.Errorf("%d certificates, %d places, %d late, %d seen, %d told, %d hosts", st.Certs.Len(), len(st.Queue.Slots), st.Queue.Mid-st.Queue.Head, st.Seen.Len(), st.Told.Len(), st.Hosts.Len())
+	if b.State.Certs.Len() > 4096 || len(b.State.Queue.Slots) > 4096 || b.State.Queue.Mid-b.State.Queue.Head > 1024 || b.State.Queue.Mid-b.State.Queue.Head < 1000 || b.State.Seen.Len() > 1<<14 || b.State.Told.Len() > 1<<13 || b.State.Hosts.Len() > 4096 {
+		t.Errorf("%d certificates, %d places, %d late, %d seen, %d told, %d hosts", b.State.Certs.Len(), len(b.State.Queue.Slots), b.State.Queue.Mid-b.State.Queue.Head, b.State.Seen.Len(), b.State.Told.Len(), b.State.Hosts.Len())
 	}
 	names := 0
-	for _, c := range st.Certs.Young {
+	for _, c := range b.State.Certs.Young {
 		names = max(names, len(c.Domains))
 	}
 	if names > 128 {
 		t.Errorf("%d names kept of one certificate", names)
 	}
-	if st.Dropped == 0 || told == 0 || told > 500 {
-		t.Errorf("%d dropped, %d told", st.Dropped, told)
+	if b.State.Dropped == 0 || told == 0 || told > 500 {
+		t.Errorf("%d dropped, %d told", b.State.Dropped, told)
 	}
 }
 
 // TestManyLate: of the handshakes that wait for a log that does not come, one
 // too many makes the oldest be judged by what it says itself.
 func TestManyLate(t *testing.T) {
-	run, err := certname.Spec.New(certname.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := modtest.NewBench[certname.State](t, certname.Spec, certname.Spec.Defaults())
 	var told []string
-	h := &modules.Host{
-		At:   func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-		Emit: func(e evidence.Evidence) { told = append(told, e.UIDs...) }, After: func(time.Duration, uint64) {},
-	}
-	st, cx := run.NewState(), modules.NewContext(h)
+	b.Host.Emit = func(e evidence.Evidence) { told = append(told, e.UIDs...) }
 	a := netip.MustParseAddr("10.0.0.0")
 	for i := range 1026 {
 		f := ssl(float64(i)/100, fmt.Sprintf("S%d", i), "198.51.101.1", "", fmt.Sprintf("F%d", i))
 		f.Src, f.SSL.Subject, f.SSL.Issuer = a, "CN=www.google.com", "CN=www.google.com"
-		h.Now, a = f.Time, a.Next()
-		run.Handle(cx, st, f)
+		a = a.Next()
+		b.Handle(f)
 	}
-	h.Now += 15 * int64(time.Second)
-	run.Fire(cx, st, 1)
+	b.Host.Now += 15 * int64(time.Second)
+	b.Fire(1)
 	if d := gocmp.Diff([]string{"S0", "S1"}, told); d != "" {
 		t.Error(d)
 	}
 }
 
 func TestKnownServerDoesNotAllocate(t *testing.T) {
-	run, err := certname.Spec.New(certname.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &modules.Host{After: func(time.Duration, uint64) {}}
-	st, cx := run.NewState(), modules.NewContext(h)
+	b := modtest.NewBench[certname.State](t, certname.Spec, certname.Spec.Defaults())
 	good, other := ssl(2, "S1", "198.51.101.1", "www.example.com", "good"), ssl(2, "S2", "198.51.101.2", "www.example.com", "other")
-	h.Now = good.Time
-	run.Handle(cx, st, x509(1, "good", "CN=b", ca, "*.example.com"))
-	run.Handle(cx, st, x509(1, "other", "CN=b", ca, "*.example.net"))
+	b.Handle(x509(1, "good", "CN=b", ca, "*.example.com"))
+	b.Handle(x509(1, "other", "CN=b", ca, "*.example.net"))
 	for _, f := range []*flow.Flow{good, other} {
-		run.Handle(cx, st, f)
-		if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
+		b.Handle(f)
+		if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 			t.Errorf("%v allocations for %s", n, f.UID)
 		}
 	}

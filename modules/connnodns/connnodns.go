@@ -4,7 +4,6 @@ package connnodns
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -65,7 +64,7 @@ const (
 
 // State is what the module remembers of the network.
 type State struct {
-	Answers  modules.RecentTable[Span] // by hash of the address
+	Answers  modules.RecentTable[Span] // by hash of the address; a clash hides evidence of level info
 	Earlier  modules.RecentTable[Span] // what came before the span in Answers
 	FirstDNS int64                     // start of the first DNS record, unix ns
 	SawDNS   bool
@@ -187,7 +186,7 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	st.DNSClock = cx.Now()
 	for _, s := range f.DNS.Answers {
 		if a, ok := address(s); ok && profile.IsPublic(a) {
-			st.answer(hashAddr(a), sec(f.Time))
+			st.answer(modules.Hash(a, 0), sec(f.Time))
 		}
 	}
 	if first {
@@ -294,7 +293,7 @@ func portProto(c Conn) string {
 
 // named reports whether an answer named a in the 24 hours before t, unix ns.
 func (st *State) named(a netip.Addr, t int64) bool {
-	k, at := hashAddr(a), sec(t)
+	k, at := modules.Hash(a, 0), sec(t)
 	if sp := st.Answers.Get(k); sp == nil || sp.covers(at) {
 		return sp != nil
 	}
@@ -338,25 +337,10 @@ func sec(ns int64) uint32 {
 	return uint32(min(max(ns/int64(time.Second), 1), 1<<32-2))
 }
 
-// hashAddr returns an IPv4 address as it is, and FNV-1a of an IPv6 address. A
-// clash hides evidence of level info. 0 stands for none.
-func hashAddr(a netip.Addr) uint32 {
-	if a = a.Unmap(); a.Is4() {
-		b := a.As4()
-		return binary.BigEndian.Uint32(b[:])
-	}
-	h := uint32(2166136261)
-	for _, c := range a.As16() {
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return max(h, 1)
-}
-
 // keys returns what a host and a pair of hosts are kept under in a window.
 func keys(src, dst netip.Addr, window int64) (source, pair uint32) {
-	h := (uint64(hashAddr(src)) ^ uint64(window)) * 0x9e3779b97f4a7c15
-	p := (h ^ h>>32 ^ uint64(hashAddr(dst))) * 0xff51afd7ed558ccd
-	return uint32(h >> 32), uint32(p >> 32)
+	source = modules.Hash(src, uint64(window))
+	return source, modules.Hash(dst, uint64(source))
 }
 
 // isHome reports whether a is a host of the monitored network: in the home

@@ -13,7 +13,6 @@ import (
 	"github.com/slips-go/slips/modules/connnodns"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, connnodns.Spec, "testdata/*.txtar") }
@@ -179,35 +178,22 @@ func TestScannerIsBounded(t *testing.T) {
 // TestHeldIsBounded feeds connections alone: without DNS nothing is reported,
 // and the state stays small.
 func TestHeldIsBounded(t *testing.T) {
-	run, err := connnodns.Spec.New(connnodns.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState().(*connnodns.State)
-	h := &modules.Host{Net: &profile.Network{}, At: func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) }}
-	h.After = func(time.Duration, uint64) { t.Fatal("a timer without DNS") }
-	cx := modules.NewContext(h)
+	b := modtest.NewBench[connnodns.State](t, connnodns.Spec, connnodns.Spec.Defaults())
+	b.Host.After = func(time.Duration, uint64) { t.Fatal("a timer without DNS") }
 	for i := range 100_000 {
 		f := conn(float64(i), "10.0.0.1", netip.AddrFrom4([4]byte{1, byte(i >> 16), byte(i >> 8), byte(i)}).String())
-		h.Now, h.Record = f.Time, f.Time
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
-	if n := len(st.Pending); n > 1<<14 || len(st.Held) != n || st.Dropped != int64(100_000-n) {
-		t.Errorf("%d pending, %d held, %d dropped", n, len(st.Held), st.Dropped)
+	if n := len(b.State.Pending); n > 1<<14 || len(b.State.Held) != n || b.State.Dropped != int64(100_000-n) || len(b.Evidence) > 0 {
+		t.Errorf("%d pending, %d held, %d dropped, %d reported", n, len(b.State.Held), b.State.Dropped, len(b.Evidence))
 	}
 }
 
 func TestKnownConnectionDoesNotAllocate(t *testing.T) {
-	run, err := connnodns.Spec.New(connnodns.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState()
-	h := &modules.Host{Net: &profile.Network{}, At: func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) }}
-	cx := modules.NewContext(h)
-	run.Handle(cx, st, dns(0, "10.0.0.2", "8.8.4.4"))
+	b := modtest.NewBench[connnodns.State](t, connnodns.Spec, connnodns.Spec.Defaults())
+	b.Handle(dns(0, "10.0.0.2", "8.8.4.4"))
 	f := conn(1, "10.0.0.1", "8.8.4.4")
-	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a connection that DNS explains", n)
 	}
 }

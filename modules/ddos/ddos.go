@@ -2,7 +2,6 @@
 package ddos
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"strings"
@@ -171,15 +170,11 @@ func sortOf(f *flow.Flow) int {
 
 // key returns the fingerprint of a target and a sort.
 func key(f *flow.Flow, sort int) uint32 {
-	a := f.Dst.As16()
 	port := uint64(f.DstPort)
 	if sort == packets || f.Proto.IsICMP() {
 		port = 0 // a flood of packets goes to all ports at once, or to none
 	}
-	h := (binary.BigEndian.Uint64(a[:8]) ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	h = (h ^ h>>32 ^ binary.BigEndian.Uint64(a[8:])) * 0xc4ceb9fe1a85ec53
-	h = (h ^ h>>29 ^ port<<16 ^ uint64(f.Proto)<<8 ^ uint64(sort)) * 0x9fb21c651e98df25
-	return uint32(h >> 32)
+	return modules.Hash(f.Dst, port<<16|uint64(f.Proto)<<8|uint64(sort))
 }
 
 // Handle implements modules.Rule.

@@ -1,20 +1,16 @@
 package ddos_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/ddos"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, ddos.Spec, "testdata/*.txtar") }
@@ -32,40 +28,6 @@ func TestConfig(t *testing.T) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
-}
-
-// bench runs the module on one state, without the engine.
-func bench(t *testing.T, emit func(evidence.Evidence)) (handle func(*flow.Flow), st any, h *modules.Host) {
-	t.Helper()
-	run, err := ddos.Spec.New(ddos.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st = run.NewState()
-	h = &modules.Host{
-		Net: &profile.Network{}, Emit: emit, After: func(time.Duration, uint64) {},
-		At: func(at int64) profile.Window { return profile.WindowOf(at, 0, int64(time.Hour)) },
-	}
-	cx := modules.NewContext(h)
-	return func(f *flow.Flow) {
-		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
-		h.Profile = f.Src
-		run.Handle(cx, st, f)
-	}, st, h
-}
-
-// size returns the bytes that a saved state takes.
-func size(t *testing.T, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
-func host(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
 func conn(sec float64, src, dst netip.Addr, port uint16, state flow.State) *flow.Flow {
@@ -108,15 +70,16 @@ func TestRate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			handle, _, _ := bench(t, func(e evidence.Evidence) { got = append(got, fmt.Sprintf("%d/%.1g", e.Step, e.Confidence)) })
+			b := modtest.NewBench[ddos.State](t, ddos.Spec, ddos.Spec.Defaults())
+			b.Host.Emit = func(e evidence.Evidence) { got = append(got, fmt.Sprintf("%d/%.1g", e.Step, e.Confidence)) }
 			run, _ := ddos.Spec.New(ddos.Spec.Defaults(), modules.Env{})
 			for i := range c.n {
-				f := conn(30+float64(i)*c.gap, bot, host(1), 80, c.state)
+				f := conn(30+float64(i)*c.gap, bot, modtest.Public(1), 80, c.state)
 				if c.change != nil {
 					c.change(f)
 				}
 				if run.Chooser().Wants(f) {
-					handle(f)
+					b.Handle(f)
 				}
 			}
 			if s := strings.Join(got, " "); s != c.want {
@@ -147,7 +110,7 @@ func TestSample(t *testing.T) {
 			const n = 40_000
 			got := 0
 			for i := range n {
-				f := conn(0, bot, host(1), 80, c.state)
+				f := conn(0, bot, modtest.Public(1), 80, c.state)
 				change(i, f)
 				if run.Chooser().Wants(f) {
 					got += c.every
@@ -163,11 +126,12 @@ func TestSample(t *testing.T) {
 // TestDisorder writes the flows of a flood in the order of their ends.
 func TestDisorder(t *testing.T) {
 	n := 0
-	handle, _, _ := bench(t, func(evidence.Evidence) { n++ })
+	b := modtest.NewBench[ddos.State](t, ddos.Spec, ddos.Spec.Defaults())
+	b.Host.Emit = func(evidence.Evidence) { n++ }
 	run, _ := ddos.Spec.New(ddos.Spec.Defaults(), modules.Env{})
 	take := func(f *flow.Flow) {
 		if run.Chooser().Wants(f) {
-			handle(f)
+			b.Handle(f)
 		}
 	}
 	for i := range 700 {
@@ -175,10 +139,10 @@ func TestDisorder(t *testing.T) {
 		if i%3 == 0 {
 			late = 60
 		}
-		take(conn(200+float64(i)*0.08-late, bot, host(1), 80, flow.NotEstablished))
+		take(conn(200+float64(i)*0.08-late, bot, modtest.Public(1), 80, flow.NotEstablished))
 	}
 	for i := range 700 {
-		take(conn(200-60+float64(i)*0.08, bot, host(1), 80, flow.NotEstablished))
+		take(conn(200-60+float64(i)*0.08, bot, modtest.Public(1), 80, flow.NotEstablished))
 	}
 	if n == 0 {
 		t.Error("the flood is missed")
@@ -187,23 +151,24 @@ func TestDisorder(t *testing.T) {
 
 // TestBounds scans 100,000 hosts.
 func TestBounds(t *testing.T) {
-	handle, st, _ := bench(t, func(e evidence.Evidence) { t.Error(e.Description) })
+	b := modtest.NewBench[ddos.State](t, ddos.Spec, ddos.Spec.Defaults())
+	b.Host.Emit = func(e evidence.Evidence) { t.Error(e.Description) }
 	for i := range 100_000 {
-		handle(conn(float64(i)/1000, bot, host(i), 80, flow.NotEstablished))
+		b.Handle(conn(float64(i)/1000, bot, modtest.Public(i), 80, flow.NotEstablished))
 	}
-	if n := st.(*ddos.State).Targets.Len(); n > 512 {
+	if n := b.State.Targets.Len(); n > 512 {
 		t.Errorf("%d targets kept", n)
 	}
-	if n := size(t, st); n > 1<<18 {
+	if n := b.Size(); n > 1<<18 {
 		t.Errorf("the state takes %d bytes", n)
 	}
 }
 
 func TestDoesNotAllocate(t *testing.T) {
-	handle, _, _ := bench(t, func(evidence.Evidence) {})
-	f := conn(0, bot, host(1), 443, flow.Established)
-	handle(f)
-	if n := testing.AllocsPerRun(100, func() { handle(f) }); n != 0 {
+	b := modtest.NewBench[ddos.State](t, ddos.Spec, ddos.Spec.Defaults())
+	f := conn(0, bot, modtest.Public(1), 443, flow.Established)
+	b.Handle(f)
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a connection", n)
 	}
 }

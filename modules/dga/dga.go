@@ -145,7 +145,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	st.Missing++
-	h := hash(label)
+	h := modules.HashText(label)
 	if st.Seen.Get(h) != nil {
 		return
 	}
@@ -303,13 +303,4 @@ func random(label string) bool {
 		n++
 	}
 	return 4*sum < 19*n
-}
-
-// hash is FNV-1a, folded.
-func hash(s string) uint32 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return uint32(h ^ h>>32)
 }

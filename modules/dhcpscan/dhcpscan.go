@@ -174,7 +174,7 @@ func (r rule) scan(cx *modules.Context, f *flow.Flow, mac string, c *Client) {
 
 // fresh counts a client that was not seen before.
 func (r rule) fresh(cx *modules.Context, st *State, f *flow.Flow, mac string) {
-	h := hash(mac)
+	h := modules.HashLower(mac)
 	if st.Known.Get(h) != nil {
 		return
 	}
@@ -222,17 +222,4 @@ func (r rule) fresh(cx *modules.Context, st *State, f *flow.Flow, mac string) {
 	e.Proto, e.DstPort, e.Count, e.UIDs = "udp", 67, n, append([]string(nil), x.UIDs...)
 	e.Subject, e.Step = "starvation", step
 	cx.Emit(e)
-}
-
-// hash is FNV-1a over the hardware address in lower case.
-func hash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'F' {
-			c += 'a' - 'A'
-		}
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return h
 }

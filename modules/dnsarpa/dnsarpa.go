@@ -122,11 +122,11 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if net == "" {
 		return
 	}
-	h := hash(name)
+	h := modules.HashText(name)
 	if st.Seen.Get(h) != nil || st.Seen.Len() >= maxSeen {
 		return
 	}
-	if !st.remember(Lookup{Time: f.Time, Name: h, Net: hash(net), UID: f.UID}, r.within) {
+	if !st.remember(Lookup{Time: f.Time, Name: h, Net: modules.HashText(net), UID: f.UID}, r.within) {
 		return
 	}
 	from, to := st.burst(f.Time, r.within)
@@ -204,13 +204,4 @@ func (st *State) burst(t, within int64) (from, to int) {
 		}
 	}
 	return from, to
-}
-
-// hash is FNV-1a, folded.
-func hash(s string) uint32 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return uint32(h ^ h>>32)
 }

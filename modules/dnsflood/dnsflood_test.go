@@ -1,8 +1,6 @@
 package dnsflood
 
 import (
-	"bytes"
-	"encoding/gob"
 	"net/netip"
 	"testing"
 
@@ -27,25 +25,17 @@ func TestConfig(t *testing.T) {
 
 // A network of a million clients stays within bounds.
 func TestBounds(t *testing.T) {
-	run, err := Spec.New(&Config{MinQueries: 1000, TunnelKB: 1000}, modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState()
-	cx := modules.NewContext(&modules.Host{Emit: func(evidence.Evidence) { t.Error("a query each is no flood") }})
+	b := modtest.NewBench[State](t, Spec, &Config{MinQueries: 1000, TunnelKB: 1000})
+	b.Host.Emit = func(evidence.Evidence) { t.Error("a query each is no flood") }
 	for i := range 200_000 {
 		f := flow.Flow{
 			Kind: flow.Conn, Proto: flow.UDP, HasPorts: true, SrcPort: 40000, DstPort: 53, RespPkts: 1, UID: "CUM0KZ3MLUfNB0cl11",
 			Src: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), Dst: netip.AddrFrom4([4]byte{10, 200, 0, 1}),
 		}
-		run.Handle(cx, st, &f)
+		b.Handle(&f)
 	}
-	var b bytes.Buffer
-	if err := run.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	if b.Len() > 1<<20 {
-		t.Errorf("the state takes %d bytes saved", b.Len())
+	if b.Size() > 1<<20 {
+		t.Errorf("the state takes %d bytes saved", b.Size())
 	}
 }
 

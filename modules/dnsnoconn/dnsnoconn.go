@@ -207,7 +207,7 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 	if !profile.IsPublic(f.Dst) {
 		return
 	}
-	key := hashAddr(f.Dst)
+	key := modules.Hash(f.Dst, 0)
 	if st.Contacts.Young.Len() >= maxContacts/2 && st.Contacts.Young.Get(key) == nil {
 		r.settle(st) // before the oldest contacts are forgotten
 	}
@@ -498,7 +498,7 @@ func addresses(to []uint32, answers []string, v4 bool) (addrs []uint32, other, s
 		case a.Is4() != v4:
 			other = true
 		case len(addrs) < maxAddrs:
-			addrs = append(addrs, hashAddr(a))
+			addrs = append(addrs, modules.Hash(a, 0))
 		}
 	}
 	return addrs, other, false
@@ -551,31 +551,5 @@ func newest(answer []uint32, old [4]uint32) (out [4]uint32) {
 	return out
 }
 
-// hashAddr returns an IPv4 address as it is, and FNV-1a of an IPv6 address. A
-// clash hides at most one evidence of level info. 0 stands for none.
-func hashAddr(a netip.Addr) uint32 {
-	if a = a.Unmap(); a.Is4() {
-		b := a.As4()
-		return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-	}
-	h := uint32(2166136261)
-	for _, c := range a.As16() {
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return max(h, 1)
-}
-
-// hashName is FNV-1a over the lower-case name: resolvers mix the case to
-// protect the query.
-func hashName(s string) uint32 {
-	s = strings.TrimSuffix(s, ".")
-	h := uint32(2166136261)
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return h
-}
+// hashName returns a key of a name: resolvers mix the case to protect the query.
+func hashName(s string) uint32 { return modules.HashLower(strings.TrimSuffix(s, ".")) }

@@ -15,7 +15,6 @@ import (
 	"github.com/slips-go/slips/modules/dnsnoconn"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, dnsnoconn.Spec, "testdata/*.txtar") }
@@ -219,25 +218,16 @@ func TestReportsAreBounded(t *testing.T) {
 
 // TestStateIsBounded feeds more names and addresses than the limits allow.
 func TestStateIsBounded(t *testing.T) {
-	run, err := dnsnoconn.Spec.New(dnsnoconn.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState().(*dnsnoconn.State)
-	h := &modules.Host{
-		At:      func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-		Profile: netip.MustParseAddr("10.0.0.1"), After: func(time.Duration, uint64) {}, Emit: func(e evidence.Evidence) { t.Errorf("reported: %v", e) },
-	}
-	cx := modules.NewContext(h)
+	b := modtest.NewBench[dnsnoconn.State](t, dnsnoconn.Spec, dnsnoconn.Spec.Defaults())
+	b.Host.Emit = func(e evidence.Evidence) { t.Errorf("reported: %v", e) }
 	for i := range 20_000 {
 		ip := netip.AddrFrom4([4]byte{1, 1, byte(i >> 8), byte(i)}).String()
 		for _, f := range []*flow.Flow{dns(float64(i)/100, fmt.Sprintf("n%d.example.com", i), ip), conn(float64(i)/100, 1, "2.2."+ip[4:])} {
-			h.Now, h.Record = f.Time, f.Time
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
 	}
-	if st.Contacts.Len() > 2048 || st.Names.Len() > 1024 || len(st.Pending) > 256 || st.Dropped != 20_000-256 {
-		t.Errorf("%d contacts, %d names, %d pending, %d dropped", st.Contacts.Len(), st.Names.Len(), len(st.Pending), st.Dropped)
+	if b.State.Contacts.Len() > 2048 || b.State.Names.Len() > 1024 || len(b.State.Pending) > 256 || b.State.Dropped != 20_000-256 {
+		t.Errorf("%d contacts, %d names, %d pending, %d dropped", b.State.Contacts.Len(), b.State.Names.Len(), len(b.State.Pending), b.State.Dropped)
 	}
 }
 
@@ -245,47 +235,36 @@ func TestStateIsBounded(t *testing.T) {
 // waited for the first connection record to its own, which is later: the timer
 // of names that are settled decides nothing.
 func TestTimers(t *testing.T) {
-	run, err := dnsnoconn.Spec.New(dnsnoconn.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := modtest.NewBench[dnsnoconn.State](t, dnsnoconn.Spec, dnsnoconn.Spec.Defaults())
 	var keys []uint64
 	var waits []time.Duration
 	var told []string
-	h := &modules.Host{
-		At:      func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-		Profile: netip.MustParseAddr("10.0.0.1"), Emit: func(e evidence.Evidence) { told = append(told, e.Subject) },
-		After: func(d time.Duration, key uint64) { keys, waits = append(keys, key), append(waits, d) },
-	}
-	st, cx := run.NewState(), modules.NewContext(h)
+	b.Host.Emit = func(e evidence.Evidence) { told = append(told, e.Subject) }
+	b.Host.After = func(d time.Duration, key uint64) { keys, waits = append(keys, key), append(waits, d) }
 	for _, f := range []*flow.Flow{
 		dns(0, "a.example.com", "1.1.1.1"), conn(1, 1, "1.1.1.9"), dns(2, "b.example.com", "1.1.1.2"), dns(3, "c.example.com", "1.1.1.3"),
 		conn(4, 1, "1.1.1.2"), conn(5, 1, "1.1.1.3"),
 	} {
-		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
 	if len(keys) != 2 || waits[0] < 90*time.Minute || waits[1] < 30*time.Minute || waits[1] > 38*time.Minute {
 		t.Fatalf("timers %v after %v", keys, waits)
 	}
-	h.Now = (base + 38*60) * 1e9
-	if run.Fire(cx, st, keys[1]); len(told) > 0 {
+	b.Host.Now = (base + 38*60) * 1e9
+	if b.Fire(keys[1]); len(told) > 0 {
 		t.Errorf("reported with the names that were due: %v", told)
 	}
-	h.Now = (base + 98*60) * 1e9
-	if run.Fire(cx, st, keys[0]); len(told) != 1 || told[0] != "a.example.com" {
+	b.Host.Now = (base + 98*60) * 1e9
+	if b.Fire(keys[0]); len(told) != 1 || told[0] != "a.example.com" {
 		t.Errorf("reported in the end: %v", told)
 	}
 }
 
 func TestContactDoesNotAllocate(t *testing.T) {
-	run, err := dnsnoconn.Spec.New(dnsnoconn.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, cx, f := run.NewState(), modules.NewContext(&modules.Host{Profile: netip.MustParseAddr("10.0.0.1")}), conn(0, 1, "1.1.1.1")
-	run.Handle(cx, st, f)
-	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
+	b := modtest.NewBench[dnsnoconn.State](t, dnsnoconn.Spec, dnsnoconn.Spec.Defaults())
+	f := conn(0, 1, "1.1.1.1")
+	b.Handle(f)
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a connection to a known address", n)
 	}
 }

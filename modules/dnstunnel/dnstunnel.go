@@ -168,7 +168,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !encoded && !nowhere {
 		return
 	}
-	k := hash(domain)
+	k := modules.HashText(domain)
 	x := st.Domains[k]
 	if x == nil {
 		x = &Domain{Name: strings.Clone(domain)}
@@ -184,7 +184,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 			x.Down += int64(len(a))
 		}
 	}
-	h := hash(sub)
+	h := modules.HashText(sub)
 	fresh := false
 	if nowhere {
 		fresh = x.Plain.Add(h)
@@ -196,7 +196,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 			fresh = true
 			x.Chars += int64(chars)
 		}
-		x.Addrs.Add(hashAddr(to))
+		x.Addrs.Add(modules.Hash(to, 0))
 	case x.Encoded.Add(h):
 		fresh = true
 		x.Chars += int64(chars)
@@ -385,23 +385,4 @@ func (s *Sketch) Count() int64 {
 		return int64(len(s.Few))
 	}
 	return int64(math.Round(bits * math.Log(bits/float64(max(1, bits-s.Set)))))
-}
-
-// hash is FNV-1a, folded.
-func hash(s string) uint32 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	h ^= h >> 29
-	return uint32(h ^ h>>32)
-}
-
-func hashAddr(a netip.Addr) uint32 {
-	h := uint64(14695981039346656037)
-	for _, b := range a.As16() {
-		h = (h ^ uint64(b)) * 1099511628211
-	}
-	h ^= h >> 29
-	return uint32(h ^ h>>32)
 }

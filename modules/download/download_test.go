@@ -1,13 +1,9 @@
 package download_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -16,54 +12,18 @@ import (
 	"github.com/slips-go/slips/modules/download"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, download.Spec, "testdata/*.txtar") }
 
-func record(k flow.Kind, sec float64, uid string) *flow.Flow {
-	f := new(flow.Flow)
-	f.Reset(k)
-	f.Time = 1_700_000_000*1e9 + int64(sec*1e9)
-	f.Src, f.Dst = netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("203.0.114.9")
-	f.SrcPort, f.DstPort, f.HasPorts, f.Proto, f.UID = 50000, 80, true, flow.TCP, uid
-	return f
-}
-
-// run makes a rule with its defaults, a state and a context that counts what
-// is emitted.
-func run(t *testing.T) (modules.Runner, *download.State, *modules.Context, *modules.Host, *int) {
-	t.Helper()
-	r, err := download.Spec.New(download.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := new(int)
-	h := &modules.Host{
-		Net: &profile.Network{}, Profile: netip.MustParseAddr("10.0.0.7"), At: func(int64) profile.Window { return profile.Window{N: 1} },
-		Emit: func(evidence.Evidence) { *n++ }, After: func(time.Duration, uint64) {},
-	}
-	return r, r.NewState().(*download.State), modules.NewContext(h), h, n
-}
-
-// size returns how many bytes a state takes when it is saved.
-func size(t *testing.T, r modules.Runner, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := r.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
 func tls(sec float64, uid, name string) *flow.Flow {
-	f := record(flow.SSL, sec, uid)
+	f := modtest.Record(flow.SSL, sec, uid)
 	f.DstPort, f.SSL.ServerName = 443, name
 	return f
 }
 
 func http(uid, host, uri, mime string) *flow.Flow {
-	f := record(flow.HTTP, 0, uid)
+	f := modtest.Record(flow.HTTP, 0, uid)
 	f.HTTP.Method, f.HTTP.Host, f.HTTP.URI, f.HTTP.RespMIMETypes = "GET", host, uri, []string{mime}
 	return f
 }
@@ -89,13 +49,13 @@ func TestPasteSessions(t *testing.T) {
 		{"", flow.True, ""},
 		{strings.Repeat("x", 100) + ".pastebin.com", flow.True, ""},
 	} {
-		r, st, cx, h, _ := run(t)
+		b := modtest.NewBench[download.State](t, download.Spec, download.Spec.Defaults())
 		got := ""
-		h.Emit = func(e evidence.Evidence) { got += e.Subject }
+		b.Host.Emit = func(e evidence.Evidence) { got += e.Subject }
 		f := tls(0, "S", c.name)
 		f.SSL.Established = c.established
-		wanted := r.Chooser().Wants(f)
-		r.Handle(cx, st, f)
+		wanted := b.Runner.Chooser().Wants(f)
+		b.Handle(f)
 		if got != c.want || wanted != (c.want != "") {
 			t.Errorf("%s %d: wanted %v, %q, want %q", c.name, c.established, wanted, got, c.want)
 		}
@@ -126,13 +86,13 @@ func TestVerdicts(t *testing.T) {
 		{"a.example.com", "/a.gif", "image/png", ""},
 		{"a.example.com", "", "", ""},
 	} {
-		r, st, cx, h, _ := run(t)
+		b := modtest.NewBench[download.State](t, download.Spec, download.Spec.Defaults())
 		var got []string
-		h.Emit = func(e evidence.Evidence) { got = append(got, fmt.Sprintf("%s %s %v", e.Type, e.Level, e.Confidence)) }
+		b.Host.Emit = func(e evidence.Evidence) { got = append(got, fmt.Sprintf("%s %s %v", e.Type, e.Level, e.Confidence)) }
 		f := http("H", c.host, c.uri, c.mime)
 		f.HTTP.UserAgent = "Mozilla/5.0"
-		if r.Chooser().Wants(f) {
-			r.Handle(cx, st, f)
+		if b.Runner.Chooser().Wants(f) {
+			b.Handle(f)
 		}
 		if s := strings.Join(got, ", "); s != c.want {
 			t.Errorf("%s%s %s: %s, want %s", c.host, c.uri, c.mime, s, c.want)
@@ -142,25 +102,25 @@ func TestVerdicts(t *testing.T) {
 
 // TestBound feeds 100,000 servers and sessions to one host.
 func TestBound(t *testing.T) {
-	r, st, cx, _, _ := run(t)
+	b := modtest.NewBench[download.State](t, download.Spec, download.Spec.Defaults())
 	for i := range 100_000 {
 		uid := fmt.Sprintf("C%d", i)
-		r.Handle(cx, st, http(uid, fmt.Sprintf("h%d.example.com", i)+strings.Repeat("x", 1000), "/a.jpg", "application/x-dosexec"))
-		r.Handle(cx, st, tls(0, uid, "pastebin.com"))
+		b.Handle(http(uid, fmt.Sprintf("h%d.example.com", i)+strings.Repeat("x", 1000), "/a.jpg", "application/x-dosexec"))
+		b.Handle(tls(0, uid, "pastebin.com"))
 	}
-	if n := size(t, r, st); n > 300_000 || st.Reported.Len() > 512 {
-		t.Errorf("%d bytes, %d subjects", n, st.Reported.Len())
+	if n := b.Size(); n > 300_000 || b.State.Reported.Len() > 512 {
+		t.Errorf("%d bytes, %d subjects", n, b.State.Reported.Len())
 	}
 }
 
 func TestDoesNotAllocate(t *testing.T) {
-	r, _, _, _, _ := run(t)
+	b := modtest.NewBench[download.State](t, download.Spec, download.Spec.Defaults())
 	f := tls(0, "C1", "www.example.com")
-	if a := testing.AllocsPerRun(100, func() { r.Chooser().Wants(f) }); a != 0 {
+	if a := testing.AllocsPerRun(100, func() { b.Runner.Chooser().Wants(f) }); a != 0 {
 		t.Errorf("%v allocations for a session", a)
 	}
 	g := http("H", "a.example.com", "/index.html", "text/html")
-	if a := testing.AllocsPerRun(100, func() { r.Chooser().Wants(g) }); a != 0 {
+	if a := testing.AllocsPerRun(100, func() { b.Runner.Chooser().Wants(g) }); a != 0 {
 		t.Errorf("%v allocations for a page", a)
 	}
 }

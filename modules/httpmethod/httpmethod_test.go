@@ -1,67 +1,25 @@
 package httpmethod_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/slips-go/slips/alerts/evidence"
-	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/httpmethod"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, httpmethod.Spec, "testdata/*.txtar") }
 
-func record(k flow.Kind, sec float64, uid string) *flow.Flow {
-	f := new(flow.Flow)
-	f.Reset(k)
-	f.Time = 1_700_000_000*1e9 + int64(sec*1e9)
-	f.Src, f.Dst = netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("203.0.114.9")
-	f.SrcPort, f.DstPort, f.HasPorts, f.Proto, f.UID = 50000, 80, true, flow.TCP, uid
-	return f
-}
-
-// run makes a rule with its defaults, a state and a context that counts what
-// is emitted.
-func run(t *testing.T) (modules.Runner, *httpmethod.State, *modules.Context, *modules.Host, *int) {
-	t.Helper()
-	r, err := httpmethod.Spec.New(httpmethod.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := new(int)
-	h := &modules.Host{
-		Net: &profile.Network{}, Profile: netip.MustParseAddr("10.0.0.7"), At: func(int64) profile.Window { return profile.Window{N: 1} },
-		Emit: func(evidence.Evidence) { *n++ }, After: func(time.Duration, uint64) {},
-	}
-	return r, r.NewState().(*httpmethod.State), modules.NewContext(h), h, n
-}
-
-// size returns how many bytes a state takes when it is saved.
-func size(t *testing.T, r modules.Runner, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := r.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
 func http(sec float64, uid, method string) *flow.Flow {
-	f := record(flow.HTTP, sec, uid)
+	f := modtest.Record(flow.HTTP, sec, uid)
 	f.HTTP.Method, f.HTTP.URI = method, "/"
 	return f
 }
 
 func weird(sec float64, uid, method string) *flow.Flow {
-	f := record(flow.Weird, sec, uid)
+	f := modtest.Record(flow.Weird, sec, uid)
 	f.Weird.Name, f.Weird.Addl = "unknown_HTTP_method", method
 	return f
 }
@@ -78,33 +36,33 @@ func TestOrderOfLogs(t *testing.T) {
 
 // TestBound sends 100,000 methods at once, and again.
 func TestBound(t *testing.T) {
-	r, st, cx, _, _ := run(t)
+	b := modtest.NewBench[httpmethod.State](t, httpmethod.Spec, httpmethod.Spec.Defaults())
 	for i := range 100_000 {
 		f := http(0, fmt.Sprintf("C%d", i), fmt.Sprintf("%0200d", i))
-		if !r.Chooser().Wants(f) {
+		if !b.Runner.Chooser().Wants(f) {
 			t.Fatal("not wanted")
 		}
-		r.Handle(cx, st, f)
+		b.Handle(f)
 	}
-	if len(st.Waiting) != 256 || st.Dropped != 100_000-256 {
-		t.Errorf("%d waiting, %d dropped", len(st.Waiting), st.Dropped)
+	if len(b.State.Waiting) != 256 || b.State.Dropped != 100_000-256 {
+		t.Errorf("%d waiting, %d dropped", len(b.State.Waiting), b.State.Dropped)
 	}
 	for i := range 100_000 {
-		r.Handle(cx, st, http(0, fmt.Sprintf("C%d", i%2000), fmt.Sprintf("M%d", i)))
-		r.Fire(cx, st, uint64(i))
+		b.Handle(http(0, fmt.Sprintf("C%d", i%2000), fmt.Sprintf("M%d", i)))
+		b.Fire(uint64(i))
 	}
-	if n := size(t, r, st); n > 600_000 {
+	if n := b.Size(); n > 600_000 {
 		t.Errorf("%d bytes", n)
 	}
 }
 
 func TestWants(t *testing.T) {
-	r, _, _, _, _ := run(t)
+	b := modtest.NewBench[httpmethod.State](t, httpmethod.Spec, httpmethod.Spec.Defaults())
 	for _, f := range []*flow.Flow{http(0, "C", "GET"), http(0, "C", "HEAD"), http(0, "C", ""), weird(0, "C", ""), weird(0, "C", "PATCH")} {
-		if r.Chooser().Wants(f) {
+		if b.Runner.Chooser().Wants(f) {
 			t.Errorf("wanted: %+v", f)
 		}
-		if a := testing.AllocsPerRun(100, func() { r.Chooser().Wants(f) }); a != 0 {
+		if a := testing.AllocsPerRun(100, func() { b.Runner.Chooser().Wants(f) }); a != 0 {
 			t.Errorf("%v allocations", a)
 		}
 	}

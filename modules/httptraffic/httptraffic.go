@@ -5,7 +5,6 @@ package httptraffic
 import (
 	"fmt"
 	"math/bits"
-	"net/netip"
 	"strings"
 
 	"github.com/slips-go/slips/alerts/evidence"
@@ -67,7 +66,7 @@ func (rule) Wants(f *flow.Flow) bool { return profile.IsPublic(f.Dst) }
 
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	key := hash(f.Dst)
+	key := modules.Hash(f.Dst, 0)
 	n := st.Servers.Len() + 1
 	switch {
 	case st.First == 0:
@@ -99,15 +98,6 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		e.UIDs = []string{strings.Clone(f.UID)}
 	}
 	cx.Emit(e)
-}
-
-// hash is FNV-1a. A clash hides one server among those of a host. 0 stands for none.
-func hash(a netip.Addr) uint32 {
-	h := uint32(2166136261)
-	for _, c := range a.As16() {
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return max(h, 1)
 }
 
 // maxText bounds the words of others in a description, in bytes.

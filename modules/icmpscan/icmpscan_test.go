@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -21,9 +19,11 @@ import (
 
 func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
 
+var attacker = netip.MustParseAddr("10.0.0.1")
+
 func ask(n int, typ uint16) flow.Flow {
 	return flow.Flow{
-		Kind: flow.Conn, Src: attacker, Dst: host(n), SrcPort: typ, HasPorts: true, Proto: flow.ICMP,
+		Kind: flow.Conn, Src: attacker, Dst: modtest.Public(n), SrcPort: typ, HasPorts: true, Proto: flow.ICMP,
 		State: flow.NotEstablished, OrigPkts: 1, UID: fmt.Sprint("C", n),
 	}
 }
@@ -85,7 +85,7 @@ func TestRequest(t *testing.T) {
 		{"echo of IPv6", flow.Flow{Proto: flow.ICMP6, SrcPort: 128, HasPorts: true}, echo},
 		{"echo of IPv6 as Zeek writes it", flow.Flow{Proto: flow.ICMP, Dst: netip.MustParseAddr("2001:db8::1"), SrcPort: 128, HasPorts: true}, echo},
 		{"type 8 of IPv6, which is not assigned", flow.Flow{Proto: flow.ICMP, Dst: netip.MustParseAddr("2001:db8::1"), SrcPort: 8, HasPorts: true}, none},
-		{"type 128 of IPv4", flow.Flow{Proto: flow.ICMP, Dst: host(1), SrcPort: 128, HasPorts: true}, none},
+		{"type 128 of IPv4", flow.Flow{Proto: flow.ICMP, Dst: modtest.Public(1), SrcPort: 128, HasPorts: true}, none},
 		{"echo of Argus without a type", flow.Flow{Proto: flow.ICMP, State: flow.ICMPEcho}, echo},
 		{"timestamp", flow.Flow{Proto: flow.ICMP, SrcPort: 13, DstPort: 14, HasPorts: true}, timestamp},
 		{"address mask", flow.Flow{Proto: flow.ICMP, SrcPort: 17, DstPort: 18, HasPorts: true}, mask},
@@ -150,14 +150,14 @@ func TestSteps(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, reload := range []bool{false, true} {
-				b := newBench(t)
+				b := modtest.NewBench[State](t, Spec, Spec.Defaults())
 				tt.feed(func(f flow.Flow) {
-					b.handle(f)
+					b.Handle(&f)
 					if reload {
-						b.reload(t)
+						b.Reload()
 					}
 				})
-				if got := steps(b.got); got != tt.want {
+				if got := steps(b.Evidence); got != tt.want {
 					t.Errorf("reload %v: got %s\nwant %s", reload, got, tt.want)
 				}
 			}
@@ -166,25 +166,27 @@ func TestSteps(t *testing.T) {
 }
 
 func TestServerSide(t *testing.T) {
-	b := newBench(t)
-	b.h.Role = profile.Server
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
+	b.Host.Role = profile.Server
 	for i := range 10 {
-		b.handle(ask(i, 8))
+		f := ask(i, 8)
+		b.Handle(&f)
 	}
-	if len(b.got) != 0 {
-		t.Errorf("the host that was asked is blamed: %v", b.got)
+	if len(b.Evidence) != 0 {
+		t.Errorf("the host that was asked is blamed: %v", b.Evidence)
 	}
 }
 
 func TestUIDs(t *testing.T) {
-	b := newBench(t)
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
 	for i := range 384 {
-		b.handle(ask(i, 8))
+		f := ask(i, 8)
+		b.Handle(&f)
 		if i%50 == 0 {
-			b.reload(t)
+			b.Reload()
 		}
 	}
-	last := b.got[len(b.got)-1]
+	last := b.Evidence[len(b.Evidence)-1]
 	var want []string
 	for i := 284; i < 384; i++ {
 		want = append(want, fmt.Sprint("C", i))
@@ -196,44 +198,30 @@ func TestUIDs(t *testing.T) {
 
 func TestBounds(t *testing.T) {
 	const targets = 300_000
-	b := newBench(t)
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	for i := range targets {
-		b.handle(ask(i, 8))
-		b.handle(ask(i, 8))
+		f := ask(i, 8)
+		b.Handle(&f)
+		b.Handle(&f)
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if got := int64(after.HeapAlloc) - int64(before.HeapAlloc); got > 4_000_000 {
 		t.Errorf("state takes %d bytes, more than 4 MB", got)
 	}
-	s := b.st.(*State).Sweeps[echo]
+	s := b.State.Sweeps[echo]
 	if e := math.Abs(float64(s.Hosts)/targets - 1); e > 0.02 {
 		t.Errorf("counted %d of %d, off by %.3f", s.Hosts, targets, e)
 	}
 	if s.Seen.Len() > maxSeen {
 		t.Errorf("%d fingerprints kept, at most %d wanted", s.Seen.Len(), maxSeen)
 	}
-	if d := b.got[len(b.got)-1].Description; !strings.Contains(d, "about ") {
+	if d := b.Evidence[len(b.Evidence)-1].Description; !strings.Contains(d, "about ") {
 		t.Errorf("an estimate is not called one: %s", d)
 	}
-}
-
-// datasets returns the path of a file of real traffic, which is not part of
-// the repository.
-func datasets(t *testing.T, name string) string {
-	t.Helper()
-	dir := os.Getenv("SLIPS_DATASETS")
-	if dir == "" {
-		dir = "../../../shared/datasets"
-	}
-	p := filepath.Join(dir, name)
-	if _, err := os.Stat(p); err != nil {
-		t.Skipf("SKIPPED, no real traffic to test on: %v (set SLIPS_DATASETS)", err)
-	}
-	return p
 }
 
 // The sweeps of real captures are told, of the host that makes them alone.
@@ -253,7 +241,7 @@ func TestRealSweeps(t *testing.T) {
 			for _, w := range tt.want {
 				left[w] = true
 			}
-			for _, e := range modtest.Evidence(t, Spec, datasets(t, tt.file)) {
+			for _, e := range modtest.Evidence(t, Spec, modtest.Datasets(t, tt.file)...) {
 				if e.Attacker.Value != tt.attacker {
 					t.Errorf("%q is blamed: %s", e.Attacker.Value, e.Description)
 				}

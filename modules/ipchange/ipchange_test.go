@@ -84,20 +84,16 @@ func TestOrderOfLogs(t *testing.T) {
 // TestGateway leaves out the hardware address of the gateway.
 func TestGateway(t *testing.T) {
 	for _, gw := range []string{"", "00:1B:21:00:00:0A"} {
-		run, err := ipchange.Spec.New(ipchange.Spec.Defaults(), modules.Env{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := modtest.NewBench[ipchange.State](t, ipchange.Spec, ipchange.Spec.Defaults())
 		n := 0
-		h := &modules.Host{Net: &profile.Network{GatewayMAC: gw}, Emit: func(evidence.Evidence) { n++ }, After: func(time.Duration, uint64) {}}
-		cx, st := modules.NewContext(h), run.NewState().(*ipchange.State)
+		b.Host.Net = &profile.Network{GatewayMAC: gw}
+		b.Host.Emit = func(evidence.Evidence) { n++ }
 		for i, src := range []string{"10.0.0.1", "10.0.0.2"} {
 			f := conn(int64(i), src, "00:1b:21:00:00:0a")
-			h.Now = f.Time
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
-		for k := range st.Pending {
-			run.Fire(cx, st, k)
+		for k := range b.State.Pending {
+			b.Fire(k)
 		}
 		if (n == 1) != (gw == "") {
 			t.Errorf("gateway %q: %d reports", gw, n)
@@ -107,25 +103,20 @@ func TestGateway(t *testing.T) {
 
 // TestBounds feeds 100,000 devices, each with two addresses and a lease.
 func TestBounds(t *testing.T) {
-	run, err := ipchange.Spec.New(ipchange.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &modules.Host{Now: 1, After: func(time.Duration, uint64) {}}
-	cx, st := modules.NewContext(h), run.NewState().(*ipchange.State)
+	b := modtest.NewBench[ipchange.State](t, ipchange.Spec, ipchange.Spec.Defaults())
 	for i := range int64(100_000) {
 		mac := fmt.Sprintf("00:1b:21:%02x:%02x:%02x", i>>16, i>>8&255, i&255)
 		src := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()
-		run.Handle(cx, st, conn(0, src, mac))
-		run.Handle(cx, st, conn(9, "192.168.0.1", mac))
-		run.Handle(cx, st, dhcp(9, src, mac))
+		b.Handle(conn(0, src, mac))
+		b.Handle(conn(9, "192.168.0.1", mac))
+		b.Handle(dhcp(9, src, mac))
 	}
-	if st.Devices.Len() > 1<<14 || len(st.Pending) > 4096 || st.Leases.Len() > 1<<15 {
-		t.Errorf("%d devices, %d changes, %d leases", st.Devices.Len(), len(st.Pending), st.Leases.Len())
+	if b.State.Devices.Len() > 1<<14 || len(b.State.Pending) > 4096 || b.State.Leases.Len() > 1<<15 {
+		t.Errorf("%d devices, %d changes, %d leases", b.State.Devices.Len(), len(b.State.Pending), b.State.Leases.Len())
 	}
 	f := conn(10, "192.168.0.1", "00:1b:21:00:00:01")
-	run.Handle(cx, st, f)
-	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
+	b.Handle(f)
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a known device", n)
 	}
 }

@@ -4,7 +4,6 @@
 package lateral
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -195,7 +194,7 @@ func (r rule) session(cx *modules.Context, st *State, f *flow.Flow) {
 	if st.First == 0 || f.Time < st.First {
 		st.First = f.Time
 	}
-	if st.known(peer(f.Dst, f.DstPort)) {
+	if st.known(modules.Hash(f.Dst, uint64(f.DstPort))) {
 		return
 	}
 	c := st.count(f.DstPort)
@@ -239,13 +238,6 @@ func (st *State) known(k uint32) bool {
 	was := *n != 0
 	*n = 1
 	return was
-}
-
-// peer returns a hash of an address and a port, never 0.
-func peer(a netip.Addr, port uint16) uint32 {
-	b := a.As16()
-	h := (binary.BigEndian.Uint64(b[:8]) ^ uint64(port)<<48 ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	return uint32((h^h>>32^binary.BigEndian.Uint64(b[8:]))*0xc4ceb9fe1a85ec53>>32) | 1
 }
 
 // count returns the count of a port.

@@ -1,8 +1,6 @@
 package lateral_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -13,7 +11,6 @@ import (
 	"github.com/slips-go/slips/modules/lateral"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, lateral.Spec, "testdata/*.txtar") }
@@ -29,17 +26,13 @@ func TestConfig(t *testing.T) {
 
 // TestStateIsBounded has a worm reach, and write to, 50,000 hosts.
 func TestStateIsBounded(t *testing.T) {
-	run, err := lateral.Spec.New(lateral.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState()
+	b := modtest.NewBench[lateral.State](t, lateral.Spec, lateral.Spec.Defaults())
 	fanouts := 0
-	cx := modules.NewContext(&modules.Host{Net: &profile.Network{}, Emit: func(e evidence.Evidence) {
+	b.Host.Emit = func(e evidence.Evidence) {
 		if e.Type == lateral.Fanout {
 			fanouts++
 		}
-	}})
+	}
 	for i := range 50_000 {
 		uid := fmt.Sprintf("C%017d", i)
 		c, s := new(flow.Flow), new(flow.Flow)
@@ -49,15 +42,11 @@ func TestStateIsBounded(t *testing.T) {
 		s.SMB.Action, s.SMB.Path, s.SMB.Name = "SMB::FILE_WRITE", `\\x\ADMIN$`, strings.Repeat("x", 1000)+".exe"
 		for _, f := range []*flow.Flow{c, s} {
 			f.Src, f.Dst, f.DstPort, f.UID = netip.MustParseAddr("10.0.0.1"), netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 445, uid
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
 	}
-	var b bytes.Buffer
-	if err := run.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	if b.Len() > 1<<20 || fanouts != 13 { // 8, 16 … 32,768
-		t.Errorf("%d bytes, %d fan-outs", b.Len(), fanouts)
+	if b.Size() > 1<<20 || fanouts != 13 { // 8, 16 … 32,768
+		t.Errorf("%d bytes, %d fan-outs", b.Size(), fanouts)
 	}
 }
 

@@ -1,8 +1,6 @@
 package mining_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -12,59 +10,22 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/mining"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, mining.Spec, "testdata/*.txtar") }
 
-func record(k flow.Kind, sec float64, uid string) *flow.Flow {
-	f := new(flow.Flow)
-	f.Reset(k)
-	f.Time = 1_700_000_000*1e9 + int64(sec*1e9)
-	f.Src, f.Dst = netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("203.0.114.9")
-	f.SrcPort, f.DstPort, f.HasPorts, f.Proto, f.UID = 50000, 80, true, flow.TCP, uid
-	return f
-}
-
-// run makes a rule with its defaults, a state and a context that counts what
-// is emitted.
-func run(t *testing.T) (modules.Runner, *mining.State, *modules.Context, *modules.Host, *int) {
-	t.Helper()
-	r, err := mining.Spec.New(mining.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := new(int)
-	h := &modules.Host{
-		Net: &profile.Network{}, Profile: netip.MustParseAddr("10.0.0.7"), At: func(int64) profile.Window { return profile.Window{N: 1} },
-		Emit: func(evidence.Evidence) { *n++ }, After: func(time.Duration, uint64) {},
-	}
-	return r, r.NewState().(*mining.State), modules.NewContext(h), h, n
-}
-
-// size returns how many bytes a state takes when it is saved.
-func size(t *testing.T, r modules.Runner, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := r.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
 func dns(sec float64, name, answer string) *flow.Flow {
-	f := record(flow.DNS, sec, "D"+name)
+	f := modtest.Record(flow.DNS, sec, "D"+name)
 	f.DstPort, f.DNS.Query, f.DNS.Answers = 53, name, []string{answer}
 	return f
 }
 
 func conn(sec float64, uid, dst string, port uint16, d time.Duration) *flow.Flow {
-	f := record(flow.Conn, sec, uid)
+	f := modtest.Record(flow.Conn, sec, uid)
 	f.Dst, f.DstPort, f.State, f.Duration, f.OrigBytes, f.RespBytes = netip.MustParseAddr(dst), port, flow.Established, int64(d), 9000, 9000
 	return f
 }
@@ -97,26 +58,26 @@ func TestOrderOfLogs(t *testing.T) {
 
 // TestBound feeds names and addresses of 100,000 pools.
 func TestBound(t *testing.T) {
-	r, st, cx, _, _ := run(t)
+	b := modtest.NewBench[mining.State](t, mining.Spec, mining.Spec.Defaults())
 	for i := range 100_000 {
 		a := netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}).String()
-		r.Handle(cx, st, dns(0, fmt.Sprintf("stratum.h%d.example", i), a))
-		r.Handle(cx, st, dns(0, strings.Repeat("x", 300)+fmt.Sprintf("%d.nanopool.org", i), a))
-		r.Handle(cx, st, conn(0, fmt.Sprint("C", i), a, 3333, time.Hour))
+		b.Handle(dns(0, fmt.Sprintf("stratum.h%d.example", i), a))
+		b.Handle(dns(0, strings.Repeat("x", 300)+fmt.Sprintf("%d.nanopool.org", i), a))
+		b.Handle(conn(0, fmt.Sprint("C", i), a, 3333, time.Hour))
 	}
-	if n := size(t, r, st); n > 300_000 || len(st.Waiting) != 256 {
-		t.Errorf("%d bytes, %d waiting", n, len(st.Waiting))
+	if n := b.Size(); n > 300_000 || len(b.State.Waiting) != 256 {
+		t.Errorf("%d bytes, %d waiting", n, len(b.State.Waiting))
 	}
 }
 
 func TestNamesDoNotAllocate(t *testing.T) {
-	r, _, _, _, _ := run(t)
+	b := modtest.NewBench[mining.State](t, mining.Spec, mining.Spec.Defaults())
 	for _, n := range []string{"www.example.com", "", ".", "com", "a.b.c.d.e.f.example.co.uk", strings.Repeat("a.", 120) + "com", "Pool.NTP.org.", "..", "a..b", ".a"} {
 		f := dns(0, n, "")
-		if r.Chooser().Wants(f) {
+		if b.Runner.Chooser().Wants(f) {
 			t.Errorf("%q is wanted", n)
 		}
-		if a := testing.AllocsPerRun(100, func() { r.Chooser().Wants(f) }); a != 0 {
+		if a := testing.AllocsPerRun(100, func() { b.Runner.Chooser().Wants(f) }); a != 0 {
 			t.Errorf("%q: %v allocations", n, a)
 		}
 	}

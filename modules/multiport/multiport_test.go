@@ -26,32 +26,29 @@ func TestConfig(t *testing.T) {
 
 // TestStateIsBounded feeds all ports of some hosts, and a port of many.
 func TestStateIsBounded(t *testing.T) {
-	run, err := multiport.Spec.New(multiport.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, n := run.NewState().(*multiport.State), 0
-	cx := modules.NewContext(&modules.Host{Emit: func(evidence.Evidence) { n++ }})
+	b := modtest.NewBench[multiport.State](t, multiport.Spec, multiport.Spec.Defaults())
+	n := 0
+	b.Host.Emit = func(evidence.Evidence) { n++ }
 	f := new(flow.Flow)
 	f.Reset(flow.Conn)
 	f.Src, f.SrcPort, f.HasPorts, f.Proto, f.State, f.UID = netip.MustParseAddr("10.0.0.1"), 40000, true, flow.TCP, flow.Established, "C1"
 	for i := range 100_000 {
 		f.Dst, f.DstPort = netip.AddrFrom4([4]byte{20, 0, byte(i >> 8), byte(i)}), 50001
-		run.Handle(cx, st, f)
+		b.Handle(f)
 		f.Dst, f.DstPort = netip.AddrFrom4([4]byte{20, 1, 0, byte(i >> 10)}), uint16(50001+i%1024)
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
 	ports, uids := 0, 0
-	for _, t := range st.Hosts {
+	for _, t := range b.State.Hosts {
 		ports, uids = max(ports, len(t.Ports)), max(uids, len(t.UIDs))
 	}
-	if len(st.Hosts) > 512 || ports > 64 || uids > 16 {
-		t.Errorf("%d hosts, %d ports and %d uids of one", len(st.Hosts), ports, uids)
+	if len(b.State.Hosts) > 512 || ports > 64 || uids > 16 {
+		t.Errorf("%d hosts, %d ports and %d uids of one", len(b.State.Hosts), ports, uids)
 	}
 	if n == 0 || n > 50*6 {
 		t.Errorf("%d reports", n)
 	}
-	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a known port", n)
 	}
 }

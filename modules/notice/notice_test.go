@@ -27,17 +27,11 @@ func noticed(note, msg string) *flow.Flow {
 // handle runs the notices on one state and returns the evidence.
 func handle(t *testing.T, fs ...*flow.Flow) []evidence.Evidence {
 	t.Helper()
-	run, err := notice.Spec.New(notice.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []evidence.Evidence
-	cx := modules.NewContext(&modules.Host{Emit: func(e evidence.Evidence) { got = append(got, e) }})
-	st := run.NewState()
+	b := modtest.NewBench[notice.State](t, notice.Spec, notice.Spec.Defaults())
 	for _, f := range fs {
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
-	return got
+	return b.Evidence
 }
 
 // TestHosts reads the number of hosts out of messages, and makes it a confidence.

@@ -4,7 +4,6 @@
 package p2p
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"math/bits"
@@ -128,11 +127,7 @@ func (rule) Wants(f *flow.Flow) bool {
 }
 
 func hashes(f *flow.Flow) (pair, host uint32) {
-	a := f.Dst.As16()
-	h := (binary.BigEndian.Uint64(a[:8]) ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	h = (h ^ h>>32 ^ binary.BigEndian.Uint64(a[8:])) * 0xc4ceb9fe1a85ec53
-	p := (h ^ uint64(f.DstPort)<<16) * 0x9fb21c651e98df25
-	return uint32(p>>32) ^ uint32(p), uint32(h >> 32)
+	return modules.Hash(f.Dst, uint64(f.DstPort)), modules.Hash(f.Dst, 0)
 }
 
 // Touch implements modules.Toucher.

@@ -1,19 +1,15 @@
 package p2p_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/modules/p2p"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, p2p.Spec, "testdata/*.txtar") }
@@ -34,40 +30,6 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// bench runs the module on one state, without the engine.
-func bench(t *testing.T, emit func(evidence.Evidence)) (handle func(*flow.Flow), st any, h *modules.Host) {
-	t.Helper()
-	run, err := p2p.Spec.New(p2p.Spec.Defaults(), modules.Env{Width: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st = run.NewState()
-	h = &modules.Host{
-		Net: &profile.Network{}, Emit: emit, After: func(time.Duration, uint64) {},
-		At: func(at int64) profile.Window { return profile.WindowOf(at, 0, int64(time.Hour)) },
-	}
-	cx := modules.NewContext(h)
-	return func(f *flow.Flow) {
-		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
-		h.Profile = f.Src
-		run.Handle(cx, st, f)
-	}, st, h
-}
-
-// size returns the bytes that a saved state takes.
-func size(t *testing.T, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
-func host(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
-}
-
 func conn(sec float64, src, dst netip.Addr, port uint16, state flow.State) *flow.Flow {
 	f := &flow.Flow{
 		Kind: flow.Conn, Time: int64(sec * 1e9), Src: src, Dst: dst, SrcPort: 40000, DstPort: port, HasPorts: true, Proto: flow.TCP,
@@ -84,23 +46,24 @@ var user = netip.MustParseAddr("10.0.0.7")
 // TestBounds talks to 100,000 peers.
 func TestBounds(t *testing.T) {
 	n := 0
-	handle, st, _ := bench(t, func(evidence.Evidence) { n++ })
+	b := modtest.NewBench[p2p.State](t, p2p.Spec, p2p.Spec.Defaults())
+	b.Host.Emit = func(evidence.Evidence) { n++ }
 	for i := range 100_000 {
-		handle(conn(float64(i)/1000, user, host(i), uint16(1024+i*7%60000), []flow.State{flow.Established, flow.NotEstablished}[i%2]))
+		b.Handle(conn(float64(i)/1000, user, modtest.Public(i), uint16(1024+i*7%60000), []flow.State{flow.Established, flow.NotEstablished}[i%2]))
 	}
-	if s := st.(*p2p.State); s.Pairs.Len() > 4096 || s.Hosts.Len() > 4096 || s.Ports.Len() > 4096 || n != 7 {
+	if s := b.State; s.Pairs.Len() > 4096 || s.Hosts.Len() > 4096 || s.Ports.Len() > 4096 || n != 7 {
 		t.Errorf("%d pairs, %d hosts, %d ports, %d pieces of evidence", s.Pairs.Len(), s.Hosts.Len(), s.Ports.Len(), n)
 	}
-	if n := size(t, st); n > 1<<18 {
+	if n := b.Size(); n > 1<<18 {
 		t.Errorf("the state takes %d bytes", n)
 	}
 }
 
 func TestDoesNotAllocate(t *testing.T) {
-	handle, _, _ := bench(t, func(evidence.Evidence) {})
-	f := conn(0, user, host(1), 50000, flow.Established)
-	handle(f)
-	if n := testing.AllocsPerRun(100, func() { handle(f) }); n != 0 {
+	b := modtest.NewBench[p2p.State](t, p2p.Spec, p2p.Spec.Defaults())
+	f := conn(0, user, modtest.Public(1), 50000, flow.Established)
+	b.Handle(f)
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a peer seen before", n)
 	}
 }
@@ -108,21 +71,22 @@ func TestDoesNotAllocate(t *testing.T) {
 // TestBotBounds knocks 100,000 times at 3,000 peers, an hour long.
 func TestBotBounds(t *testing.T) {
 	var bots []evidence.Evidence
-	handle, st, _ := bench(t, func(e evidence.Evidence) {
+	b := modtest.NewBench[p2p.State](t, p2p.Spec, p2p.Spec.Defaults())
+	b.Host.Emit = func(e evidence.Evidence) {
 		if e.Type == p2p.Bot {
 			bots = append(bots, e)
 		}
-	})
+	}
 	for i := range 100_000 {
-		f := conn(float64(i)*0.036, user, host(i%3000), uint16(1024+i%3000*7), flow.NotEstablished)
+		f := conn(float64(i)*0.036, user, modtest.Public(i%3000), uint16(1024+i%3000*7), flow.NotEstablished)
 		f.Proto, f.OrigBytes = flow.UDP, 34
 		if i%3000%10 == 0 {
 			f.RespPkts, f.RespBytes = 1, 600
 		}
 		f.Sensor = flow.Zeek
-		handle(f)
+		b.Handle(f)
 	}
-	if s := st.(*p2p.State); len(s.Sizes) != 50 || s.Pairs.Len() > 4096 || len(bots) != 2 {
+	if s := b.State; len(s.Sizes) != 50 || s.Pairs.Len() > 4096 || len(bots) != 2 {
 		t.Errorf("%d sizes, %d pairs, %d pieces of evidence", len(s.Sizes), s.Pairs.Len(), len(bots))
 	}
 }

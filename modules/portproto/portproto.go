@@ -3,10 +3,8 @@
 package portproto
 
 import (
-	"encoding/binary"
 	"fmt"
 	"log/slog"
-	"math/bits"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -360,13 +358,7 @@ func (c *Conn) evidence(h Hits, more string) evidence.Evidence {
 	return e
 }
 
-// key returns a hash of two hosts and a port that is the same in every run.
+// key returns a hash of two hosts and a port.
 func key(src, dst netip.Addr, port uint16) uint32 {
-	s, d := src.As16(), dst.As16()
-	h := uint64(port) + 1
-	for _, b := range [...][]byte{s[:8], s[8:], d[:8], d[8:]} {
-		hi, lo := bits.Mul64(h^0xa0761d6478bd642f, binary.BigEndian.Uint64(b)^0xe7037ed1a0b428db)
-		h = hi ^ lo
-	}
-	return uint32(h)
+	return modules.Hash(dst, uint64(modules.Hash(src, uint64(port))))
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/modules/portproto"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, portproto.Spec, "testdata/*.txtar") }
@@ -122,37 +121,29 @@ func TestOrderOfLogs(t *testing.T) {
 
 // TestBounds feeds as many connections as a scanner makes, of either kind.
 func TestBounds(t *testing.T) {
-	run, err := portproto.Spec.New(portproto.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := modtest.NewBench[portproto.State](t, portproto.Spec, portproto.Spec.Defaults())
 	n := 0
-	h := &modules.Host{
-		At:    func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-		After: func(time.Duration, uint64) {}, Emit: func(evidence.Evidence) { n++ },
-	}
-	cx, st := modules.NewContext(h), run.NewState().(*portproto.State)
+	b.Host.Emit = func(evidence.Evidence) { n++ }
 	for i := range 100_000 {
 		ip := netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}).String()
 		for _, f := range []*flow.Flow{conn(1, ip, 443, ""), conn(1, ip, 80, "http")} {
-			h.Now, h.Record = f.Time, f.Time
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
 	}
 	// A filter as full as that takes some connections for explained.
-	if len(st.Slots) != 1 || len(st.Pending) != 1<<14 || st.Dropped < 70_000 {
-		t.Errorf("%d slots, %d pending, %d dropped", len(st.Slots), len(st.Pending), st.Dropped)
+	if len(b.State.Slots) != 1 || len(b.State.Pending) != 1<<14 || b.State.Dropped < 70_000 {
+		t.Errorf("%d slots, %d pending, %d dropped", len(b.State.Slots), len(b.State.Pending), b.State.Dropped)
 	}
-	h.Now += int64(time.Hour)
+	b.Host.Now += int64(time.Hour)
 	for k := range uint64(1 << 14) {
-		run.Fire(cx, st, k+1)
+		b.Fire(k + 1)
 	}
-	if n != 20 || st.Reported.Len() > 1<<14 {
-		t.Errorf("%d reports of one host, want 20; %d servers kept", n, st.Reported.Len())
+	if n != 20 || b.State.Reported.Len() > 1<<14 {
+		t.Errorf("%d reports of one host, want 20; %d servers kept", n, b.State.Reported.Len())
 	}
 	f := conn(2, "20.0.0.1", 443, "ssl")
-	run.Handle(cx, st, f)
-	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
+	b.Handle(f)
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a recognised connection", n)
 	}
 }
@@ -160,26 +151,20 @@ func TestBounds(t *testing.T) {
 // TestFilter has a network of 10,000 pairs in five minutes: what was recognised
 // explains itself, and next to nothing else.
 func TestFilter(t *testing.T) {
-	run, err := portproto.Spec.New(portproto.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &modules.Host{After: func(time.Duration, uint64) {}}
-	cx, st := modules.NewContext(h), run.NewState().(*portproto.State)
+	b := modtest.NewBench[portproto.State](t, portproto.Spec, portproto.Spec.Defaults())
 	feed := func(from, to int, service string) {
 		for i := from; i < to; i++ {
 			f := conn(1, netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}).String(), 443, service)
-			h.Now, h.Record = f.Time, f.Time
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
 	}
 	feed(0, 10_000, "ssl")
 	feed(0, 10_000, "")
-	if n := len(st.Pending); n != 0 {
+	if n := len(b.State.Pending); n != 0 {
 		t.Errorf("%d connections wait although they are explained", n)
 	}
 	feed(10_000, 20_000, "")
-	if n := len(st.Pending); n < 9900 {
+	if n := len(b.State.Pending); n < 9900 {
 		t.Errorf("%d of 10,000 connections wait", n)
 	}
 }
@@ -187,27 +172,20 @@ func TestFilter(t *testing.T) {
 // TestLongAgo has a day of recognised connections, and logs that are hours
 // ahead: no more than two hours are kept, the last ones.
 func TestLongAgo(t *testing.T) {
-	run, err := portproto.Spec.New(portproto.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &modules.Host{After: func(time.Duration, uint64) {}}
-	cx, st := modules.NewContext(h), run.NewState().(*portproto.State)
+	b := modtest.NewBench[portproto.State](t, portproto.Spec, portproto.Spec.Defaults())
 	for i := range 24 * 60 {
 		f := conn(float64(i)*60, "20.0.0.1", 443, "ssl")
-		h.Now, h.Record = f.Time, f.Time
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
 	last := int64(base+24*3600)/300 - 1
-	for i, s := range st.Slots {
+	for i, s := range b.State.Slots {
 		if want := last - 23 + int64(i); s.N != want {
 			t.Errorf("slot %d is number %d, want %d", i, s.N, want)
 		}
 	}
 	f := ssl(60, "20.0.0.1") // of a log that is far behind
-	h.Now = f.Time
-	if run.Handle(cx, st, f); len(st.Slots) != 24 || st.Slots[0].N != last-23 {
-		t.Errorf("%d slots from %d on", len(st.Slots), st.Slots[0].N)
+	if b.Handle(f); len(b.State.Slots) != 24 || b.State.Slots[0].N != last-23 {
+		t.Errorf("%d slots from %d on", len(b.State.Slots), b.State.Slots[0].N)
 	}
 }
 

@@ -358,8 +358,17 @@ func (r rule) horizontal(cx *modules.Context, st *State, f *flow.Flow, t *Tally,
 		full = burstShare
 	}
 	grade := min(1, (share(t)-minShare)/(full-minShare))
-	if !burst && (everyday(f.DstPort) || f.DstPort >= firstUnprivileged && share(t) < 1-minPeers) {
+	switch f.DstPort {
+	case 6881, 7680, 8333: // peers of BitTorrent, of Windows' updates and of Bitcoin are tried in bursts too
 		grade *= patient
+	case 80, 443:
+		if !burst {
+			grade *= patient
+		}
+	default:
+		if !burst && f.DstPort >= firstUnprivileged && share(t) < 1-minPeers {
+			grade *= patient
+		}
 	}
 	c := round(max(minConfidence, bySize(t, f.Proto)*grade*st.focus(t, port)))
 	subject := fmt.Sprintf("%d/%s", f.DstPort, f.Proto)
@@ -411,17 +420,6 @@ func share(t *Tally) float64 { return float64(t.Pairs) / float64(max(1, t.Pairs+
 // sureTargets is the number of failed pairs from which their number leaves no
 // doubt: retries make ten packets of three dead servers.
 const sureTargets = 12
-
-// everyday reports whether a port is one at which ordinary programs meet many
-// hosts that do not answer: the web, Windows' delivery optimisation and the
-// peers of Bitcoin and BitTorrent.
-func everyday(port uint16) bool {
-	switch port {
-	case 80, 443, 6881, 7680, 8333:
-		return true
-	}
-	return false
-}
 
 // bySize is the reference's confidence, packets/10, or 0.3 when the log has no
 // packets, as far as there are targets enough.

@@ -1,13 +1,9 @@
 package portscan
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -23,59 +19,9 @@ import (
 
 func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
 
-func runner(t testing.TB, c Config) modules.Runner {
-	t.Helper()
-	r, err := Spec.New(&c, modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 var defaults = Config{MinPorts: 6, MinHosts: 6}
 
-// bench is one profile and window.
-type bench struct {
-	run modules.Runner
-	st  any
-	h   modules.Host
-	cx  *modules.Context
-	got []evidence.Evidence
-}
-
-func newBench(t testing.TB, c Config) *bench {
-	t.Helper()
-	b := &bench{run: runner(t, c)}
-	b.st = b.run.NewState()
-	b.h.Emit = func(e evidence.Evidence) { b.got = append(b.got, e) }
-	b.cx = modules.NewContext(&b.h)
-	return b
-}
-
-func (b *bench) handle(f *flow.Flow) { b.run.Handle(b.cx, b.st, f) }
-
-// reload sends the state through gob.
-func (b *bench) reload(t testing.TB) {
-	t.Helper()
-	var buf bytes.Buffer
-	if err := b.run.Save(gob.NewEncoder(&buf), b.st); err != nil {
-		t.Fatal(err)
-	}
-	st, err := b.run.Load(gob.NewDecoder(&buf))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.st = st
-}
-
-func (b *bench) state() *State { return b.st.(*State) }
-
 var attacker = netip.MustParseAddr("10.0.0.1")
-
-// host returns the n-th address of a block.
-func host(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
-}
 
 func syn(dst netip.Addr, port uint16) flow.Flow {
 	return flow.Flow{
@@ -111,7 +57,7 @@ func TestConfig(t *testing.T) {
 
 func TestOutcome(t *testing.T) {
 	with := func(edit func(*flow.Flow)) flow.Flow {
-		f := syn(host(1), 80)
+		f := syn(modtest.Public(1), 80)
 		edit(&f)
 		return f
 	}
@@ -120,8 +66,8 @@ func TestOutcome(t *testing.T) {
 		f    flow.Flow
 		want outcome
 	}{
-		{"no answer", syn(host(1), 80), failure},
-		{"established", ok(syn(host(1), 80)), success},
+		{"no answer", syn(modtest.Public(1), 80), failure},
+		{"established", ok(syn(modtest.Public(1), 80)), success},
 		{"state not logged", with(func(f *flow.Flow) { f.State = flow.StateUnknown }), ignored},
 		{"a Zeek log without states", with(func(f *flow.Flow) { f.RawState = "" }), ignored},
 		{"suricata judges by packets", with(func(f *flow.Flow) { f.Sensor, f.RawState, f.History = flow.Suricata, "", "" }), failure},
@@ -140,7 +86,7 @@ func TestOutcome(t *testing.T) {
 		{"argus server pushed", with(func(f *flow.Flow) {
 			f.Sensor, f.RawState, f.History, f.RespPkts, f.RespBytes = flow.Argus, "FRPA_PA", "", 9, 900
 		}), success},
-		{"udp silent", udp(syn(host(1), 53)), failure},
+		{"udp silent", udp(syn(modtest.Public(1), 53)), failure},
 		{"udp answered whatever the state says", with(func(f *flow.Flow) { *f = udp(*f); f.RespPkts = 1 }), success},
 		{"dns server answers unseen queries", with(func(f *flow.Flow) { *f = udp(*f); f.SrcPort, f.DstPort = 53, 5353 }), ignored},
 		{"ssdp answers", with(func(f *flow.Flow) { *f = udp(*f); f.SrcPort, f.DstPort = 1900, 44232 }), ignored},
@@ -182,16 +128,16 @@ func TestIgnored(t *testing.T) {
 		{"no target", profile.Client, func(f *flow.Flow) { f.Dst = netip.Addr{} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t, defaults)
-			b.h.Role = tt.role
-			b.h.Net = &profile.Network{Home: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+			b := modtest.NewBench[State](t, Spec, &defaults)
+			b.Host.Role = tt.role
+			b.Host.Net = &profile.Network{Home: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 			for _, o := range []flow.State{flow.NotEstablished, flow.Established} {
-				f := syn(host(1), 80)
+				f := syn(modtest.Public(1), 80)
 				f.State = o
 				tt.edit(&f)
-				b.handle(&f)
+				b.Handle(&f)
 			}
-			if diff := cmp.Diff(&State{}, b.state()); diff != "" {
+			if diff := cmp.Diff(&State{}, b.State); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
@@ -214,10 +160,10 @@ func TestBroadcastIsNotForAll(t *testing.T) {
 		{"nothing known", nil, udp(syn(in, 161))},
 		{"another host", home, udp(syn(in.Prev(), 161))},
 	} {
-		b := newBench(t, defaults)
-		b.h.Net = tt.net
-		b.handle(&tt.f)
-		if b.state().Pairs.Len() != 1 {
+		b := modtest.NewBench[State](t, Spec, &defaults)
+		b.Host.Net = tt.net
+		b.Handle(&tt.f)
+		if b.State.Pairs.Len() != 1 {
 			t.Errorf("%s: not counted", tt.name)
 		}
 	}
@@ -239,28 +185,28 @@ func TestSteps(t *testing.T) {
 	}{
 		{"vertical, at 6 9, 12, 18, 24 …", func(h func(flow.Flow)) {
 			for p := range 48 {
-				h(syn(host(1), uint16(p+1)))
+				h(syn(modtest.Public(1), uint16(p+1)))
 			}
 		}, "V1:6/0.50 V2:9/0.75 V3:12/1.00 V4:18/1.00 V5:24/1.00 V6:36/1.00 V7:48/1.00"},
 		{"horizontal, at 6 9, 12, 18, 24 …", func(h func(flow.Flow)) {
 			for n := range 48 {
-				h(syn(host(n), 445))
+				h(syn(modtest.Public(n), 445))
 			}
 		}, "H1:6/0.50 H2:9/0.75 H3:12/1.00 H4:18/1.00 H5:24/1.00 H6:36/1.00 H7:48/1.00"},
 		{"five are no scan, however often", func(h func(flow.Flow)) {
 			for i := range 500 {
-				h(syn(host(i%5), 445))
-				h(syn(host(9), uint16(1000+i%5)))
+				h(syn(modtest.Public(i%5), 445))
+				h(syn(modtest.Public(9), uint16(1000+i%5)))
 			}
 		}, ""},
 		{"repetitions count as flows", func(h func(flow.Flow)) {
 			for i := range 11 {
-				h(syn(host(i/2), 445))
+				h(syn(modtest.Public(i/2), 445))
 			}
 		}, "H1:11/0.50"},
 		{"protocols apart", func(h func(flow.Flow)) {
 			for n := range 10 {
-				f := syn(host(n), 53)
+				f := syn(modtest.Public(n), 53)
 				if n%2 == 0 {
 					f = udp(f)
 				}
@@ -269,29 +215,29 @@ func TestSteps(t *testing.T) {
 		}, ""},
 		{"tcp does not hide udp", func(h func(flow.Flow)) {
 			for p := range 6 {
-				h(syn(host(1), uint16(p+1)))
+				h(syn(modtest.Public(1), uint16(p+1)))
 			}
 			for p := range 6 {
-				h(udp(syn(host(1), uint16(p+1))))
+				h(udp(syn(modtest.Public(1), uint16(p+1))))
 			}
 		}, "V1:6/0.50 V1:6/0.50"},
 		{"a pair that worked before is no target", func(h func(flow.Flow)) {
 			for n := range 6 {
-				h(ok(syn(host(n), 445)))
-				h(syn(host(n), 445))
+				h(ok(syn(modtest.Public(n), 445)))
+				h(syn(modtest.Public(n), 445))
 			}
 		}, ""},
 		{"a pair that works later is taken back", func(h func(flow.Flow)) {
 			for n := range 5 {
-				h(syn(host(n), 445))
+				h(syn(modtest.Public(n), 445))
 			}
-			h(ok(syn(host(0), 445)))
-			h(syn(host(5), 445))
-			h(syn(host(6), 445))
+			h(ok(syn(modtest.Public(0), 445)))
+			h(syn(modtest.Public(5), 445))
+			h(syn(modtest.Public(6), 445))
 		}, "H1:7/0.50"},
 		{"a resolver's dead servers", func(h func(flow.Flow)) {
 			for n := range 1000 {
-				f := udp(syn(host(n), 53))
+				f := udp(syn(modtest.Public(n), 53))
 				if n%20 != 0 {
 					f = ok(f)
 				}
@@ -300,7 +246,7 @@ func TestSteps(t *testing.T) {
 		}, ""},
 		{"half of the web servers dead: doubt", func(h func(flow.Flow)) {
 			for n := range 12 {
-				f := syn(host(n), 443)
+				f := syn(modtest.Public(n), 443)
 				if n%2 == 0 {
 					f = ok(f)
 				}
@@ -309,7 +255,7 @@ func TestSteps(t *testing.T) {
 		}, "H1:6/0.50"},
 		{"peers that went away", func(h func(flow.Flow)) {
 			for n := range 500 {
-				f := udp(syn(host(n), uint16(20000+n*7)))
+				f := udp(syn(modtest.Public(n), uint16(20000+n*7)))
 				f.SrcPort, f.OrigPkts = 59370, 2
 				if n%50 == 0 {
 					f.DstPort = 6881
@@ -320,14 +266,14 @@ func TestSteps(t *testing.T) {
 		{"a block of hosts by ports, all unprivileged", func(h func(flow.Flow)) {
 			for n := range 6 {
 				for p := range 6 {
-					h(syn(host(n), uint16(8000+p)))
+					h(syn(modtest.Public(n), uint16(8000+p)))
 				}
 			}
 		}, "V1:6/0.50 V1:6/0.50 V1:6/0.50 V1:6/0.50 V1:6/0.50 " +
 			"H1:6/0.50 H1:6/0.50 H1:6/0.50 H1:6/0.50 H1:6/0.50 V1:6/0.50 H1:6/0.50"},
 		{"no packets in the log", func(h func(flow.Flow)) {
 			for n := range 6 {
-				f := syn(host(n), 22)
+				f := syn(modtest.Public(n), 22)
 				f.OrigPkts = 0
 				h(f)
 			}
@@ -335,14 +281,14 @@ func TestSteps(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, every := range []int{0, 5} {
-				b, n := newBench(t, defaults), 0
+				b, n := modtest.NewBench[State](t, Spec, &defaults), 0
 				tt.feed(func(f flow.Flow) {
-					b.handle(&f)
+					b.Handle(&f)
 					if n++; every > 0 && n%every == 0 {
-						b.reload(t)
+						b.Reload()
 					}
 				})
-				if got := steps(b.got); got != tt.want {
+				if got := steps(b.Evidence); got != tt.want {
 					t.Errorf("reload each %d: got %s\nwant %s", every, got, tt.want)
 				}
 			}
@@ -357,24 +303,24 @@ func TestBounds(t *testing.T) {
 		name string
 		f    func(i int) flow.Flow
 	}{
-		{"hosts", func(i int) flow.Flow { return syn(host(i), 23) }},
-		{"ports of two hosts", func(i int) flow.Flow { return syn(host(i%2), uint16(i/2)) }},
-		{"blocks", func(i int) flow.Flow { return syn(host(i/100), uint16(1+i%100)) }},
-		{"scattered", func(i int) flow.Flow { return syn(host(i), uint16(i*7919)) }},
-		{"all answer", func(i int) flow.Flow { return ok(syn(host(i), uint16(i*7919))) }},
+		{"hosts", func(i int) flow.Flow { return syn(modtest.Public(i), 23) }},
+		{"ports of two hosts", func(i int) flow.Flow { return syn(modtest.Public(i%2), uint16(i/2)) }},
+		{"blocks", func(i int) flow.Flow { return syn(modtest.Public(i/100), uint16(1+i%100)) }},
+		{"scattered", func(i int) flow.Flow { return syn(modtest.Public(i), uint16(i*7919)) }},
+		{"all answer", func(i int) flow.Flow { return ok(syn(modtest.Public(i), uint16(i*7919))) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := newBench(t, defaults)
+			b := modtest.NewBench[State](t, Spec, &defaults)
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
 			for i := range targets {
 				f := tt.f(i)
 				f.UID = "CUM0KZ3MLUfNB0cl11"
-				b.handle(&f)
+				b.Handle(&f)
 			}
-			n := len(b.got)
-			b.got = nil
+			n := len(b.Evidence)
+			b.Evidence = nil
 			runtime.GC()
 			runtime.ReadMemStats(&after)
 			got := int64(after.HeapAlloc) - int64(before.HeapAlloc)
@@ -393,22 +339,22 @@ func TestBounds(t *testing.T) {
 // Beyond what the state can tell apart, counts are estimates, and close ones.
 func TestEstimate(t *testing.T) {
 	const targets = 300_000
-	b := newBench(t, defaults)
+	b := modtest.NewBench[State](t, Spec, &defaults)
 	for i := range targets {
-		f := syn(host(i), 23)
-		b.handle(&f)
+		f := syn(modtest.Public(i), 23)
+		b.Handle(&f)
 		if i%4 == 0 {
-			b.handle(&f) // again, which is no other host
+			b.Handle(&f) // again, which is no other host
 		}
 	}
-	p := b.state().Ports.Get(uint32(flow.TCP)<<16 | 23)
+	p := b.State.Ports.Get(uint32(flow.TCP)<<16 | 23)
 	if e := math.Abs(float64(p.Pairs)/targets - 1); e > 0.02 {
 		t.Errorf("counted %d of %d, off by %.3f", p.Pairs, targets, e)
 	}
-	if n := b.state().Pairs.Len(); n > maxPairs {
+	if n := b.State.Pairs.Len(); n > maxPairs {
 		t.Errorf("%d pairs kept, at most %d wanted", n, maxPairs)
 	}
-	if last := b.got[len(b.got)-1]; !strings.Contains(last.Description, "about ") {
+	if last := b.Evidence[len(b.Evidence)-1]; !strings.Contains(last.Description, "about ") {
 		t.Errorf("an estimate is not called one: %s", last.Description)
 	}
 }
@@ -416,17 +362,17 @@ func TestEstimate(t *testing.T) {
 // Two runs over traffic that overflows every bound say the same.
 func TestDeterministic(t *testing.T) {
 	run := func() []evidence.Evidence {
-		b := newBench(t, defaults)
+		b := modtest.NewBench[State](t, Spec, &defaults)
 		for i := range 150_000 {
 			n := i * 2654435761 % 1000003
-			f := syn(host(n%20000), uint16(n%97))
+			f := syn(modtest.Public(n%20000), uint16(n%97))
 			if n%5 == 0 {
 				f = ok(f)
 			}
 			f.UID = fmt.Sprint("C", i)
-			b.handle(&f)
+			b.Handle(&f)
 		}
-		return b.got
+		return b.Evidence
 	}
 	a, c := run(), run()
 	if len(a) == 0 {
@@ -438,13 +384,13 @@ func TestDeterministic(t *testing.T) {
 }
 
 func TestUIDs(t *testing.T) {
-	b := newBench(t, defaults)
+	b := modtest.NewBench[State](t, Spec, &defaults)
 	for i := range 384 {
-		f := syn(host(i), 22)
+		f := syn(modtest.Public(i), 22)
 		f.UID = fmt.Sprint("C", i)
-		b.handle(&f)
+		b.Handle(&f)
 	}
-	for _, e := range b.got {
+	for _, e := range b.Evidence {
 		n := int(e.Count)
 		if want := min(n, evidence.MaxUIDs); len(e.UIDs) != want {
 			t.Errorf("at %d: %d uids, want %d", n, len(e.UIDs), want)
@@ -457,49 +403,34 @@ func TestUIDs(t *testing.T) {
 
 // Flows that are fine cost nothing once their pair is known.
 func TestNoAllocation(t *testing.T) {
-	b := newBench(t, defaults)
-	good, bad := ok(syn(host(1), 443)), syn(host(2), 443)
-	b.handle(&good)
-	b.handle(&bad)
+	b := modtest.NewBench[State](t, Spec, &defaults)
+	good, bad := ok(syn(modtest.Public(1), 443)), syn(modtest.Public(2), 443)
+	b.Handle(&good)
+	b.Handle(&bad)
 	for name, f := range map[string]*flow.Flow{"established": &good, "repeated failure": &bad} {
-		if n := testing.AllocsPerRun(100, func() { b.handle(f) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
 }
 
 func BenchmarkBenign(b *testing.B) {
-	m := newBench(b, defaults)
+	m := modtest.NewBench[State](b, Spec, &defaults)
 	var fs []flow.Flow
 	for i := range 64 {
-		fs = append(fs, ok(syn(host(i*31), 443)))
+		fs = append(fs, ok(syn(modtest.Public(i*31), 443)))
 	}
 	for i := 0; b.Loop(); i++ {
-		m.handle(&fs[i%64])
+		m.Handle(&fs[i%64])
 	}
 }
 
 func BenchmarkScan(b *testing.B) {
-	m := newBench(b, defaults)
+	m := modtest.NewBench[State](b, Spec, &defaults)
 	for i := 0; b.Loop(); i++ {
-		f := syn(host(i), 23)
-		m.handle(&f)
+		f := syn(modtest.Public(i), 23)
+		m.Handle(&f)
 	}
-}
-
-// datasets returns the path of a file of real traffic, which is not part of
-// the repository.
-func datasets(t *testing.T, name string) string {
-	t.Helper()
-	dir := os.Getenv("SLIPS_DATASETS")
-	if dir == "" {
-		dir = "../../../shared/datasets"
-	}
-	p := filepath.Join(dir, name)
-	if _, err := os.Stat(p); err != nil {
-		t.Skipf("SKIPPED, no real traffic to test on: %v (set SLIPS_DATASETS)", err)
-	}
-	return p
 }
 
 // What is known to be a scan is told, of the scanner alone.
@@ -518,7 +449,7 @@ func TestRealScans(t *testing.T) {
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			most := 0.0
-			for _, e := range modtest.Evidence(t, Spec, datasets(t, tt.file)) {
+			for _, e := range modtest.Evidence(t, Spec, modtest.Datasets(t, tt.file)...) {
 				if e.Attacker.Value != tt.attacker {
 					t.Errorf("%s is blamed: %s", e.Attacker.Value, e.Description)
 				}
@@ -535,7 +466,7 @@ func TestRealScans(t *testing.T) {
 
 // The host that is scanned from outside is not the scanner.
 func TestRealVictim(t *testing.T) {
-	es := modtest.Evidence(t, Spec, datasets(t, "suricata/eve-scanned-home.json"))
+	es := modtest.Evidence(t, Spec, modtest.Datasets(t, "suricata/eve-scanned-home.json")...)
 	if len(es) == 0 {
 		t.Error("no scan found")
 	}
@@ -557,7 +488,7 @@ func TestRealBenign(t *testing.T) {
 	} {
 		t.Run(file, func(t *testing.T) {
 			sum := 0.0
-			for _, e := range modtest.Evidence(t, Spec, datasets(t, file)) {
+			for _, e := range modtest.Evidence(t, Spec, modtest.Datasets(t, file)...) {
 				if hosts == "" || e.Attacker.Value == hosts {
 					sum += e.Level.Value() * e.Confidence
 					t.Log(e.Description)

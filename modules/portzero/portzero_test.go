@@ -14,9 +14,11 @@ import (
 
 func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
 
+var attacker = netip.MustParseAddr("10.0.0.1")
+
 func conn(n int, sport, dport uint16) flow.Flow {
 	return flow.Flow{
-		Kind: flow.Conn, Src: attacker, Dst: host(n), SrcPort: sport, DstPort: dport, HasPorts: true, Proto: flow.TCP,
+		Kind: flow.Conn, Src: attacker, Dst: modtest.Public(n), SrcPort: sport, DstPort: dport, HasPorts: true, Proto: flow.TCP,
 		State: flow.NotEstablished, UID: "C1",
 	}
 }
@@ -93,14 +95,14 @@ func TestCasesInMemory(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, reload := range []bool{false, true} {
-				b := newBench(t)
+				b := modtest.NewBench[State](t, Spec, Spec.Defaults())
 				tt.feed(func(f flow.Flow) {
-					b.handle(f)
+					b.Handle(&f)
 					if reload {
-						b.reload(t)
+						b.Reload()
 					}
 				})
-				if got := list(b.got); got != tt.want {
+				if got := list(b.Evidence); got != tt.want {
 					t.Errorf("reload %v: got\n%s\nwant\n%s", reload, got, tt.want)
 				}
 			}
@@ -110,24 +112,27 @@ func TestCasesInMemory(t *testing.T) {
 
 // With both hosts analysed, the flow is told once.
 func TestServerSide(t *testing.T) {
-	b := newBench(t)
-	b.h.Role = profile.Server
-	b.handle(conn(1, 0, 80))
-	if len(b.got) != 0 {
-		t.Errorf("got %v", b.got)
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
+	b.Host.Role = profile.Server
+	f := conn(1, 0, 80)
+	b.Handle(&f)
+	if len(b.Evidence) != 0 {
+		t.Errorf("got %v", b.Evidence)
 	}
 }
 
 // Two hosts that meet the same port 0 are two subjects of its owner.
 func TestSubjectNamesBothHosts(t *testing.T) {
-	b := newBench(t)
-	b.handle(answered(conn(1, 40000, 0)))
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
 	f := answered(conn(1, 40000, 0))
-	f.Src = host(9)
-	b.handle(f)
-	b.handle(conn(2, 0, 80))
+	b.Handle(&f)
+	f = answered(conn(1, 40000, 0))
+	f.Src = modtest.Public(9)
+	b.Handle(&f)
+	f = conn(2, 0, 80)
+	b.Handle(&f)
 	seen := map[string]bool{}
-	for _, e := range b.got {
+	for _, e := range b.Evidence {
 		seen[e.Subject] = true
 	}
 	if !seen["with 10.0.0.1|tcp"] || !seen["to 20.0.0.2|tcp"] {
@@ -136,14 +141,15 @@ func TestSubjectNamesBothHosts(t *testing.T) {
 }
 
 func TestBounds(t *testing.T) {
-	b := newBench(t)
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
 	for i := range 100_000 {
-		b.handle(conn(i, 0, 80))
+		f := conn(i, 0, 80)
+		b.Handle(&f)
 	}
-	if n := b.st.(*State).Pairs.Len(); n > maxPairs {
+	if n := b.State.Pairs.Len(); n > maxPairs {
 		t.Errorf("%d pairs kept, at most %d wanted", n, maxPairs)
 	}
-	if len(b.got) != freeSubjects-1 {
-		t.Errorf("%d evidence", len(b.got))
+	if len(b.Evidence) != freeSubjects-1 {
+		t.Errorf("%d evidence", len(b.Evidence))
 	}
 }

@@ -191,9 +191,9 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		}
 		r.file(cx, v, f, old, v.ending(ending(base(p.Name))))
 	case copied:
-		*v.Copies.Put(hash(stem(p.Name)), maxCopies) = v.ending(ending(base(p.Name))).Hash
+		*v.Copies.Put(modules.HashLower(stem(p.Name)), maxCopies) = v.ending(ending(base(p.Name))).Hash
 	case deleted:
-		h := v.Copies.Get(hash(p.Name))
+		h := v.Copies.Get(modules.HashLower(p.Name))
 		if h == nil || *h == 0 {
 			return
 		}
@@ -213,8 +213,8 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 func (r rule) file(cx *modules.Context, v *Victim, f *flow.Flow, old string, e *Ending) {
 	v.Files++
 	e.N++
-	v.Kinds = note(v.Kinds, hash(ending(base(old))), maxKinds)
-	v.Folders = note(v.Folders, hash(folder(old)), maxFolders)
+	v.Kinds = note(v.Kinds, modules.HashLower(ending(base(old))), maxKinds)
+	v.Folders = note(v.Folders, modules.HashLower(folder(old)), maxFolders)
 	n := max(e.N, v.Files/2)
 	if 2*n >= r.files {
 		v.UIDs = named(v.UIDs, f.UID)
@@ -249,7 +249,7 @@ func atMost(n, limit int) string {
 // ending returns the count of a new ending. The rarest goes when there are too
 // many, the oldest of them first.
 func (v *Victim) ending(text string) *Ending {
-	h := hash(text)
+	h := modules.HashLower(text)
 	least := 0
 	for i := range v.Endings {
 		if v.Endings[i].Hash == h {
@@ -269,8 +269,8 @@ func (v *Victim) ending(text string) *Ending {
 // demand counts the folders in which a demand was left.
 func (r rule) demand(cx *modules.Context, v *Victim, f *flow.Flow) {
 	name := base(f.SMB.Name)
-	d := v.demand(hash(name))
-	where := hash(f.SMB.Path) ^ hash(folder(f.SMB.Name))
+	d := v.demand(modules.HashLower(name))
+	where := modules.HashLower(f.SMB.Path) ^ modules.HashLower(folder(f.SMB.Name))
 	if slices.Contains(d.Folders, where) || len(d.Folders) >= maxFolders {
 		return
 	}
@@ -317,15 +317,6 @@ func named(uids []string, uid string) []string {
 		return uids
 	}
 	return append(slices.Clone(uids), strings.Clone(uid))
-}
-
-// hash is FNV-1a over the lower-case text, never 0.
-func hash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		h = (h ^ uint32(lower(s[i]))) * 16777619
-	}
-	return max(h, 1)
 }
 
 func lower(c byte) byte {

@@ -1,8 +1,6 @@
 package ransom_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -79,12 +77,9 @@ func TestNames(t *testing.T) {
 // TestStateIsBounded has one host encrypt files without number on servers
 // without number, each with an ending of its own, and leave demands.
 func TestStateIsBounded(t *testing.T) {
-	run, err := ransom.Spec.New(ransom.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, st := 0, run.NewState()
-	cx := modules.NewContext(&modules.Host{Emit: func(evidence.Evidence) { n++ }})
+	b := modtest.NewBench[ransom.State](t, ransom.Spec, ransom.Spec.Defaults())
+	n := 0
+	b.Host.Emit = func(evidence.Evidence) { n++ }
 	for i := range 200_000 {
 		name := fmt.Sprintf(`d%d\f%d.%s`, i/9, i, []string{"docx", "pdf", "xlsx", "jpg"}[i/20%4])
 		for _, f := range []*flow.Flow{
@@ -93,17 +88,13 @@ func TestStateIsBounded(t *testing.T) {
 			record("FILE_WRITE", fmt.Sprintf(`d%d\decrypt%d.txt`, i, i/300), ""),
 		} {
 			f.Dst, f.UID = netip.AddrFrom4([4]byte{10, 1, 0, byte(i % 20)}), fmt.Sprintf("C%017d", i)
-			if run.Chooser().Wants(f) {
-				run.Handle(cx, st, f)
+			if b.Runner.Chooser().Wants(f) {
+				b.Handle(f)
 			}
 		}
 	}
-	var b bytes.Buffer
-	if err := run.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	if n == 0 || b.Len() > 1<<20 {
-		t.Errorf("%d reports, %d bytes", n, b.Len())
+	if n == 0 || b.Size() > 1<<20 {
+		t.Errorf("%d reports, %d bytes", n, b.Size())
 	}
 }
 

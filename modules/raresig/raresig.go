@@ -4,7 +4,6 @@ package raresig
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -179,9 +178,9 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	now := cx.Now()
 	sort, text, name := signature(f)
-	host, dst := hashAddr(f.Src), hashAddr(f.Dst)
+	host, dst := modules.Hash(f.Src, 0), modules.Hash(f.Dst, 0)
 	st.host(sort, f.Src, now)
-	d := st.Dests.Put(dst^uint32(sort+1)*2654435769, maxDests)
+	d := st.Dests.Put(modules.Hash(f.Dst, uint64(sort+1)), maxDests)
 	switch {
 	case d.Host == 0:
 		d.Host = host
@@ -274,7 +273,7 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 		return
 	}
 	// A destination that others of the network go to is no secret of one.
-	if d := st.Dests.Get(hashAddr(c.Dst) ^ uint32(c.Sort+1)*2654435769); d == nil || d.Shared != 0 && d.Shared <= c.Due {
+	if d := st.Dests.Get(modules.Hash(c.Dst, uint64(c.Sort+1))); d == nil || d.Shared != 0 && d.Shared <= c.Due {
 		return
 	}
 	w := cx.WindowAt(c.Time).Start + 1
@@ -346,10 +345,4 @@ func hash(s string, start uint32) uint32 {
 func mix(a, b uint64) uint64 {
 	h := (a ^ b) * 0xff51afd7ed558ccd
 	return (h ^ h>>32) * 0xc4ceb9fe1a85ec53
-}
-
-func hashAddr(a netip.Addr) uint32 {
-	b := a.As16()
-	h := mix(mix(1, binary.BigEndian.Uint64(b[:8])), binary.BigEndian.Uint64(b[8:]))
-	return cmp.Or(uint32(h>>32), 1)
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -71,36 +70,23 @@ func TestOrderOfLogs(t *testing.T) {
 // TestStateIsBounded feeds a proxy with 100,000 user agents and as many
 // destinations, and a network of 10,000 hosts.
 func TestStateIsBounded(t *testing.T) {
-	run, err := raresig.Spec.New(raresig.Spec.Defaults(), modules.Env{Width: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState().(*raresig.State)
-	h := &modules.Host{After: func(time.Duration, uint64) {}}
-	cx := modules.NewContext(h)
+	b := modtest.NewBench[raresig.State](t, raresig.Spec, raresig.Spec.Defaults())
 	for i := range 100_000 {
 		f := http(float64(i)/100, i%10_000, fmt.Sprintf("198.%d.%d.7", 60+i>>8&63, i&255), fmt.Sprintf("agent %d", i))
-		h.Now = f.Time
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
-	if st.Sigs.Len() > 1<<14 || st.Dests.Len() > 1<<14 || len(st.Candidates) > 1024 || len(st.Hosts[2]) > 64 || st.Dropped == 0 {
+	if b.State.Sigs.Len() > 1<<14 || b.State.Dests.Len() > 1<<14 || len(b.State.Candidates) > 1024 || len(b.State.Hosts[2]) > 64 || b.State.Dropped == 0 {
 		t.Errorf("%d signatures, %d destinations, %d candidates, %d hosts, %d dropped",
-			st.Sigs.Len(), st.Dests.Len(), len(st.Candidates), len(st.Hosts[2]), st.Dropped)
+			b.State.Sigs.Len(), b.State.Dests.Len(), len(b.State.Candidates), len(b.State.Hosts[2]), b.State.Dropped)
 	}
 }
 
 func TestCommonSignatureDoesNotAllocate(t *testing.T) {
-	run, err := raresig.Spec.New(raresig.Spec.Defaults(), modules.Env{Width: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &modules.Host{After: func(time.Duration, uint64) {}}
-	st, cx := run.NewState(), modules.NewContext(h)
+	b := modtest.NewBench[raresig.State](t, raresig.Spec, raresig.Spec.Defaults())
 	f := ssl(0, 1, "203.0.114.1", "t13d1516h2_8daaf6152771_02713d6af862")
-	h.Now = f.Time
-	run.Handle(cx, st, f)
-	run.Handle(cx, st, ssl(0, 2, "203.0.114.1", "t13d1516h2_8daaf6152771_02713d6af862"))
-	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
+	b.Handle(f)
+	b.Handle(ssl(0, 2, "203.0.114.1", "t13d1516h2_8daaf6152771_02713d6af862"))
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

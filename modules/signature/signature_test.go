@@ -29,17 +29,11 @@ func alert(sid int64, text string) *flow.Flow {
 // handle runs the alerts on one state and returns the evidence.
 func handle(t *testing.T, fs ...*flow.Flow) []evidence.Evidence {
 	t.Helper()
-	run, err := signature.Spec.New(signature.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []evidence.Evidence
-	cx := modules.NewContext(&modules.Host{Emit: func(e evidence.Evidence) { got = append(got, e) }})
-	st := run.NewState()
+	b := modtest.NewBench[signature.State](t, signature.Spec, signature.Spec.Defaults())
 	for _, f := range fs {
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
-	return got
+	return b.Evidence
 }
 
 func TestTechniques(t *testing.T) {

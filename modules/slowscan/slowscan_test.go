@@ -1,8 +1,6 @@
 package slowscan
 
 import (
-	"bytes"
-	"encoding/gob"
 	"net/netip"
 	"testing"
 
@@ -10,7 +8,6 @@ import (
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
@@ -31,29 +28,19 @@ func TestConfig(t *testing.T) {
 func TestBounds(t *testing.T) {
 	for name, apart := range map[string]int64{"fast": 1e6, "slow": 900e9} {
 		t.Run(name, func(t *testing.T) {
-			run, err := Spec.New(Spec.Defaults(), modules.Env{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			st, n := run.NewState(), 0
-			h := &modules.Host{Emit: func(evidence.Evidence) { n++ }}
-			cx := modules.NewContext(h)
+			b := modtest.NewBench[State](t, Spec, Spec.Defaults())
+			n := 0
+			b.Host.Emit = func(evidence.Evidence) { n++ }
 			for i := range 100_000 {
-				at := int64(i) * apart
-				h.Window = profile.WindowOf(at, 0, 3600e9)
 				f := flow.Flow{
 					Kind: flow.Conn, Proto: flow.TCP, HasPorts: true, DstPort: 22, State: flow.NotEstablished, RawState: "S0", OrigPkts: 1,
-					UID: "CUM0KZ3MLUfNB0cl11", Src: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Time: at,
+					UID: "CUM0KZ3MLUfNB0cl11", Src: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Time: int64(i) * apart,
 					Dst: netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)}),
 				}
-				run.Handle(cx, st, &f)
+				b.Handle(&f)
 			}
-			var b bytes.Buffer
-			if err := run.Save(gob.NewEncoder(&b), st); err != nil {
-				t.Fatal(err)
-			}
-			if b.Len() > 200_000 {
-				t.Errorf("the state takes %d bytes saved", b.Len())
+			if b.Size() > 200_000 {
+				t.Errorf("the state takes %d bytes saved", b.Size())
 			}
 			if (n > 0) != (name == "slow") {
 				t.Errorf("%d pieces of evidence", n)

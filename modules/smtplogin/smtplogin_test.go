@@ -1,8 +1,6 @@
 package smtplogin_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -33,31 +31,23 @@ func TestConfig(t *testing.T) {
 
 // TestStateIsBounded is refused by many servers.
 func TestStateIsBounded(t *testing.T) {
-	run, err := smtplogin.Spec.New(smtplogin.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState()
+	b := modtest.NewBench[smtplogin.State](t, smtplogin.Spec, smtplogin.Spec.Defaults())
 	bursts := 0
-	cx := modules.NewContext(&modules.Host{Emit: func(e evidence.Evidence) {
+	b.Host.Emit = func(e evidence.Evidence) {
 		if e.Type == smtplogin.Bruteforce {
 			bursts++
 		}
-	}})
+	}
 	for i := range 100_000 {
 		f := new(flow.Flow)
 		f.Reset(flow.SMTP)
 		f.Time, f.UID = int64(i)*int64(time.Millisecond), fmt.Sprintf("C%017d", i)
 		f.Src, f.Dst = netip.MustParseAddr("10.0.0.1"), netip.AddrFrom4([4]byte{192, byte(i >> 16), byte(i >> 8), byte(i)})
 		f.SMTP.LastReply = "535 no"
-		run.Handle(cx, st, f)
+		b.Handle(f)
 	}
-	var b bytes.Buffer
-	if err := run.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	if b.Len() > 1<<20 || bursts != 16 { // 33,333 bursts, told when they double
-		t.Errorf("%d bytes, %d bursts", b.Len(), bursts)
+	if b.Size() > 1<<20 || bursts != 16 { // 33,333 bursts, told when they double
+		t.Errorf("%d bytes, %d bursts", b.Size(), bursts)
 	}
 }
 

@@ -3,7 +3,6 @@
 package spambot
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"net/netip"
@@ -173,14 +172,14 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 			st.serves(f)
 		}
 		if d := domain(s.MailFrom); d != "" {
-			r.count(cx, st, f, senders, hash(d), false)
+			r.count(cx, st, f, senders, modules.HashLower(d), false)
 		}
 		if s.Helo != "" {
-			r.count(cx, st, f, names, hash(s.Helo), false)
+			r.count(cx, st, f, names, modules.HashLower(s.Helo), false)
 		}
 	case flow.DNS:
 		st.serves(f) // a resolver asks for its clients
-		r.count(cx, st, f, domains, hash(registered(f.DNS.Query)), false)
+		r.count(cx, st, f, domains, modules.HashLower(registered(f.DNS.Query)), false)
 	default:
 	}
 }
@@ -210,7 +209,7 @@ func (st *State) serves(f *flow.Flow) {
 
 // count adds a value to those of a sort, and prepares the report of a step.
 func (r rule) count(cx *modules.Context, st *State, f *flow.Flow, sort int, value uint32, failed bool) {
-	k := key(f.Src, cx.Window().N)
+	k := flow.HashMix(flow.HashAddr(f.Src), uint64(cx.Window().N))
 	h, ok := st.Hosts.Get(k)
 	if !ok {
 		h = new(Host)
@@ -309,29 +308,5 @@ func network(a netip.Addr) uint32 {
 		keep = 6
 	}
 	clear(b[keep:])
-	return uint32(mix(binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])) >> 32)
-}
-
-func key(a netip.Addr, window int64) uint64 {
-	b := a.As16()
-	return mix(mix(binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])), uint64(window))
-}
-
-func mix(a, b uint64) uint64 {
-	h := (a ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	h = (h ^ h>>32 ^ b) * 0xc4ceb9fe1a85ec53
-	return h ^ h>>29
-}
-
-// hash is FNV-1a over the text in lower case.
-func hash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		h = (h ^ uint32(c)) * 16777619
-	}
-	return h
+	return modules.Hash(netip.AddrFrom16(b), 0)
 }

@@ -1,20 +1,16 @@
 package spambot_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/modules/spambot"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, spambot.Spec, "testdata/*.txtar") }
@@ -33,40 +29,6 @@ func TestConfig(t *testing.T) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
-}
-
-// bench runs the module on one state, without the engine.
-func bench(t *testing.T, emit func(evidence.Evidence)) (handle func(*flow.Flow), st any, h *modules.Host) {
-	t.Helper()
-	run, err := spambot.Spec.New(spambot.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st = run.NewState()
-	h = &modules.Host{
-		Net: &profile.Network{}, Emit: emit, After: func(time.Duration, uint64) {},
-		At: func(at int64) profile.Window { return profile.WindowOf(at, 0, int64(time.Hour)) },
-	}
-	cx := modules.NewContext(h)
-	return func(f *flow.Flow) {
-		h.Now, h.Record, h.Window = f.Time, f.Time, h.At(f.Time)
-		h.Profile = f.Src
-		run.Handle(cx, st, f)
-	}, st, h
-}
-
-// size returns the bytes that a saved state takes.
-func size(t *testing.T, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := gob.NewEncoder(&b).Encode(st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
-func host(n int) netip.Addr {
-	return netip.AddrFrom4([4]byte{20, byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
 func conn(sec float64, src, dst netip.Addr, port uint16, state flow.State) *flow.Flow {
@@ -95,7 +57,7 @@ func smtp(sec float64, src, dst netip.Addr, from string) *flow.Flow {
 func TestOrderOfLogs(t *testing.T) {
 	spam := func() (l []*flow.Flow) {
 		for i := range 20 {
-			l = append(l, conn(float64(10*i), bot, host(i<<8), 25, flow.Established))
+			l = append(l, conn(float64(10*i), bot, modtest.Public(i<<8), 25, flow.Established))
 		}
 		return l
 	}
@@ -120,18 +82,18 @@ func TestOrderOfLogs(t *testing.T) {
 
 // TestBounds lets one host send to 100,000 networks, and 3,000 hosts to many.
 func TestBounds(t *testing.T) {
-	handle, st, _ := bench(t, func(evidence.Evidence) {})
+	b := modtest.NewBench[spambot.State](t, spambot.Spec, spambot.Spec.Defaults())
 	for i := range 100_000 {
-		handle(conn(float64(i)/100, bot, host(i<<8), 25, flow.NotEstablished))
+		b.Handle(conn(float64(i)/100, bot, modtest.Public(i<<8), 25, flow.NotEstablished))
 	}
-	if n := size(t, st); n > 1<<20 {
+	if n := b.Size(); n > 1<<20 {
 		t.Errorf("one host takes %d bytes", n)
 	}
 	for i := range 200_000 {
-		handle(conn(float64(i)/100, host(i%3000), host(i<<5), 25, flow.Established))
-		handle(smtp(float64(i)/100, host(i%3000), host(i), fmt.Sprintf("a@%d", i)))
+		b.Handle(conn(float64(i)/100, modtest.Public(i%3000), modtest.Public(i<<5), 25, flow.Established))
+		b.Handle(smtp(float64(i)/100, modtest.Public(i%3000), modtest.Public(i), fmt.Sprintf("a@%d", i)))
 	}
-	s := st.(*spambot.State)
+	s := b.State
 	if s.Hosts.Len() > 1024 || s.Servers.Len() > 4096 || len(s.Pending) > 1024 {
 		t.Errorf("%d hosts, %d servers, %d pending", s.Hosts.Len(), s.Servers.Len(), len(s.Pending))
 	}
@@ -147,11 +109,11 @@ func TestWants(t *testing.T) {
 	dns := new(flow.Flow)
 	dns.Reset(flow.DNS)
 	dns.DNS.QType = "A"
-	if c.Wants(conn(0, bot, host(1), 443, flow.Established)) || c.Wants(dns) {
+	if c.Wants(conn(0, bot, modtest.Public(1), 443, flow.Established)) || c.Wants(dns) {
 		t.Error("a web connection or a look-up of an address is wanted")
 	}
 	dns.DNS.QType = "MX"
-	if !c.Wants(conn(0, bot, host(1), 587, flow.NotEstablished)) || !c.Wants(dns) {
+	if !c.Wants(conn(0, bot, modtest.Public(1), 587, flow.NotEstablished)) || !c.Wants(dns) {
 		t.Error("mail or a look-up of a mail server is not wanted")
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/modules/sshlogin"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, sshlogin.Spec, "testdata/*.txtar") }
@@ -154,38 +152,25 @@ func TestNotConsidered(t *testing.T) {
 
 // TestStateIsBounded feeds halves that never meet.
 func TestStateIsBounded(t *testing.T) {
-	run, err := sshlogin.Spec.New(sshlogin.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState().(*sshlogin.State)
-	h := &modules.Host{
-		At:    func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-		After: func(time.Duration, uint64) {},
-	}
-	cx := modules.NewContext(h)
+	b := modtest.NewBench[sshlogin.State](t, sshlogin.Spec, sshlogin.Spec.Defaults())
 	for i := range 5000 {
 		for _, f := range []*flow.Flow{
 			ssh(float64(i), fmt.Sprintf("S%d", i), "192.0.2.22", flow.Unset), conn(float64(i), fmt.Sprintf("C%d", i), "192.0.2.22", 1),
 			ssh(float64(i), fmt.Sprintf("T%d", i), "192.0.2.22", flow.True),
 		} {
-			h.Now, h.Record = f.Time, f.Time
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
 	}
-	if st.Sessions.Len() > 512 || st.Conns.Len() > 512 || len(st.Logins) > 512 || st.Dropped < 3*(5000-512) {
-		t.Errorf("%d sessions, %d connections, %d logins, %d dropped", st.Sessions.Len(), st.Conns.Len(), len(st.Logins), st.Dropped)
+	if b.State.Sessions.Len() > 512 || b.State.Conns.Len() > 512 || len(b.State.Logins) > 512 || b.State.Dropped < 3*(5000-512) || len(b.Evidence) > 0 {
+		t.Errorf("%d sessions, %d connections, %d logins, %d dropped, %d reported", b.State.Sessions.Len(), b.State.Conns.Len(), len(b.State.Logins), b.State.Dropped, len(b.Evidence))
 	}
 }
 
 func TestOtherConnectionsDoNotAllocate(t *testing.T) {
-	run, err := sshlogin.Spec.New(sshlogin.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, cx, f := run.NewState(), modules.NewContext(&modules.Host{}), conn(0, "C1", "192.0.2.22", 5000)
+	b := modtest.NewBench[sshlogin.State](t, sshlogin.Spec, sshlogin.Spec.Defaults())
+	f := conn(0, "C1", "192.0.2.22", 5000)
 	f.Service, f.DstPort = "ssl", 443
-	if n := testing.AllocsPerRun(100, func() { run.Handle(cx, st, f) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { b.Handle(f) }); n != 0 {
 		t.Errorf("%v allocations for a connection that is not SSH", n)
 	}
 }

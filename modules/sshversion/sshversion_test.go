@@ -5,13 +5,11 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/modules/sshversion"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, sshversion.Spec, "testdata/*.txtar") }
@@ -75,20 +73,12 @@ func TestOrderOfLogs(t *testing.T) {
 
 // TestStateIsBounded shows ever other banners.
 func TestStateIsBounded(t *testing.T) {
-	run, err := sshversion.Spec.New(sshversion.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st := run.NewState().(*sshversion.State)
-	cx := modules.NewContext(&modules.Host{
-		Profile: host, After: func(time.Duration, uint64) {}, Net: &profile.Network{},
-		At: func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-	})
+	b := modtest.NewBench[sshversion.State](t, sshversion.Spec, sshversion.Spec.Defaults())
 	for i := range 1000 {
-		run.Handle(cx, st, banner(i, fmt.Sprint("SSH-2.0-v", i)))
+		b.Handle(banner(i, fmt.Sprint("SSH-2.0-v", i)))
 	}
-	if len(st.Pending) > 64 {
-		t.Errorf("%d banners wait", len(st.Pending))
+	if len(b.State.Pending) > 64 || len(b.Evidence) > 0 {
+		t.Errorf("%d banners wait, %d reported", len(b.State.Pending), len(b.Evidence))
 	}
 }
 

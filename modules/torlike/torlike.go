@@ -355,14 +355,10 @@ var after = [26]string{
 	"abcdegilmnprst", "aeio", "aeios", "ipt", "abcdefgilmnoprst", "ae",
 }
 
-// lowerHash is FNV-1a over the lower-case text without a dot at the end:
+// lowerHash returns the hash of the lower-case text without a dot at the end:
 // resolvers mix the case of a name to protect the query.
 func lowerHash(s string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(strings.TrimSuffix(s, ".")) {
-		h = (h ^ uint64(lower(s[i]))) * 1099511628211
-	}
-	return h
+	return flow.HashLower(flow.HashSeed, strings.TrimSuffix(s, "."))
 }
 
 func lower(c byte) byte {

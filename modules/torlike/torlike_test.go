@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/modules/torlike"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, torlike.Spec, "testdata/*.txtar") }
@@ -104,33 +102,25 @@ func TestWants(t *testing.T) {
 // TestStateIsBounded feeds a client that invents names for 30,000 servers, and
 // a resolver that looks up as many.
 func TestStateIsBounded(t *testing.T) {
-	run, err := torlike.Spec.New(torlike.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, told := run.NewState().(*torlike.State), 0
-	h := &modules.Host{
-		At:   func(t int64) profile.Window { return profile.WindowOf(t, 0, int64(time.Hour)) },
-		Emit: func(evidence.Evidence) { told++ }, After: func(time.Duration, uint64) {},
-	}
-	cx := modules.NewContext(h)
+	b := modtest.NewBench[torlike.State](t, torlike.Spec, torlike.Spec.Defaults())
+	told := 0
+	b.Host.Emit = func(evidence.Evidence) { told++ }
 	for i := range 30_000 {
 		name := fmt.Sprintf("www.zqx%dkvj.com", 22222+i)
 		for _, f := range []*flow.Flow{
 			ssl(float64(i), "S", fmt.Sprintf("198.51.%d.%d", i>>8, i&255), name, "fp"), dns(float64(i), "no"+name), x509(float64(i), name, "CN="+name, "CN=x"),
 		} {
-			h.Now = f.Time
-			run.Handle(cx, st, f)
+			b.Handle(f)
 		}
 		if i%2 == 0 {
-			run.Fire(cx, st, uint64(i/2))
+			b.Fire(uint64(i / 2))
 		}
 	}
-	if st.Names.Len() > 4096 || st.Certs.Len() > 1024 || len(st.Pending) > 1024 || st.Servers.Len() > 4096 || st.Hosts.Len() > 4096 {
-		t.Errorf("%d names, %d certificates, %d pending, %d servers, %d hosts", st.Names.Len(), st.Certs.Len(), len(st.Pending), st.Servers.Len(), st.Hosts.Len())
+	if b.State.Names.Len() > 4096 || b.State.Certs.Len() > 1024 || len(b.State.Pending) > 1024 || b.State.Servers.Len() > 4096 || b.State.Hosts.Len() > 4096 {
+		t.Errorf("%d names, %d certificates, %d pending, %d servers, %d hosts", b.State.Names.Len(), b.State.Certs.Len(), len(b.State.Pending), b.State.Servers.Len(), b.State.Hosts.Len())
 	}
-	if st.Dropped == 0 || told == 0 || told > 200 {
-		t.Errorf("%d dropped, %d told", st.Dropped, told)
+	if b.State.Dropped == 0 || told == 0 || told > 200 {
+		t.Errorf("%d dropped, %d told", b.State.Dropped, told)
 	}
 }
 

@@ -2,11 +2,9 @@
 package upload
 
 import (
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"math"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -115,7 +113,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !r.Wants(f) || cx.Role() != profile.Client || !profile.IsScannable(f.Dst) || cx.Network() != nil && f.Dst == cx.Network().Gateway {
 		return
 	}
-	n, k := bytesSent(f), key(f.Dst)
+	n, k := bytesSent(f), modules.Hash(f.Dst, 0)
 	h := st.Hosts.PutLargest(k, maxHosts, func(s *Sent) int64 { return s.Bytes })
 	if !f.Open {
 		h.Bytes = min(h.Bytes, math.MaxInt64-max(n, r.unit)) + max(n, r.unit)
@@ -138,13 +136,6 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		}
 		r.report(cx, f, fmt.Sprintf("%s sent %d MB to %s in one flow", f.Src, n/mb, f.Dst), "flow", flowStep, 1, uids, evidence.Low, n)
 	}
-}
-
-// key returns a hash of an address.
-func key(a netip.Addr) uint32 {
-	b := a.As16()
-	h := (binary.BigEndian.Uint64(b[:8]) ^ 0x9e3779b97f4a7c15) * 0xff51afd7ed558ccd
-	return uint32((h ^ h>>32 ^ binary.BigEndian.Uint64(b[8:])) * 0xc4ceb9fe1a85ec53 >> 32)
 }
 
 func (r rule) report(cx *modules.Context, f *flow.Flow, text, what string, step int, flows int64, uids []string, l evidence.Level, bytes int64) {

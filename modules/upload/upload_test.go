@@ -18,9 +18,11 @@ import (
 
 func TestCases(t *testing.T) { modtest.Run(t, Spec, "testdata/*.txtar") }
 
+var attacker = netip.MustParseAddr("10.0.0.1")
+
 func send(n int, bytes int64) flow.Flow {
 	return flow.Flow{
-		Kind: flow.Conn, Src: attacker, Dst: host(n), SrcPort: 40000, DstPort: 443, HasPorts: true, Proto: flow.TCP,
+		Kind: flow.Conn, Src: attacker, Dst: modtest.Public(n), SrcPort: 40000, DstPort: 443, HasPorts: true, Proto: flow.TCP,
 		State: flow.Established, OrigBytes: bytes, UID: "C1",
 	}
 }
@@ -128,15 +130,15 @@ func TestSteps(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, reload := range []bool{false, true} {
-				b := newBench(t)
-				b.h.Net = &profile.Network{Gateway: netip.MustParseAddr("10.0.0.254")}
+				b := modtest.NewBench[State](t, Spec, Spec.Defaults())
+				b.Host.Net = &profile.Network{Gateway: netip.MustParseAddr("10.0.0.254")}
 				tt.feed(func(f flow.Flow) {
-					b.handle(f)
+					b.Handle(&f)
 					if reload {
-						b.reload(t)
+						b.Reload()
 					}
 				})
-				if got := list(b.got); got != tt.want {
+				if got := list(b.Evidence); got != tt.want {
 					t.Errorf("reload %v: got %s\nwant %s", reload, got, tt.want)
 				}
 			}
@@ -148,14 +150,14 @@ func TestSteps(t *testing.T) {
 // right to a few per cent when it reaches the threshold.
 func TestSmallFlows(t *testing.T) {
 	for _, size := range []int64{700, 6000, 70_000, 499_999} {
-		b := newBench(t)
-		at, calls, c := int64(0), 0, b.run.Chooser()
-		for ; len(b.got) == 0 && at*size < 1000*mb; at++ {
+		b := modtest.NewBench[State](t, Spec, Spec.Defaults())
+		at, calls, c := int64(0), 0, b.Runner.Chooser()
+		for ; len(b.Evidence) == 0 && at*size < 1000*mb; at++ {
 			f := send(1, size)
 			f.Time = at * 1e6
 			if c.Wants(&f) {
 				calls++
-				b.handle(f)
+				b.Handle(&f)
 			}
 		}
 		if sent := at * size; sent < 450*mb || sent > 550*mb {
@@ -164,7 +166,7 @@ func TestSmallFlows(t *testing.T) {
 		if calls > 1100 {
 			t.Errorf("flows of %d bytes: %d were looked at", size, calls)
 		}
-		if n := b.got[0].Count; n < at*8/10 || n > at*12/10 {
+		if n := b.Evidence[0].Count; n < at*8/10 || n > at*12/10 {
 			t.Errorf("flows of %d bytes: %d are taken for %d", size, at, n)
 		}
 	}
@@ -172,62 +174,68 @@ func TestSmallFlows(t *testing.T) {
 
 // Nothing known about the network is no reason to fall over.
 func TestNoNetwork(t *testing.T) {
-	b := newBench(t)
-	b.handle(send(1, 600*mb))
-	if len(b.got) != 1 {
-		t.Errorf("got %v", b.got)
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
+	f := send(1, 600*mb)
+	b.Handle(&f)
+	if len(b.Evidence) != 1 {
+		t.Errorf("got %v", b.Evidence)
 	}
 }
 
 func TestServerSide(t *testing.T) {
-	b := newBench(t)
-	b.h.Role = profile.Server
-	b.handle(send(1, 600*mb))
-	if len(b.got) != 0 {
-		t.Errorf("the host that received is blamed: %v", b.got)
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
+	b.Host.Role = profile.Server
+	f := send(1, 600*mb)
+	b.Handle(&f)
+	if len(b.Evidence) != 0 {
+		t.Errorf("the host that received is blamed: %v", b.Evidence)
 	}
 }
 
 func TestUIDs(t *testing.T) {
-	b := newBench(t)
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
 	for i := range 60 {
 		f := send(1, 10*mb)
 		f.UID = fmt.Sprint("C", i)
-		b.handle(f)
+		b.Handle(&f)
 		f = send(1, 5000) // too small to be named
-		b.handle(f)
+		b.Handle(&f)
 	}
 	var want []string
 	for i := 30; i < 50; i++ {
 		want = append(want, fmt.Sprint("C", i))
 	}
-	if diff := cmp.Diff(want, b.got[0].UIDs); diff != "" {
+	if diff := cmp.Diff(want, b.Evidence[0].UIDs); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
 // The destinations that got most are kept.
 func TestBounds(t *testing.T) {
-	b := newBench(t)
-	b.handle(send(0, 400*mb))
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
+	f := send(0, 400*mb)
+	b.Handle(&f)
 	for i := range 100_000 {
-		b.handle(send(1+i, 10_000))
+		f := send(1+i, 10_000)
+		b.Handle(&f)
 	}
-	b.handle(send(0, 99*mb))
-	b.handle(send(0, 1*mb))
-	if n := b.st.(*State).Hosts.Len(); n > maxHosts {
+	f = send(0, 99*mb)
+	b.Handle(&f)
+	f = send(0, 1*mb)
+	b.Handle(&f)
+	if n := b.State.Hosts.Len(); n > maxHosts {
 		t.Errorf("%d hosts kept, at most %d wanted", n, maxHosts)
 	}
-	if got, want := list(b.got), "20.0.0.0|flow@3 low:1, 20.0.0.0|total@1 medium:3"; got != want {
+	if got, want := list(b.Evidence), "20.0.0.0|flow@3 low:1, 20.0.0.0|total@1 medium:3"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
 func TestNoAllocation(t *testing.T) {
-	b := newBench(t)
+	b := modtest.NewBench[State](t, Spec, Spec.Defaults())
 	f := send(1, 20_000)
-	b.handle(f)
-	if n := testing.AllocsPerRun(100, func() { b.run.Handle(b.cx, b.st, &f) }); n != 0 {
+	b.Handle(&f)
+	if n := testing.AllocsPerRun(100, func() { b.Handle(&f) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

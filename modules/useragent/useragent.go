@@ -228,7 +228,7 @@ func (r rule) http(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	w := st.window(start)
-	key := hash(h.UserAgent)
+	key := modules.HashText(h.UserAgent)
 	if bad, known := w.get(key); known {
 		if bad {
 			st.report(cx, f, start, judge(h.UserAgent))
@@ -479,13 +479,4 @@ func clip(s string) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:maxText], "") + "…"
-}
-
-// hash is FNV-1a. A clash hides one agent among the few of a host. 0 stands for none.
-func hash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		h = (h ^ uint32(s[i])) * 16777619
-	}
-	return max(h, 1)
 }

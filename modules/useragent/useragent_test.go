@@ -1,70 +1,29 @@
 package useragent_test
 
 import (
-	"bytes"
-	"encoding/gob"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slips-go/slips/alerts/evidence"
-	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/modules/modtest"
 	"github.com/slips-go/slips/modules/useragent"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 func TestCases(t *testing.T) { modtest.Run(t, useragent.Spec, "testdata/*.txtar") }
 
-func record(k flow.Kind, sec float64, uid string) *flow.Flow {
-	f := new(flow.Flow)
-	f.Reset(k)
-	f.Time = 1_700_000_000*1e9 + int64(sec*1e9)
-	f.Src, f.Dst = netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("203.0.114.9")
-	f.SrcPort, f.DstPort, f.HasPorts, f.Proto, f.UID = 50000, 80, true, flow.TCP, uid
-	return f
-}
-
-// run makes a rule with its defaults, a state and a context that counts what
-// is emitted.
-func run(t *testing.T) (modules.Runner, *useragent.State, *modules.Context, *modules.Host, *int) {
-	t.Helper()
-	r, err := useragent.Spec.New(useragent.Spec.Defaults(), modules.Env{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := new(int)
-	h := &modules.Host{
-		Net: &profile.Network{}, Profile: netip.MustParseAddr("10.0.0.7"), At: func(int64) profile.Window { return profile.Window{N: 1} },
-		Emit: func(evidence.Evidence) { *n++ }, After: func(time.Duration, uint64) {},
-	}
-	return r, r.NewState().(*useragent.State), modules.NewContext(h), h, n
-}
-
-// size returns how many bytes a state takes when it is saved.
-func size(t *testing.T, r modules.Runner, st any) int {
-	t.Helper()
-	var b bytes.Buffer
-	if err := r.Save(gob.NewEncoder(&b), st); err != nil {
-		t.Fatal(err)
-	}
-	return b.Len()
-}
-
 func http(sec float64, uid, agent string) *flow.Flow {
-	f := record(flow.HTTP, sec, uid)
+	f := modtest.Record(flow.HTTP, sec, uid)
 	f.HTTP.Host, f.HTTP.URI, f.HTTP.UserAgent = "a.example.com", "/", agent
 	return f
 }
 
 func dhcp(sec float64, mac, class string) *flow.Flow {
-	f := record(flow.DHCP, sec, "D")
+	f := modtest.Record(flow.DHCP, sec, "D")
 	f.DHCP.MAC, f.DHCP.VendorClass = mac, class
 	return f
 }
@@ -101,39 +60,39 @@ func TestBound(t *testing.T) {
 		"programs": "Program/%d " + strings.Repeat("x", 1000),
 		"attacks":  "sqlmap/%d ${jndi:a} " + strings.Repeat("x", 1000),
 	} {
-		r, st, cx, h, _ := run(t)
+		b := modtest.NewBench[useragent.State](t, useragent.Spec, useragent.Spec.Defaults())
 		types := make(map[evidence.Type]int)
-		h.Emit = func(e evidence.Evidence) { types[e.Type]++ }
+		b.Host.Emit = func(e evidence.Evidence) { types[e.Type]++ }
 		for i := range 20_000 {
-			r.Handle(cx, st, http(0, "H", fmt.Sprintf(agent, i%10_000)))
-			r.Handle(cx, st, dhcp(0, fmt.Sprintf("02:00:00:00:%02x:%02x", i>>8&255, i&255), "MSFT "+strings.Repeat("x", i%1000)))
+			b.Handle(http(0, "H", fmt.Sprintf(agent, i%10_000)))
+			b.Handle(dhcp(0, fmt.Sprintf("02:00:00:00:%02x:%02x", i>>8&255, i&255), "MSFT "+strings.Repeat("x", i%1000)))
 		}
-		if n := size(t, r, st); n > 30_000 || types[useragent.Multiple] != 1 {
+		if n := b.Size(); n > 30_000 || types[useragent.Multiple] != 1 {
 			t.Errorf("%s: %d bytes, %v", name, n, types)
 		}
 	}
 }
 
 func TestKnownAgentDoesNotAllocate(t *testing.T) {
-	r, st, cx, _, _ := run(t)
+	b := modtest.NewBench[useragent.State](t, useragent.Spec, useragent.Spec.Defaults())
 	f := http(0, "H", windows)
-	r.Handle(cx, st, f)
-	if a := testing.AllocsPerRun(100, func() { r.Handle(cx, st, f) }); a != 0 {
+	b.Handle(f)
+	if a := testing.AllocsPerRun(100, func() { b.Handle(f) }); a != 0 {
 		t.Errorf("%v allocations for an agent that is known", a)
 	}
 }
 
 // TestOddAgents feeds what a parser might stumble over.
 func TestOddAgents(t *testing.T) {
-	r, st, cx, _, n := run(t)
+	b := modtest.NewBench[useragent.State](t, useragent.Spec, useragent.Spec.Defaults())
 	for _, a := range []string{
 		"Mozilla/5.0 (", "Mozilla/5.0 ()", "Mozilla/5.0 (Linux; Android", "Mozilla/ (;;;)", "Opera/(/", "Mozilla/5.0 (CrOS x86_64 )", "Mozilla/(\xff\xfe)",
 		"server-bag", "server-bag [", "server-bag []", "server-bag [,]", "Mozilla/5.0 (http://", "Mozilla/5.0 (a:", strings.Repeat("(", 70_000), "$", "%", "%2", "%24", "%24%7", "${", "<", "<?", "(",
 	} {
-		r.Handle(cx, st, http(0, "H", a))
+		b.Handle(http(0, "H", a))
 	}
-	if *n != 0 {
-		t.Errorf("%d reported", *n)
+	if len(b.Evidence) != 0 {
+		t.Errorf("%d reported", len(b.Evidence))
 	}
 }
 

@@ -18,6 +18,19 @@ func Hash(h uint64, s string) uint64 {
 	return h
 }
 
+// HashLower is Hash over the text in lower case: names of hosts and accounts are
+// written in either.
+func HashLower(h uint64, s string) uint64 {
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
+}
+
 // HashAddr returns a hash of an address. IPv4 addresses have that of their
 // mapped form.
 func HashAddr(a netip.Addr) uint64 {

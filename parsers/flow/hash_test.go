@@ -17,6 +17,9 @@ func TestHash(t *testing.T) {
 	if Hash(Hash(HashSeed, "ab"), "c") != Hash(HashSeed, "abc") {
 		t.Error("Hash does not continue")
 	}
+	if HashLower(HashLower(HashSeed, "A@"), "[zÉ") != Hash(HashSeed, "a@[zÉ") {
+		t.Error("HashLower is not Hash of the text in lower case")
+	}
 }
 
 // Neighbours must not collide, nor must a connection and its reverse.
