@@ -891,9 +891,7 @@ func (r rule) strobes(cx *modules.Context, s *Series, f *flow.Flow, t uint32) {
 		Proto: f.Proto.String(), DstPort: f.DstPort, Count: s.Conns,
 		Subject: fmt.Sprintf("%s|%d|%s", f.Dst, f.DstPort, f.Proto), Step: step,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 

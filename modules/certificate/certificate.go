@@ -312,7 +312,7 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 		kept.Name = name(s.Subject)
 		h.Own = &kept
 	}
-	q.push(&h, f.UID, clip(s.ServerName))
+	q.push(&h, f.UID, modules.Clip(s.ServerName, maxText))
 	// One timer for all handshakes of some seconds is enough, and one sweep a
 	// minute.
 	if due := h.Due/tick + 1; due > st.Tick {
@@ -453,7 +453,7 @@ func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		Type: SelfSigned, Profile: h.Dst, Time: h.Time, Level: evidence.Low, Confidence: min(confidence, 0.5),
 		Attacker: evidence.IPEntity(h.Dst, evidence.Dst, h.Port), Victim: evidence.IPEntity(h.Src, evidence.Src, 0),
 		Description: fmt.Sprintf("%s showed %s %s%s.", where(h.Dst, h.Port), h.Src, what, named(c.Name)),
-		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: uids(h.uid()), Count: 1, Subject: "server " + strconv.Itoa(int(h.Port)), Step: 1,
+		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: modules.UID(h.uid()), Count: 1, Subject: "server " + strconv.Itoa(int(h.Port)), Step: 1,
 	})
 }
 
@@ -518,7 +518,7 @@ func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Ty
 		Type: t, Profile: h.Src, Time: h.Time, Level: level, Confidence: confidence,
 		Attacker: evidence.IPEntity(h.Src, evidence.Src, 0), Victim: evidence.IPEntity(h.Dst, evidence.Dst, h.Port),
 		Description: fmt.Sprintf("%s connected to %s%s, which showed %s.%s", h.Src, server, asked, what, more),
-		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: uids(h.uid()), Count: 1, Subject: server, Step: 1,
+		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: modules.UID(h.uid()), Count: 1, Subject: server, Step: 1,
 	})
 	return true
 }
@@ -556,25 +556,13 @@ func usual(port uint16) bool {
 }
 
 // name returns what a certificate calls itself, as a copy.
-func name(subject string) string { return strings.Clone(clip(flow.CommonName(subject))) }
+func name(subject string) string {
+	return strings.Clone(modules.Clip(flow.CommonName(subject), maxText))
+}
 
 func named(name string) string {
 	if name == "" {
 		return ""
 	}
 	return fmt.Sprintf(", for %q", name)
-}
-
-func clip(s string) string {
-	if len(s) > maxText {
-		return strings.ToValidUTF8(s[:maxText], "") + "…"
-	}
-	return s
-}
-
-func uids(uid string) []string {
-	if uid == "" {
-		return nil
-	}
-	return []string{uid}
 }

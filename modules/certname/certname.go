@@ -240,9 +240,9 @@ func judged(subject, issuer string) Cert {
 	c := Cert{Self: flow.SelfIssued(subject, issuer), Brand: claims(cn, org)}
 	// Where the log does not name the issuer there is nobody to distrust.
 	c.Trusted = !c.Self && (issuer == "" || authority(flow.Attribute(issuer, "O"), flow.Attribute(issuer, "CN")))
-	c.Name = strings.Clone(clip(flow.CommonName(subject), maxText))
+	c.Name = strings.Clone(modules.Clip(flow.CommonName(subject), maxText))
 	if !c.Trusted {
-		c.Issuer = strings.Clone(clip(issuer, maxText))
+		c.Issuer = strings.Clone(modules.Clip(issuer, maxText))
 	}
 	return c
 }
@@ -309,7 +309,7 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	h := Handshake{
 		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: ours(cx, f.Dst),
-		SNI: clip(strings.TrimSuffix(s.ServerName, "."), maxName), FP: fp, OK: s.Validation == "ok", Matches: s.SNIMatchesCert,
+		SNI: modules.Clip(strings.TrimSuffix(s.ServerName, "."), maxName), FP: fp, OK: s.Validation == "ok", Matches: s.SNIMatchesCert,
 	}
 	if c, ok := st.cert(&h); ok && h.fits(&c) {
 		*st.Seen.Put(k, maxSeen) = true
@@ -444,7 +444,7 @@ func (r rule) brand(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	}
 	asked := "without asking for a name"
 	if h.SNI != "" {
-		asked = fmt.Sprintf("asking for %q", clip(h.SNI, maxText))
+		asked = fmt.Sprintf("asking for %q", modules.Clip(h.SNI, maxText))
 	}
 	r.report(cx, st, h, IncompatibleCN, level, confidence, b.name,
 		fmt.Sprintf("%s connected to %s %s; the certificate there claims to be of %s (%q) and is %s.",
@@ -478,7 +478,7 @@ func (r rule) mismatch(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		confidence = 0.2 // the default of a hosting platform
 	}
 	r.report(cx, st, h, Mismatch, level, confidence, strings.ToLower(h.SNI),
-		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, where(h.Dst, h.Port), clip(h.SNI, maxText), c.Name))
+		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, where(h.Dst, h.Port), modules.Clip(h.SNI, maxText), c.Name))
 }
 
 // report tells of a server once in a window.
@@ -651,12 +651,4 @@ func authority(org, cn string) bool {
 		}
 	}
 	return false
-}
-
-// clip shortens a text to about n bytes.
-func clip(s string, n int) string {
-	if len(s) > n {
-		return strings.ToValidUTF8(s[:n], "") + "…"
-	}
-	return s
 }

@@ -87,7 +87,7 @@ func (rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		user := f.FTP.User
 		if f.Sensor == flow.Suricata && f.UID != "" { // it logs each command by itself
 			if !f.FTP.HasPassword {
-				st.Users.Put(strings.Clone(f.UID), strings.Clone(clip(user)), maxSessions)
+				st.Users.Put(strings.Clone(f.UID), strings.Clone(modules.Clip(user, maxUser)), maxSessions)
 				return
 			}
 			user, _ = st.Users.Get(f.UID)
@@ -129,7 +129,7 @@ func report(cx *modules.Context, f *flow.Flow, seen *map[netip.AddrPort]bool, pr
 	}
 	who := "credentials"
 	if user != "" {
-		who = fmt.Sprintf("credentials of %q", clip(user))
+		who = fmt.Sprintf("credentials of %q", modules.Clip(user, maxUser))
 	}
 	e := evidence.Evidence{
 		Type: Credentials, Level: evidence.Low, Confidence: confidence,
@@ -138,16 +138,6 @@ func report(cx *modules.Context, f *flow.Flow, seen *map[netip.AddrPort]bool, pr
 		Proto:       f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort,
 		Count: 1, Subject: short + " " + f.Dst.String() + " " + strconv.Itoa(int(f.DstPort)), Step: 1,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
-}
-
-// clip cuts a name to a bound.
-func clip(s string) string {
-	if len(s) > maxUser {
-		return strings.ToValidUTF8(s[:maxUser], "") + "…"
-	}
-	return s
 }

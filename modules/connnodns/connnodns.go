@@ -272,15 +272,8 @@ func (r rule) judge(cx *modules.Context, st *State, c Conn) {
 		Description: fmt.Sprintf("%s connected to %s port %s, which no DNS answer of the last 24 hours has named.%s",
 			c.Src, c.Dst, portProto(c), more),
 		Proto: c.Proto.String(), SrcPort: c.SrcPort, DstPort: c.DstPort,
-		UIDs: uids(c.UID), Count: 1, Subject: c.Dst.String(), Step: 1,
+		UIDs: modules.UID(c.UID), Count: 1, Subject: c.Dst.String(), Step: 1,
 	})
-}
-
-func uids(u string) []string {
-	if u == "" {
-		return nil
-	}
-	return []string{u}
 }
 
 func portProto(c Conn) string {

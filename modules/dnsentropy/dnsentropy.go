@@ -128,9 +128,7 @@ func (r rule) report(cx *modules.Context, st *State, f *flow.Flow, text string, 
 	}
 	short := strings.ToValidUTF8(text[:min(len(text), quoted)], "?")
 	e.Description = fmt.Sprintf("%s asked for %q and got text with an entropy of %.2f bits per character%s: %q.", f.Src, name, h, what, short)
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 

@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
@@ -205,7 +204,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	c.minute(f.Time/minute, n)
 	c.resolver(f.Dst)
 	if c.Total+maxUIDs*n > r.c.MinQueries {
-		c.UIDs = remember(c.UIDs, f.UID)
+		c.UIDs = modules.KeepUID(c.UIDs, f.UID, maxUIDs)
 	}
 	if c.Total < r.c.MinQueries {
 		return
@@ -234,7 +233,7 @@ func (r rule) carry(cx *modules.Context, st *State, c *Client, f *flow.Flow) {
 	if out|in == 0 {
 		return
 	}
-	c.Heavy = remember(c.Heavy, f.UID)
+	c.Heavy = modules.KeepUID(c.Heavy, f.UID, maxUIDs)
 	for way, n := range [ways]int64{out, in} {
 		first, did, to, what := r.c.TunnelKB*1000, "sent", "to", "questions"
 		if way == received {
@@ -301,16 +300,4 @@ func (c *Client) resolver(a netip.Addr) {
 	if len(c.Resolvers) <= maxResolvers && !slices.Contains(c.Resolvers, a) {
 		c.Resolvers = append(c.Resolvers, a)
 	}
-}
-
-// remember appends a uid to the newest ones.
-func remember(uids []string, uid string) []string {
-	if uid == "" {
-		return uids
-	}
-	if len(uids) == maxUIDs {
-		copy(uids, uids[1:])
-		uids = uids[:maxUIDs-1]
-	}
-	return append(uids, strings.Clone(uid))
 }

@@ -114,9 +114,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		Description: fmt.Sprintf("%s asks the resolver %s at %s by DNS over %s, so that its look-ups cannot be seen.", f.Src, name, f.Dst, how),
 		Proto:       f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort, Count: 1, Subject: f.Kind.String() + " " + name, Step: 1,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 

@@ -152,7 +152,7 @@ func (r rule) http(cx *modules.Context, st *State, f *flow.Flow) {
 	if server == "" {
 		server = f.Dst.String()
 	}
-	server = clip(server)
+	server = modules.Clip(server, maxText)
 	v := judge(h)
 	if v.what == mismatch {
 		r.mismatch(cx, st, f, server, v)
@@ -208,9 +208,9 @@ func (r rule) mismatch(cx *modules.Context, st *State, f *flow.Flow, server stri
 // url writes where a download is from.
 func url(f *flow.Flow, server string) string {
 	if strings.Contains(f.HTTP.URI, "://") { // to a proxy
-		return fmt.Sprintf("%q", clip(f.HTTP.URI))
+		return fmt.Sprintf("%q", modules.Clip(f.HTTP.URI, maxText))
 	}
-	return fmt.Sprintf("%q", clip("http://"+server+f.HTTP.URI))
+	return fmt.Sprintf("%q", modules.Clip("http://"+server+f.HTTP.URI, maxText))
 }
 
 func base(f *flow.Flow, t evidence.Type, l evidence.Level, confidence float64) evidence.Evidence {
@@ -219,9 +219,7 @@ func base(f *flow.Flow, t evidence.Type, l evidence.Level, confidence float64) e
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, f.SrcPort), Victim: evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
 		Proto: f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort, Count: 1,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	return e
 }
 
@@ -407,12 +405,4 @@ func pasteSite(host string) string {
 		}
 	}
 	return ""
-}
-
-// clip cuts the words of others to a bound.
-func clip(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	return strings.ToValidUTF8(s[:maxText], "") + "…"
 }

@@ -94,9 +94,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		Proto:       f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort,
 		Count: int64(n), Subject: "servers", Step: 1 + bits.TrailingZeros(uint(n))/3,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 

@@ -146,9 +146,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		Description: fmt.Sprintf("%s %s %q, which tells a host its public address.", f.Src, did, name),
 		Proto:       f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort, Count: 1, Subject: what + " " + name, Step: 1,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 

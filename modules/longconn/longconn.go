@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
@@ -150,7 +149,7 @@ func (r rule) single(cx *modules.Context, st *State, f *flow.Flow) {
 		Description: fmt.Sprintf("long connection from %s to %s %s %d minutes",
 			f.Src, where(p), end, int64(d/time.Minute)),
 		Proto: f.Proto.String(), SrcPort: srcPort, DstPort: p.Port,
-		UIDs: uids(f.UID), Count: 1,
+		UIDs: modules.UID(f.UID), Count: 1,
 		Subject: fmt.Sprintf("%s|%d|%s", p.Dst, p.Port, p.Proto), Step: step,
 	})
 }
@@ -192,14 +191,10 @@ func (r rule) sum(cx *modules.Context, st *State, f *flow.Flow) {
 
 // remember adds a uid to the latest ones.
 func remember(uids []string, uid string) []string {
-	if uid == "" || len(uids) > 0 && uids[len(uids)-1] == uid {
+	if len(uids) > 0 && uids[len(uids)-1] == uid {
 		return uids
 	}
-	if len(uids) == maxUIDs {
-		copy(uids, uids[1:])
-		uids = uids[:maxUIDs-1]
-	}
-	return append(uids, strings.Clone(uid))
+	return modules.KeepUID(uids, uid, maxUIDs)
 }
 
 // where writes the other end: its port too, where it has one.
@@ -208,11 +203,4 @@ func where(p Peer) string {
 		return fmt.Sprintf("%s (%s)", p.Dst, p.Proto)
 	}
 	return fmt.Sprintf("%s port %d/%s", p.Dst, p.Port, p.Proto)
-}
-
-func uids(uid string) []string {
-	if uid == "" {
-		return nil
-	}
-	return []string{strings.Clone(uid)}
 }

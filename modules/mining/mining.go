@@ -216,9 +216,7 @@ func (r rule) name(cx *modules.Context, st *State, f *flow.Flow, name, log, did 
 		Description: fmt.Sprintf("%s %s %q, %s.", f.Src, did, name, is),
 		Proto:       f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort, Count: 1, Subject: what, Step: 1,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 

@@ -105,7 +105,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if n.Note == "" || !f.Src.IsValid() || cx.Role() != profile.Client || r.ignored(n.Note) {
 		return
 	}
-	name := strings.Clone(clip(n.Note, maxName))
+	name := strings.Clone(modules.Clip(n.Note, maxName))
 	e := evidence.Evidence{
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Confidence: 1,
 		Description: describe(name, n), Proto: f.Proto.String(), SrcPort: f.SrcPort, DstPort: port(f),
@@ -197,10 +197,10 @@ func (r rule) ignored(note string) bool {
 func describe(name string, n *flow.NoticePart) string {
 	d := "Zeek noticed " + name
 	if n.Msg != "" {
-		d += ": " + clip(n.Msg, maxText)
+		d += ": " + modules.Clip(n.Msg, maxText)
 	}
 	if n.Sub != "" {
-		d += " (" + clip(n.Sub, maxText) + ")"
+		d += " (" + modules.Clip(n.Sub, maxText) + ")"
 	}
 	return d
 }
@@ -290,12 +290,4 @@ func rank(note string) (evidence.Level, float64) {
 		}
 	}
 	return evidence.Info, 0.8
-}
-
-// clip cuts foreign text to a bound, at a rune's edge.
-func clip(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	return strings.ToValidUTF8(s[:limit], "") + "…"
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
-	"strings"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -126,8 +125,6 @@ func (r rule) report(cx *modules.Context, f *flow.Flow, p Pair, c Count) {
 		e.Profile, e.Attacker, e.Victim = f.Dst, dst, src
 		e.Subject = fmt.Sprintf("with %s|%s", f.Src, f.Proto)
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }

@@ -3,7 +3,6 @@ package privateip
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -108,9 +107,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Victim: evidence.IPEntity(f.Dst, evidence.Dst, port),
 		Description: what, Proto: f.Proto.String(), DstPort: port, Count: int64(n), Subject: "private", Step: st.Step,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 

@@ -232,7 +232,7 @@ func (r rule) use(cx *modules.Context, st *State, s *Sig, f *flow.Flow, c Candid
 		if st.Candidates == nil {
 			st.Candidates = make(map[uint64]Candidate)
 		}
-		c.Text, c.Name = strings.Clone(clip(c.Text)), strings.Clone(clip(c.Name))
+		c.Text, c.Name = strings.Clone(modules.Clip(c.Text, maxText)), strings.Clone(modules.Clip(c.Name, maxText))
 		c.Src, c.Dst, c.Port, c.Proto, c.Due = f.Src, f.Dst, f.DstPort, f.Proto, now+r.width
 		st.Next++
 		s.Candidate, s.Due = st.Next, c.Due
@@ -317,13 +317,6 @@ func bare(name string) bool {
 	}
 	_, err := netip.ParseAddr(name)
 	return err == nil
-}
-
-func clip(s string) string {
-	if len(s) > maxText {
-		return strings.ToValidUTF8(s[:maxText], "") + "…"
-	}
-	return s
 }
 
 // hash reads eight bytes at a time, because user agents are long and every

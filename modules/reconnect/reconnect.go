@@ -144,7 +144,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		c.Flows = fewSilent
 	}
 	c.Flows++
-	c.remember(f.UID)
+	c.UIDs = modules.KeepUID(c.UIDs, f.UID, maxUIDs)
 	if step := (modules.Step(c.Flows, first) + 1) / 2; step > c.Step { // four times as many each
 		if c.Step == 0 && t.Port >= firstUnprivileged {
 			st.Peers++
@@ -259,14 +259,3 @@ func refused(f *flow.Flow) bool {
 }
 
 func (c *Count) weight() int64 { return c.Flows }
-
-func (c *Count) remember(uid string) {
-	if uid == "" {
-		return
-	}
-	if len(c.UIDs) == maxUIDs {
-		copy(c.UIDs, c.UIDs[1:])
-		c.UIDs = c.UIDs[:maxUIDs-1]
-	}
-	c.UIDs = append(c.UIDs, strings.Clone(uid))
-}

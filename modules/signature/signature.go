@@ -90,7 +90,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		attacker, victim = evidence.IPEntity(f.Dst, evidence.Src, f.DstPort), evidence.IPEntity(f.Src, evidence.Dst, f.SrcPort)
 	}
 	if a.SID == 0 {
-		p.Name = clip(a.Signature)
+		p.Name = modules.Clip(a.Signature, maxText)
 	}
 	if st.Seen[p] {
 		return
@@ -116,9 +116,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 			p.Attacker.String() + " " + p.Victim.String(),
 		Step: 1,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 
@@ -137,7 +135,7 @@ func level(severity int) evidence.Level {
 
 func describe(a *flow.AlertPart, p Pair, f *flow.Flow) string {
 	var b strings.Builder
-	name := clip(a.Signature)
+	name := modules.Clip(a.Signature, maxText)
 	if name == "" {
 		name = "unnamed signature"
 	}
@@ -154,13 +152,13 @@ func describe(a *flow.AlertPart, p Pair, f *flow.Flow) string {
 	}
 	fmt.Fprintf(&b, " (signature %d:%d:%d", a.GID, a.SID, a.Rev)
 	if a.Category != "" {
-		b.WriteString(", category " + clip(a.Category))
+		b.WriteString(", category " + modules.Clip(a.Category, maxText))
 	}
 	if a.Action != "" {
-		b.WriteString(", action " + clip(a.Action))
+		b.WriteString(", action " + modules.Clip(a.Action, maxText))
 	}
 	if a.MITRETactic != "" {
-		b.WriteString(", tactic " + clip(a.MITRETactic))
+		b.WriteString(", tactic " + modules.Clip(a.MITRETactic, maxText))
 	}
 	b.WriteString(").")
 	return b.String()
@@ -189,12 +187,4 @@ func isTechnique(s string) bool {
 		}
 	}
 	return len(s) == 5 || len(s) == 9
-}
-
-// clip cuts foreign text to a bound, at a rune's edge.
-func clip(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	return strings.ToValidUTF8(s[:maxText], "") + "…"
 }

@@ -172,7 +172,7 @@ func (r rule) add(cx *modules.Context, t *Tally, f *flow.Flow) bool {
 		return false
 	}
 	if 2*t.Targets >= r.c.MinTargets { // most never get that far
-		t.remember(f.UID)
+		t.UIDs = modules.KeepUID(t.UIDs, f.UID, maxUIDs)
 	}
 	step := modules.Step(t.Targets, r.c.MinTargets)
 	if step <= t.Step || t.Windows < r.c.MinWindows {
@@ -228,22 +228,9 @@ func (r rule) again(cx *modules.Context, t *Tally, f *flow.Flow) {
 		Description: fmt.Sprintf("horizontal port scan of port %d/%s by %s goes on: %d further hosts in the Internet; windows with as many before: %d",
 			f.DstPort, f.Proto, f.Src, t.Public, before),
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	cx.Emit(e)
 }
 
 // confidence is 0.5 at the first step and grows to 1 with two doublings.
 func confidence(step int) float64 { return math.Min(1, 0.25+0.25*float64(step)) }
-
-func (t *Tally) remember(uid string) {
-	if uid == "" {
-		return
-	}
-	if len(t.UIDs) == maxUIDs {
-		copy(t.UIDs, t.UIDs[1:])
-		t.UIDs = t.UIDs[:maxUIDs-1]
-	}
-	t.UIDs = append(t.UIDs, strings.Clone(uid))
-}

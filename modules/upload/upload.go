@@ -201,9 +201,5 @@ func (st *State) remember(k uint32, uid string) {
 	if len(st.UIDs) >= 2*maxHosts { // of hosts that were forgotten
 		maps.DeleteFunc(st.UIDs, func(k uint32, _ []string) bool { return st.Hosts.Get(k) == nil })
 	}
-	if len(u) == maxUIDs {
-		copy(u, u[1:])
-		u = u[:maxUIDs-1]
-	}
-	st.UIDs[k] = append(u, strings.Clone(uid))
+	st.UIDs[k] = modules.KeepUID(u, uid, maxUIDs)
 }

@@ -270,7 +270,7 @@ func (rule) system(cx *modules.Context, st *State, f *flow.Flow, w *Window, is S
 	w.Browsers++
 	agent := ""
 	if w.First == "" {
-		w.First, w.FirstIs = strings.Clone(clip(h.UserAgent)), is
+		w.First, w.FirstIs = strings.Clone(modules.Clip(h.UserAgent, maxText)), is
 		agent = w.First
 	}
 	if is != w.FirstIs && w.Told&(1<<is) == 0 {
@@ -285,13 +285,13 @@ func (rule) system(cx *modules.Context, st *State, f *flow.Flow, w *Window, is S
 	}
 	w.Asked |= 1 << is
 	if agent == "" {
-		agent = strings.Clone(clip(h.UserAgent))
+		agent = strings.Clone(modules.Clip(h.UserAgent, maxText))
 	}
 	key := st.Next
 	st.Next++
 	st.Waiting = append(st.Waiting, Asked{
 		Key: key, Window: cx.Window().Start, Is: is,
-		Agent: agent, Where: strings.Clone(clip(where(f))), Dst: f.Dst, DstPort: f.DstPort, SrcPort: f.SrcPort, Time: f.Time,
+		Agent: agent, Where: strings.Clone(modules.Clip(where(f), maxText)), Dst: f.Dst, DstPort: f.DstPort, SrcPort: f.SrcPort, Time: f.Time,
 		UID: strings.Clone(f.UID),
 	})
 	cx.After(wait, key)
@@ -351,7 +351,7 @@ func (st *State) learn(cx *modules.Context, f *flow.Flow) {
 	if mac == "" {
 		mac = f.SrcMAC
 	}
-	x := Fact{At: cx.Now(), MAC: clip(mac)}
+	x := Fact{At: cx.Now(), MAC: modules.Clip(mac, maxText)}
 	switch v := d.VendorClass; {
 	case prefix(v, "MSFT "):
 		x.Is = Windows
@@ -453,9 +453,7 @@ func base(f *flow.Flow, t evidence.Type, l evidence.Level, confidence float64) e
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, f.SrcPort), Victim: evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
 		Proto: f.Proto.String(), SrcPort: f.SrcPort, DstPort: f.DstPort, Count: 1,
 	}
-	if f.UID != "" {
-		e.UIDs = []string{strings.Clone(f.UID)}
-	}
+	e.UIDs = modules.UID(f.UID)
 	return e
 }
 
@@ -472,11 +470,4 @@ func where(f *flow.Flow) string {
 }
 
 // quote writes the words of others, cut to a bound.
-func quote(s string) string { return fmt.Sprintf("%q", clip(s)) }
-
-func clip(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	return strings.ToValidUTF8(s[:maxText], "") + "…"
-}
+func quote(s string) string { return fmt.Sprintf("%q", modules.Clip(s, maxText)) }

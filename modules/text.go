@@ -1,0 +1,34 @@
+package modules
+
+import "strings"
+
+// UID returns the uids of evidence that rests on one record: a copy of its
+// uid, nil when it has none.
+func UID(uid string) []string {
+	if uid == "" {
+		return nil
+	}
+	return []string{strings.Clone(uid)}
+}
+
+// KeepUID adds a copy of uid to uids, the oldest first, and keeps the newest
+// limit of them. It changes uids in place; a uid that is empty adds nothing.
+func KeepUID(uids []string, uid string, limit int) []string {
+	if uid == "" {
+		return uids
+	}
+	if len(uids) == limit {
+		copy(uids, uids[1:])
+		uids = uids[:limit-1]
+	}
+	return append(uids, strings.Clone(uid))
+}
+
+// Clip returns foreign text for a description: at most limit bytes of it, cut
+// between characters, and an ellipsis where something is missing.
+func Clip(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "…"
+}

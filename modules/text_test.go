@@ -1,0 +1,31 @@
+package modules
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestUIDs(t *testing.T) {
+	if UID("") != nil || !slices.Equal(UID("C1"), []string{"C1"}) {
+		t.Errorf("UID gives %q and %q", UID(""), UID("C1"))
+	}
+	var uids []string
+	for _, uid := range []string{"C1", "", "C2", "C3", "C4", ""} {
+		uids = KeepUID(uids, uid, 3)
+	}
+	if !slices.Equal(uids, []string{"C2", "C3", "C4"}) {
+		t.Errorf("kept %q", uids)
+	}
+}
+
+func TestClip(t *testing.T) {
+	for _, tt := range []struct {
+		s     string
+		limit int
+		want  string
+	}{{"abc", 3, "abc"}, {"abcd", 3, "abc…"}, {"abé", 3, "ab…"}, {"", 3, ""}} {
+		if got := Clip(tt.s, tt.limit); got != tt.want {
+			t.Errorf("%q to %d: %q, want %q", tt.s, tt.limit, got, tt.want)
+		}
+	}
+}
