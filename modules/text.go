@@ -1,6 +1,9 @@
 package modules
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // UID returns the uids of evidence that rests on one record: a copy of its
 // uid, nil when it has none.
@@ -31,4 +34,13 @@ func Clip(s string, limit int) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:limit], "") + "…"
+}
+
+// Where writes a server as address:port; the address alone when the port is 0,
+// which stands for not logged.
+func Where(a netip.Addr, port uint16) string {
+	if port == 0 {
+		return a.String()
+	}
+	return netip.AddrPortFrom(a, port).String()
 }

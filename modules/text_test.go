@@ -1,6 +1,7 @@
 package modules
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 )
@@ -26,6 +27,14 @@ func TestClip(t *testing.T) {
 	}{{"abc", 3, "abc"}, {"abcd", 3, "abc…"}, {"abé", 3, "ab…"}, {"", 3, ""}} {
 		if got := Clip(tt.s, tt.limit); got != tt.want {
 			t.Errorf("%q to %d: %q, want %q", tt.s, tt.limit, got, tt.want)
+		}
+	}
+}
+
+func TestWhere(t *testing.T) {
+	for want, port := range map[string]uint16{"192.0.2.1": 0, "192.0.2.1:443": 443} {
+		if got := Where(netip.MustParseAddr("192.0.2.1"), port); got != want {
+			t.Errorf("port %d: %q, want %q", port, got, want)
 		}
 	}
 }

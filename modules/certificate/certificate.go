@@ -14,7 +14,6 @@ import (
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 // The evidence this module emits.
@@ -267,10 +266,10 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	h := Handshake{
-		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: ours(cx, f.Dst),
+		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: cx.Network().IsOurs(f.Dst),
 		Verdict: verdict(s.Validation),
 	}
-	if h.Verdict == Unknown && (s.ServerName != "" || h.Near || f.Proto == flow.UDP || mail(h.Port)) {
+	if h.Verdict == Unknown && (s.ServerName != "" || h.Near || f.Proto == flow.UDP || flow.IsMail(h.Port)) {
 		h.Verdict = None // who left out a certificate of the chain, or has an issuer of its own
 	}
 	own := Cert{NotBefore: s.NotBefore, NotAfter: s.NotAfter, Self: flow.SelfIssued(s.Subject, s.Issuer)}
@@ -337,17 +336,13 @@ func (st *State) cert(h *Handshake) (Cert, bool) {
 // look at our servers from outside learn how ours are certified, and that
 // says nothing about them.
 func (rule) considered(cx *modules.Context, f *flow.Flow) bool {
-	return ours(cx, f.Src) || !ours(cx, f.Dst)
+	return cx.Network().IsOurs(f.Src) || !cx.Network().IsOurs(f.Dst)
 }
 
 // fingerprint returns the hash of a fingerprint, of which half is more than
 // enough, or of a file id. It is never 0.
 func fingerprint(s string) uint64 {
 	return max(flow.Hash(flow.HashSeed, s[max(len(s)-32, 0):]), 1)
-}
-
-func ours(cx *modules.Context, a netip.Addr) bool {
-	return cx.Network().IsHome(a) || !profile.IsPublic(a)
 }
 
 // verdict reads OpenSSL's word, in the spelling of old and new versions.
@@ -429,7 +424,7 @@ func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		what, level, confidence = "a certificate whose chain ends in a self-signed root that is not trusted", evidence.Info, 0.3
 	case h.Near || h.Datagram:
 		level = evidence.Info
-	case mail(h.Port):
+	case flow.IsMail(h.Port):
 		confidence = 0.2
 	case len(h.Text) == h.UIDLen:
 		// Programs that verify their server send its name; one that asks an
@@ -452,7 +447,7 @@ func (r rule) signer(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	cx.Emit(evidence.Evidence{
 		Type: SelfSigned, Profile: h.Dst, Time: h.Time, Level: evidence.Low, Confidence: min(confidence, 0.5),
 		Attacker: evidence.IPEntity(h.Dst, evidence.Dst, h.Port), Victim: evidence.IPEntity(h.Src, evidence.Src, 0),
-		Description: fmt.Sprintf("%s showed %s %s%s.", where(h.Dst, h.Port), h.Src, what, named(c.Name)),
+		Description: fmt.Sprintf("%s showed %s %s%s.", modules.Where(h.Dst, h.Port), h.Src, what, named(c.Name)),
 		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: modules.UID(h.uid()), Count: 1, Subject: "server " + strconv.Itoa(int(h.Port)), Step: 1,
 	})
 }
@@ -485,7 +480,7 @@ func (r rule) dates(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		return
 	}
 	level := evidence.Low
-	if h.Near || h.Datagram || mail(h.Port) {
+	if h.Near || h.Datagram || flow.IsMail(h.Port) {
 		level = evidence.Info
 	}
 	r.report(cx, st, h, Invalid, level, confidence, what+named(c.Name))
@@ -513,7 +508,7 @@ func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Ty
 	if sni := h.sni(); sni != "" {
 		asked = fmt.Sprintf(" (asked for as %q)", sni)
 	}
-	server := where(h.Dst, h.Port)
+	server := modules.Where(h.Dst, h.Port)
 	cx.Emit(evidence.Evidence{
 		Type: t, Profile: h.Src, Time: h.Time, Level: level, Confidence: confidence,
 		Attacker: evidence.IPEntity(h.Src, evidence.Src, 0), Victim: evidence.IPEntity(h.Dst, evidence.Dst, h.Port),
@@ -521,24 +516,6 @@ func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Ty
 		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: modules.UID(h.uid()), Count: 1, Subject: server, Step: 1,
 	})
 	return true
-}
-
-// where writes an end, with its port where it is known.
-func where(a netip.Addr, port uint16) string {
-	if port == 0 {
-		return a.String()
-	}
-	return netip.AddrPortFrom(a, port).String()
-}
-
-// mail reports whether mail servers speak TLS at the port. They seldom check
-// each other's certificates, so many are bad.
-func mail(port uint16) bool {
-	switch port {
-	case 25, 110, 143, 465, 587, 993, 995:
-		return true
-	}
-	return false
 }
 
 // usual reports whether services with a name speak TLS to the Internet at the
@@ -552,7 +529,7 @@ func usual(port uint16) bool {
 		9001: // Tor
 		return true
 	}
-	return mail(port)
+	return flow.IsMail(port)
 }
 
 // name returns what a certificate calls itself, as a copy.

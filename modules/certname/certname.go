@@ -17,7 +17,6 @@ import (
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
-	"github.com/slips-go/slips/profiler/profile"
 )
 
 // The evidence this module emits.
@@ -290,7 +289,7 @@ func (c *Cert) covers(name string) bool {
 
 func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 	s := f.SSL
-	if !f.Src.IsValid() || !f.Dst.IsValid() || (!ours(cx, f.Src) && ours(cx, f.Dst)) {
+	if !f.Src.IsValid() || !f.Dst.IsValid() || (!cx.Network().IsOurs(f.Src) && cx.Network().IsOurs(f.Dst)) {
 		return
 	}
 	fp := uint64(0)
@@ -308,7 +307,7 @@ func (r rule) handshake(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	h := Handshake{
-		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: ours(cx, f.Dst),
+		Src: f.Src, Dst: f.Dst, Port: f.DstPort, Proto: f.Proto, Time: f.Time, Due: cx.Now() + int64(wait), Near: cx.Network().IsOurs(f.Dst),
 		SNI: modules.Clip(strings.TrimSuffix(s.ServerName, "."), maxName), FP: fp, OK: s.Validation == "ok", Matches: s.SNIMatchesCert,
 	}
 	if c, ok := st.cert(&h); ok && h.fits(&c) {
@@ -369,10 +368,6 @@ func (h *Handshake) fits(c *Cert) bool {
 // enough, or of a file id. It is never 0.
 func fingerprint(s string) uint64 {
 	return max(flow.Hash(flow.HashSeed, s[max(len(s)-32, 0):]), 1)
-}
-
-func ours(cx *modules.Context, a netip.Addr) bool {
-	return cx.Network().IsHome(a) || !profile.IsPublic(a)
 }
 
 // asks reports whether a client asked for a name that a certificate can bear:
@@ -448,7 +443,7 @@ func (r rule) brand(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	}
 	r.report(cx, st, h, IncompatibleCN, level, confidence, b.name,
 		fmt.Sprintf("%s connected to %s %s; the certificate there claims to be of %s (%q) and is %s.",
-			h.Src, where(h.Dst, h.Port), asked, b.name, c.Name, by))
+			h.Src, modules.Where(h.Dst, h.Port), asked, b.name, c.Name, by))
 }
 
 // mismatch reports a certificate for another name.
@@ -463,7 +458,7 @@ func (r rule) mismatch(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	level, confidence := evidence.Low, 0.5
 	spoofed := brandOf(h.SNI)
 	switch {
-	case h.Near || mail(h.Port):
+	case h.Near || flow.IsMail(h.Port):
 		// Mail servers answer for all their customers with one certificate.
 		level, confidence = evidence.Info, 0.3
 	case c.Partial:
@@ -478,7 +473,7 @@ func (r rule) mismatch(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 		confidence = 0.2 // the default of a hosting platform
 	}
 	r.report(cx, st, h, Mismatch, level, confidence, strings.ToLower(h.SNI),
-		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, where(h.Dst, h.Port), modules.Clip(h.SNI, maxText), c.Name))
+		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, modules.Where(h.Dst, h.Port), modules.Clip(h.SNI, maxText), c.Name))
 }
 
 // report tells of a server once in a window.
@@ -503,20 +498,12 @@ func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Ty
 		Type: t, Profile: h.Src, Time: h.Time, Level: level, Confidence: confidence,
 		Attacker: evidence.IPEntity(h.Src, evidence.Src, 0), Victim: evidence.IPEntity(h.Dst, evidence.Dst, h.Port),
 		Description: text, Proto: h.Proto.String(), DstPort: h.Port, Count: 1,
-		Subject: what + " " + where(h.Dst, h.Port), Step: 1,
+		Subject: what + " " + modules.Where(h.Dst, h.Port), Step: 1,
 	}
 	if h.UID != "" {
 		e.UIDs = []string{h.UID}
 	}
 	cx.Emit(e)
-}
-
-// where writes an end, with its port where it is known.
-func where(a netip.Addr, port uint16) string {
-	if port == 0 {
-		return a.String()
-	}
-	return netip.AddrPortFrom(a, port).String()
 }
 
 // registered returns the domain that someone has registered under a public
@@ -538,15 +525,6 @@ func registered(name string) string {
 		return name
 	}
 	return name[strings.LastIndexByte(name[:len(name)-len(suffix)-1], '.')+1:]
-}
-
-// mail reports whether mail servers speak TLS at the port.
-func mail(port uint16) bool {
-	switch port {
-	case 25, 110, 143, 465, 587, 993, 995:
-		return true
-	}
-	return false
 }
 
 // brand is an organisation that malware likes to be taken for.

@@ -282,17 +282,9 @@ func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
 	cx.Emit(evidence.Evidence{
 		Type: TorLike, Profile: h.Src, Time: h.Time, Level: level, Confidence: confidence,
 		Attacker: evidence.IPEntity(h.Src, evidence.Src, 0), Victim: evidence.IPEntity(h.Dst, evidence.Dst, h.Port),
-		Description: fmt.Sprintf("%s spoke to %s%s in a way that looks like Tor: %s.", h.Src, where(h.Dst, h.Port), name, why),
+		Description: fmt.Sprintf("%s spoke to %s%s in a way that looks like Tor: %s.", h.Src, modules.Where(h.Dst, h.Port), name, why),
 		Proto:       h.Proto.String(), DstPort: h.Port, UIDs: append([]string(nil), hits.UIDs...), Count: hits.N, Subject: h.Dst.String(), Step: step,
 	})
-}
-
-// where writes an end, with its port where it is known.
-func where(a netip.Addr, port uint16) string {
-	if port == 0 {
-		return a.String()
-	}
-	return netip.AddrPortFrom(a, port).String()
 }
 
 // torCert reports whether a certificate has an invented name, signed by another.

@@ -77,3 +77,13 @@ func AssignedPorts(p Proto) *PortSet {
 	}
 	return s
 }
+
+// IsMail reports whether a port is one of SMTP, POP3 or IMAP, in the clear or
+// over TLS, by IANA's registry.
+func IsMail(port uint16) bool {
+	switch port {
+	case 25, 110, 143, 465, 587, 993, 995:
+		return true
+	}
+	return false
+}

@@ -62,6 +62,10 @@ func (n *Network) IsHome(a netip.Addr) bool {
 	return false
 }
 
+// IsOurs reports whether a is of the own network: in a home network, or not on
+// the public Internet at all.
+func (n *Network) IsOurs(a netip.Addr) bool { return n.IsHome(a) || !IsPublic(a) }
+
 // IsDHCPServer reports whether a was seen to answer DHCP.
 func (n *Network) IsDHCPServer(a netip.Addr) bool {
 	if n == nil {

@@ -87,6 +87,9 @@ func TestNetwork(t *testing.T) {
 	if none.IsHome(a) || none.IsDHCPServer(a) {
 		t.Error("nothing is known, and yet")
 	}
+	if !none.IsOurs(a) || none.IsOurs(netip.MustParseAddr("11.0.0.1")) {
+		t.Error("a private address is not ours, or a public one is")
+	}
 	n := &Network{Home: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, DHCPServers: []netip.Addr{a}}
 	if !n.IsHome(a) || n.IsHome(netip.MustParseAddr("11.0.0.1")) || !n.IsDHCPServer(a) || n.IsDHCPServer(n.Home[0].Addr()) {
 		t.Error("the network is not known right")
