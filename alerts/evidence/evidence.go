@@ -116,6 +116,7 @@ type Entity struct {
 	Value     string
 	Direction Direction
 	Port      uint16 // 0 when it has none
+	Known     *Known // what is known about it; nil until the evidence has left the engine, and when nothing is
 }
 
 // IPEntity returns an entity for an address.

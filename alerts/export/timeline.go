@@ -449,6 +449,14 @@ func (o *object) more(f *flow.Flow) {
 		o.text("category", p.Category)
 		o.some("severity", int64(p.Severity))
 		o.text("action", p.Action)
+	case flow.Lookup:
+		p := f.Lookup
+		o.text("service", p.Service)
+		o.words("subject", p.Of, p.Subject)
+		o.text("verdict", p.Verdict)
+		o.some("malicious", int64(p.Malicious))
+		o.list("names", p.Names)
+		o.text("error", p.Error)
 	default: // info has the others
 	}
 }

@@ -18,7 +18,7 @@ type layer struct {
 }
 
 func leaves() []string {
-	return []string{"parsers/flow", "profiler/profile", "profiler/letters", "alerts/evidence"}
+	return []string{"parsers/flow", "profiler/profile", "profiler/letters", "alerts/evidence", "feeds/intel"}
 }
 
 // layers is the table of docs/architecture.md. A package that is not in it
@@ -36,6 +36,16 @@ func layers() map[string]layer {
 		"profiler/profile": {},
 		"profiler/letters": {pure: true},
 		"alerts/evidence":  {},
+		"feeds/intel":      {},
+
+		// What is known besides the traffic.
+		"feeds":              {own: []string{"feeds/format", "feeds/intel"}, foreign: []string{"github.com/klauspost/compress", yaml, "golang.org/x/sync"}},
+		"feeds/format":       {own: []string{"feeds/intel", "profiler/profile"}, foreign: []string{"golang.org/x/net"}},
+		"feeds/geo":          {foreign: []string{"github.com/oschwald/maxminddb-golang/v2"}},
+		"feeds/oui":          {pure: true},
+		"feeds/oui/generate": {own: []string{"feeds/oui"}},
+		"feeds/online":       {own: []string{"feeds/intel", "parsers/flow", "profiler/profile"}, foreign: []string{"golang.org/x/net"}},
+		"feeds/hunt":         {own: []string{"feeds/intel", "parsers/flow"}, foreign: []string{fastjson}},
 
 		// Bytes to records.
 		"parsers/zeek":     {own: flow, foreign: []string{fastjson}, pure: true},
@@ -49,19 +59,21 @@ func layers() map[string]layer {
 
 		// Records to evidence.
 		"modules":         {own: leaves()},
-		"modules/*":       {own: module, foreign: []string{"golang.org/x/net/publicsuffix", "github.com/mileusna/useragent"}, pure: true},
+		"modules/*":       {own: append([]string{"feeds/oui"}, module...), foreign: []string{"golang.org/x/net/publicsuffix", "github.com/mileusna/useragent"}, pure: true},
 		"modules/all":     {own: []string{"modules", "modules/*"}},
 		"modules/modtest": {own: append([]string{"profiler", "parsers/*"}, module...), foreign: []string{"github.com/google/go-cmp", yaml, "golang.org/x/tools/txtar"}},
 		"profiler":        {own: module},
 
 		// Evidence to alerts, and out.
-		"alerts":        {own: []string{"alerts/evidence", "profiler/profile"}},
-		"alerts/export": {own: append([]string{"alerts"}, leaves()...)},
+		"alerts":           {own: []string{"alerts/evidence", "profiler/profile"}},
+		"alerts/export":    {own: append([]string{"alerts"}, leaves()...)},
+		"alerts/whitelist": {own: []string{"alerts/evidence", "parsers/flow"}, foreign: []string{"golang.org/x/net"}},
+		"alerts/dossier":   {own: []string{"alerts/evidence", "feeds/geo", "feeds/intel", "feeds/oui"}},
 
 		"config": {foreign: []string{"github.com/spf13/viper", yaml}},
 
-		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "internal/eval", "internal/selftest", "modules", "modules/all", "parsers", "parsers/flow", "profiler", "profiler/*"}, foreign: []string{
-			"github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/sync", "golang.org/x/term",
+		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "feeds", "feeds/*", "internal/eval", "internal/selftest", "modules", "modules/all", "parsers", "parsers/flow", "parsers/zeek", "parsers/suricata", "profiler", "profiler/*"}, foreign: []string{
+			fastjson, "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/sync", "golang.org/x/term",
 		}},
 		"cmd/bench": {foreign: []string{fastjson}},
 
@@ -77,7 +89,7 @@ func layers() map[string]layer {
 func testForeign() []string {
 	return []string{
 		"github.com/google/go-cmp", "go.uber.org/goleak", "github.com/rogpeppe/go-internal/testscript", "golang.org/x/tools/txtar",
-		"go.yaml.in/yaml/v3", "github.com/klauspost/compress",
+		"go.yaml.in/yaml/v3", "github.com/klauspost/compress", "github.com/maxmind/mmdbwriter", "github.com/gaissmai/bart", "golang.org/x/net",
 	}
 }
 

@@ -41,14 +41,15 @@ const (
 	SIP
 	MySQL
 	SNMP
-	Alert // a signature alert of the sensor, such as Suricata's
+	Alert  // a signature alert of the sensor, such as Suricata's
+	Lookup // the answer of a service that was asked about what the traffic showed
 	NumKinds
 )
 
 var kindNames = [NumKinds]string{
 	"conn", "dns", "http", "ssl", "x509", "files", "ssh", "smtp", "ftp", "dhcp", "arp", "notice", "weird",
 	"software", "tunnel", "login", "known", "quic", "rdp", "smb", "kerberos", "ntlm", "dce_rpc", "ntp", "sip",
-	"mysql", "snmp", "alert",
+	"mysql", "snmp", "alert", "lookup",
 }
 
 // String returns the name of the log the kind comes from.
@@ -508,6 +509,33 @@ type AlertPart struct {
 	SrcIsTarget                 bool // the rule says that the packet's source is its target
 }
 
+// LookupPart is the part of an answer of an online service: see the package
+// feeds/online, which writes it into lookup.log. The Flow's Src is the host
+// whose traffic gave rise to the question, Dst and DstPort the peer it was
+// about, UID that of the connection; Time is when the answer came.
+type LookupPart struct {
+	Service string // "rdap", "virustotal" …
+	Of      string // kind of the subject, as intel.Kind prints it: "ip", "domain", "url", "md5" …
+	Subject string // what was asked about, in intel's canonical form
+	Found   Tri    // whether the service knows the subject; Unset: it did not answer, Error says why
+	Error   string
+
+	Malicious, Total int      // opinions that call it bad, of all that there are
+	Score            float64  // how bad the service thinks it is, 0 to 1; 0 when it does not say
+	Verdict          string   // in the service's words
+	Lists            []string // that name the subject
+	Tags             []string
+	Link             string // to read more
+
+	Registered int64 // when a domain was registered, unix ns; 0: not said
+	Registrant string
+	Names      []string // of an address: reverse or passive DNS
+	ASN        uint32
+	ASOrg      string
+	Country    string // ISO 3166-1 alpha-2
+	JARM       string
+}
+
 // Parts leads to the parts of a record, one for each kind. After
 // Flow.Reset(k) the part of kind k is there and empty; the others are what
 // earlier records left and must not be read.
@@ -538,6 +566,7 @@ type Parts struct {
 	MySQL    *MySQLPart
 	SNMP     *SNMPPart
 	Alert    *AlertPart
+	Lookup   *LookupPart
 }
 
 // maxScratch bounds the text a Flow keeps room for, so that one enormous line
@@ -642,6 +671,11 @@ func (f *Flow) Reset(k Kind) {
 		fresh(&s.SNMP)
 	case Alert:
 		fresh(&s.Alert)
+	case Lookup:
+		if s.Lookup == nil {
+			s.Lookup = new(LookupPart)
+		}
+		*s.Lookup = LookupPart{Lists: s.Lookup.Lists[:0], Tags: s.Lookup.Tags[:0], Names: s.Lookup.Names[:0]}
 	default: // NumKinds is no kind
 	}
 }

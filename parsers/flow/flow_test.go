@@ -51,7 +51,7 @@ func part(t *testing.T, f *Flow, k Kind) reflect.Value {
 	t.Helper()
 	names := map[Kind]string{
 		Files: "Files", Notice: "Notice", Weird: "Weird", Software: "Software", Tunnel: "Tunnel", Login: "Login", Known: "Known",
-		Kerberos: "Kerberos", DCERPC: "DCERPC", MySQL: "MySQL", Alert: "Alert", QUIC: "SSL",
+		Kerberos: "Kerberos", DCERPC: "DCERPC", MySQL: "MySQL", Alert: "Alert", Lookup: "Lookup", QUIC: "SSL",
 	}
 	n, ok := names[k]
 	if !ok {
@@ -77,8 +77,10 @@ func fillPart(t *testing.T, f *Flow, k Kind) {
 			x.SetString("x")
 		case reflect.Int, reflect.Int64:
 			x.SetInt(5)
-		case reflect.Uint8, reflect.Uint16:
+		case reflect.Uint8, reflect.Uint16, reflect.Uint32:
 			x.SetUint(2)
+		case reflect.Float64:
+			x.SetFloat(0.5)
 		case reflect.Bool:
 			x.SetBool(true)
 		case reflect.Slice:

@@ -1,6 +1,7 @@
 package zeek
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 
@@ -29,6 +30,8 @@ const (
 	opCount
 	opInt
 	opUint16
+	opUint32
+	opShare // number from 0 to 1
 	opInterval
 	opWhen
 	opTri
@@ -54,7 +57,7 @@ func (o op) reason() error {
 		return flow.ErrAddress
 	case opSrcPort, opDstPort, opPort:
 		return flow.ErrPort
-	case opCount, opInt, opUint16, opInterval, opSeconds, opIPProto:
+	case opCount, opInt, opUint16, opUint32, opShare, opInterval, opSeconds, opIPProto:
 		return flow.ErrNumber
 	default: // the others have no error of their own
 	}
@@ -73,6 +76,8 @@ type field struct {
 	count func(*flow.Flow) *int64
 	whole func(*flow.Flow) *int
 	small func(*flow.Flow) *uint16
+	wide  func(*flow.Flow) *uint32
+	share func(*flow.Flow) *float64
 	tri   func(*flow.Flow) *flow.Tri
 	flag  func(*flow.Flow) *bool
 	addr  func(*flow.Flow) *netip.Addr
@@ -256,6 +261,18 @@ func (d *Decoder) set(f *flow.Flow, fl *field, s string) error {
 			return flow.ErrNumber
 		}
 		*fl.small(f) = n
+	case opUint32:
+		n, ok := parseCount(s)
+		if !ok || n > math.MaxUint32 {
+			return flow.ErrNumber
+		}
+		*fl.wide(f) = uint32(n)
+	case opShare:
+		n, ok := parseShare(s)
+		if !ok {
+			return flow.ErrNumber
+		}
+		*fl.share(f) = n
 	case opWhen:
 		t, ok := parseWhen(s)
 		if !ok {
@@ -395,6 +412,14 @@ func whole(name string, at func(*flow.Flow) *int) field {
 
 func small(name string, at func(*flow.Flow) *uint16) field {
 	return field{name: name, op: opUint16, small: at}
+}
+
+func wide(name string, at func(*flow.Flow) *uint32) field {
+	return field{name: name, op: opUint32, wide: at}
+}
+
+func share(name string, at func(*flow.Flow) *float64) field {
+	return field{name: name, op: opShare, share: at}
 }
 
 func port(name string, at func(*flow.Flow) *uint16) field {
@@ -785,5 +810,26 @@ var kindFields = map[flow.Kind][]field{
 		count("get_responses", func(f *flow.Flow) *int64 { return &f.SNMP.GetResponses }),
 		count("set_requests", func(f *flow.Flow) *int64 { return &f.SNMP.Set_ }),
 		text("display_string", func(f *flow.Flow) *string { return &f.SNMP.DisplayString }),
+	},
+	flow.Lookup: {
+		text("service", func(f *flow.Flow) *string { return &f.Lookup.Service }),
+		text("of", func(f *flow.Flow) *string { return &f.Lookup.Of }),
+		text("subject", func(f *flow.Flow) *string { return &f.Lookup.Subject }),
+		tri("found", func(f *flow.Flow) *flow.Tri { return &f.Lookup.Found }),
+		text("error", func(f *flow.Flow) *string { return &f.Lookup.Error }),
+		whole("malicious", func(f *flow.Flow) *int { return &f.Lookup.Malicious }),
+		whole("total", func(f *flow.Flow) *int { return &f.Lookup.Total }),
+		share("score", func(f *flow.Flow) *float64 { return &f.Lookup.Score }),
+		text("verdict", func(f *flow.Flow) *string { return &f.Lookup.Verdict }),
+		list("lists", func(f *flow.Flow) *[]string { return &f.Lookup.Lists }),
+		list("tags", func(f *flow.Flow) *[]string { return &f.Lookup.Tags }),
+		text("link", func(f *flow.Flow) *string { return &f.Lookup.Link }),
+		when("registered", func(f *flow.Flow) *int64 { return &f.Lookup.Registered }),
+		text("registrant", func(f *flow.Flow) *string { return &f.Lookup.Registrant }),
+		list("names", func(f *flow.Flow) *[]string { return &f.Lookup.Names }),
+		wide("asn", func(f *flow.Flow) *uint32 { return &f.Lookup.ASN }),
+		text("as_org", func(f *flow.Flow) *string { return &f.Lookup.ASOrg }),
+		text("country", func(f *flow.Flow) *string { return &f.Lookup.Country }),
+		text("jarm", func(f *flow.Flow) *string { return &f.Lookup.JARM }),
 	},
 }

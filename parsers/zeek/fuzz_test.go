@@ -25,6 +25,11 @@ func bounded(t *testing.T, f *flow.Flow) {
 	if f.Kind == flow.Conn && (!f.Src.IsValid() || !f.Dst.IsValid() || f.State == flow.StateUnknown) {
 		t.Errorf("incomplete conn: %+v", f)
 	}
+	if f.Kind == flow.Lookup {
+		if p := f.Lookup; p.Service == "" || p.Subject == "" || p.Malicious < 0 || p.Total < 0 || !(p.Score >= 0 && p.Score <= 1) || len(p.Names) > maxList {
+			t.Errorf("lookup out of bounds: %+v", p)
+		}
+	}
 	if f.Kind == flow.DNS && (len(f.DNS.Answers) > maxList || len(f.DNS.TTLs) > maxList) {
 		t.Errorf("%d answers, %d TTLs", len(f.DNS.Answers), len(f.DNS.TTLs))
 	}

@@ -20,7 +20,7 @@ var parts = map[flow.Kind]string{
 	flow.SSH: "SSH", flow.SMTP: "SMTP", flow.FTP: "FTP", flow.DHCP: "DHCP", flow.ARP: "ARP", flow.Notice: "Notice",
 	flow.Weird: "Weird", flow.Software: "Software", flow.Tunnel: "Tunnel", flow.Login: "Login", flow.Known: "Known",
 	flow.RDP: "RDP", flow.SMB: "SMB", flow.Kerberos: "Kerberos", flow.NTLM: "NTLM", flow.DCERPC: "DCERPC",
-	flow.NTP: "NTP", flow.SIP: "SIP", flow.MySQL: "MySQL", flow.SNMP: "SNMP",
+	flow.NTP: "NTP", flow.SIP: "SIP", flow.MySQL: "MySQL", flow.SNMP: "SNMP", flow.Lookup: "Lookup",
 }
 
 // diff compares what of two records may be read: the part of another kind may not.

@@ -462,6 +462,29 @@ var kindCases = []struct {
 			}},
 		},
 	},
+	{
+		"lookup",
+		`{"ts":1700000000.25,"uid":"C1","id.orig_h":"10.0.0.1","id.resp_h":"192.0.2.1","id.resp_p":443,"service":"virustotal","of":"ip","subject":"192.0.2.1","found":true,"malicious":5,"total":90,"score":0.0625,"verdict":"v","lists":["a, b","c"],"tags":["t"],"link":"https://x.example/","registered":-1.5,"registrant":"R","names":["n.example"],"asn":4294967295,"as_org":"O","country":"CZ","jarm":"00"}`,
+		flow.Flow{
+			Kind: flow.Lookup, Time: 1700000000250000000, UID: "C1", Src: ip("10.0.0.1"), Dst: ip("192.0.2.1"), DstPort: 443,
+			Parts: &flow.Parts{Lookup: &flow.LookupPart{
+				Service: "virustotal", Of: "ip", Subject: "192.0.2.1", Found: flow.True, Malicious: 5, Total: 90, Score: 0.0625,
+				Verdict: "v", Lists: []string{"a, b", "c"}, Tags: []string{"t"}, Link: "https://x.example/",
+				Registered: -1500000000, Registrant: "R", Names: []string{"n.example"}, ASN: 1<<32 - 1, ASOrg: "O",
+				Country: "CZ", JARM: "00",
+			}},
+		},
+	},
+	{
+		"lookup", // a service that did not answer, about a name
+		`{"ts":1700000000,"id.orig_h":"10.0.0.1","service":"rdap","of":"domain","subject":"d.example","error":"no answer within 5s"}`,
+		flow.Flow{
+			Kind: flow.Lookup, Time: 1700000000e9, Src: ip("10.0.0.1"),
+			Parts: &flow.Parts{Lookup: &flow.LookupPart{
+				Service: "rdap", Of: "domain", Subject: "d.example", Error: "no answer within 5s",
+			}},
+		},
+	},
 }
 
 func TestKinds(t *testing.T) {

@@ -27,6 +27,7 @@ func makeLogs() map[string]*log {
 		flow.Known: "known_hosts known_services known_certs known_devices", flow.QUIC: "quic", flow.RDP: "rdp",
 		flow.SMB: "smb_files smb_mapping smb_cmd", flow.Kerberos: "kerberos", flow.NTLM: "ntlm",
 		flow.DCERPC: "dce_rpc", flow.NTP: "ntp", flow.SIP: "sip", flow.MySQL: "mysql", flow.SNMP: "snmp",
+		flow.Lookup: "lookup", // no log of Zeek: the package feeds/online writes it in Zeek's manner
 	} {
 		sch := makeSchema(commonFields, kindFields[kind])
 		for n := range strings.FieldsSeq(names) {
@@ -149,7 +150,7 @@ var markNames = strings.Fields(`ts id.orig_p id.resp_p uid id.orig_h
 	reply_code command msg_types client_addr assigned_addr assigned_ip requested_addr operation src_mac orig_hw note
 	name notice software_type tunnel_type confused client_user port_num port_proto issuer_subject security_protocol
 	keyboard_layout action share_type tree request_type domainname server_nb_computer_name endpoint stratum call_id
-	request_from cmd community path`)
+	request_from cmd community path of`)
 
 // The bits that finish looks at.
 const (
@@ -243,6 +244,7 @@ func makeGuesses() []guessRule {
 		{"host port_num port_proto", "known_services"},
 		{"host port_num issuer_subject", "known_certs"},
 		{"name notice", "weird"},
+		{"of id.orig_h", "lookup"},
 	} {
 		rules = append(rules, guessRule{markOf(r[0]), logs[r[1]]})
 	}

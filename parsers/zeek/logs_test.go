@@ -14,7 +14,7 @@ func TestLogName(t *testing.T) {
 		"conn_20200101.log": "conn", "dhcp_002.log": "dhcp", "conn-21-10-10_12.00.00.log": "conn",
 		"conn_20200101_12:00:00-13:00:00+0000.log.gz": "conn", "smb_files_2020.log": "smb_files",
 		"known_certs.16:02:19-17:00:00.log.gz": "known_certs", "dce_rpc.log": "dce_rpc", "x509.log": "x509",
-		"stats.log": "stats", "loaded_scripts.log": "loaded_scripts",
+		"lookup.log": "lookup", "lookup.2021-10-10-12-00-00.log.gz": "lookup", "stats.log": "stats", "loaded_scripts.log": "loaded_scripts",
 
 		"": "", "conn": "", "conn.csv": "", "conn.txt": "", "conn-summary.log": "", "conn_json.log": "", "eve.json": "",
 		"email_alerts.log": "", "ORIGINALdns.log": "", ".log": "", "log": "", "conn.log/": "", "syslog.1": "", "labels.config": "",

@@ -3,6 +3,7 @@ package zeek
 import (
 	"math"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/slips-go/slips/parsers/flow"
@@ -93,6 +94,12 @@ func parseCount(s string) (int64, bool) {
 func parseCountSlow(s string) (int64, bool) {
 	v, rest, ok := decimal(s, 0)
 	return v, ok && !rest && v >= 0
+}
+
+// parseShare reads a number from 0 to 1 in decimal.
+func parseShare(s string) (float64, bool) {
+	v, err := strconv.ParseFloat(s, 64)
+	return v, err == nil && v >= 0 && v <= 1
 }
 
 // parseInterval reads seconds as nanoseconds; it must not be negative.

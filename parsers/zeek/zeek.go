@@ -149,6 +149,14 @@ func (d *Decoder) finish(f *flow.Flow, l *log, open bool) error {
 			return fault("host", "", flow.ErrMissing)
 		}
 		return nil
+	case flow.Lookup:
+		switch {
+		case f.Lookup.Service == "":
+			return fault("service", "", flow.ErrMissing)
+		case f.Lookup.Subject == "":
+			return fault("subject", "", flow.ErrMissing)
+		}
+		return nil // the host that gave rise to the question may have no address
 	case flow.Software:
 		if !f.Src.IsValid() {
 			return fault("host", "", flow.ErrMissing)
