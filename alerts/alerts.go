@@ -128,7 +128,8 @@ type Alert struct {
 	// value first; EvidenceIDs are their ids. The values add up to Base.
 	Contributions []Contribution
 	EvidenceIDs   []string
-	Omitted       int // evidence that counts but adds next to nothing: not among the greatest of its type
+	Known         *evidence.Known // about the profile, as of the evidence that crossed the bar; nil for nothing
+	Omitted       int             // evidence that counts but adds next to nothing: not among the greatest of its type
 }
 
 // Explain says in one line why the alert was raised: the score, how it comes
@@ -351,6 +352,7 @@ func (m *Manager) raise(a *account, e *evidence.Evidence) *Alert {
 		Profile: a.Key.Profile, Window: a.Window, WindowStart: a.Key.Start, WindowEnd: a.End,
 		Time: e.Time, At: cmp.Or(e.Key.At, e.Time), Step: step, Sum: a.Tally.Weigh(m.cfg, m.theta), Threshold: m.bar(step),
 		Confidence: confidence(a.Score), Level: evidence.Critical, Contributions: a.Tally.Contributions(), Omitted: a.Tally.Omitted,
+		Known: e.Self(),
 	}
 	for i := range al.Contributions {
 		al.EvidenceIDs = append(al.EvidenceIDs, al.Contributions[i].ID)

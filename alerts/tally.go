@@ -29,9 +29,10 @@ type Contribution struct {
 	Level       evidence.Level
 	Confidence  float64
 	Description string
-	Time        int64   // unix ns
-	Weight      float64 // FirstEvidenceWeight, halved for each greater one of its type in the window
-	Value       float64 // Weight × level × confidence: what it adds to the base
+	Peer        evidence.Entity // the other side; Kind None: there is none
+	Time        int64           // unix ns
+	Weight      float64         // FirstEvidenceWeight, halved for each greater one of its type in the window
+	Value       float64         // Weight × level × confidence: what it adds to the base
 }
 
 // worth is what c is worth by itself, whatever else there is of its type.
@@ -92,7 +93,8 @@ type kind struct {
 // among the evidence of its type.
 func (t *Tally) Add(e *evidence.Evidence) {
 	c := Contribution{
-		ID: e.ID, Type: e.Type, Tactic: e.Tactic, Level: e.Level, Confidence: min(e.Confidence, 1), Description: e.Description, Time: e.Time,
+		ID: e.ID, Type: e.Type, Tactic: e.Tactic, Level: e.Level, Confidence: min(e.Confidence, 1), Description: e.Description,
+		Peer: e.Peer(), Time: e.Time,
 	}
 	i, found := slices.BinarySearchFunc(t.Types, e.Type, func(k kind, typ evidence.Type) int { return cmp.Compare(k.Type, typ) })
 	if !found {

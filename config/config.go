@@ -27,11 +27,14 @@ type Config struct {
 	Profiler       Profiler       `yaml:"profiler"`
 	Follow         Follow         `yaml:"follow"`
 	Output         Output         `yaml:"output"`
+	Feeds          Feeds          `yaml:"feeds"`
+	Whitelists     Whitelists     `yaml:"whitelists"`
 	Modules        Modules        `yaml:"modules"`
 
 	// Warnings are for the user: things that were given and ignored.
 	Warnings []string `yaml:"-"`
 
+	extra    map[string]any // name of a section -> pointer to its config struct
 	sections map[string]any // module name -> pointer to its config struct
 	leaves   []leaf
 	settings map[string]setting // effective, by canonical key
@@ -87,6 +90,33 @@ type Output struct {
 	Directory string `yaml:"directory"` // parent of the directories of runs without -o
 }
 
+// Feeds is the section of threat intelligence.
+type Feeds struct {
+	Enabled bool `yaml:"enabled"`
+	// Directory holds what was fetched and the index made of it; empty: the
+	// user's cache directory.
+	Directory string `yaml:"directory"`
+	// File is the operator's own feeds.yaml, which extends and overrides the
+	// built-in one.
+	File string `yaml:"file"`
+	// Local is a directory of the operator's own lists.
+	Local string `yaml:"local"`
+	// Refresh fetches the feeds while following.
+	Refresh bool `yaml:"refresh"`
+	// Geo is a directory of databases in MaxMind's format; empty: geo in Directory.
+	Geo string `yaml:"geo"`
+	// Databases names those that are fetched into Geo with the feeds.
+	Databases []string `yaml:"databases"`
+}
+
+// Whitelists is the section of what is not to be reported, under the names
+// that older configurations have.
+type Whitelists struct {
+	EnableLocalWhitelist  bool   `yaml:"enable_local_whitelist"`
+	LocalWhitelistPath    string `yaml:"local_whitelist_path"` // empty: the built-in one
+	EnableOnlineWhitelist bool   `yaml:"enable_online_whitelist"`
+}
+
 // Modules is the section of the detection modules. The settings of each
 // module stand beside Disable, under the module's name.
 type Modules struct {
@@ -107,8 +137,12 @@ func Default() *Config {
 			MaxProfiles: 100_000, MaxWindows: 50, IdleAfter: 2 * time.Second,
 			CheckpointInterval: 10 * time.Second,
 		},
-		Follow:  Follow{PollInterval: 250 * time.Millisecond},
-		Output:  Output{Directory: "output"},
+		Follow: Follow{PollInterval: 250 * time.Millisecond},
+		Output: Output{Directory: "output"},
+
+		Feeds:      Feeds{Enabled: true, Databases: []string{}},
+		Whitelists: Whitelists{EnableLocalWhitelist: true, EnableOnlineWhitelist: true},
+
 		Modules: Modules{Disable: []string{}},
 	}
 }
@@ -118,6 +152,12 @@ type Module struct {
 	Name     string
 	Defaults any      // pointer to a fresh struct with yaml tags and the defaults; Load decodes into it
 	Emits    []string // evidence types, for checking disabled_detections
+}
+
+// Section is a section that another package has the settings of.
+type Section struct {
+	Name     string
+	Defaults any // pointer to a fresh struct with yaml tags and the defaults; Load decodes into it
 }
 
 // Override is one setting from the command line.
@@ -133,6 +173,7 @@ type Options struct {
 	Env       []string
 	Overrides []Override
 	Modules   []Module
+	Sections  []Section
 }
 
 // maxFile bounds the size of a configuration file, in bytes. A larger one is
@@ -151,6 +192,9 @@ type setting struct {
 func Load(o Options) (*Config, error) {
 	c := Default()
 	if err := c.addModules(o.Modules); err != nil {
+		return nil, err
+	}
+	if err := c.addSections(o.Sections); err != nil {
 		return nil, err
 	}
 	v := viper.New()
@@ -224,6 +268,24 @@ func (c *Config) addModules(mods []Module) error {
 	}
 	return nil
 }
+
+// addSections registers the keys of the sections of other packages.
+func (c *Config) addSections(sections []Section) error {
+	c.extra = map[string]any{}
+	for _, s := range sections {
+		ls, err := leavesOf(s.Name+".", s.Defaults)
+		if err != nil {
+			return err
+		}
+		c.leaves = append(c.leaves, ls...)
+		c.extra[s.Name] = s.Defaults
+	}
+	return nil
+}
+
+// Section returns the pointer that the Section of that name was loaded into;
+// nil for a name that Load was not given.
+func (c *Config) Section(name string) any { return c.extra[name] }
 
 // Module returns the pointer that the Module of that name was loaded into,
 // for its Spec.New; nil for a name that Load was not given.

@@ -69,6 +69,10 @@ func renamed(key string) string {
 		return "modules.bruteforce.ssh_attempt_threshold"
 	case "parameters.export_strato_letters":
 		return "parameters.export_letters"
+	case "threatintelligence.local_threat_intelligence_files":
+		return "feeds.local"
+	case "threatintelligence.download_path_for_remote_threat_intelligence":
+		return "feeds.directory"
 	}
 	return key
 }
@@ -76,7 +80,7 @@ func renamed(key string) string {
 // isOldSection reports whether older configurations have a section of that
 // name whose keys were renamed.
 func isOldSection(name string) bool {
-	return name == "flow_alerts" || name == "flowalerts" || name == "brute_force_detector"
+	return name == "flow_alerts" || name == "flowalerts" || name == "brute_force_detector" || name == "threatintelligence"
 }
 
 // isRetired reports whether the key or section of older configurations has no
@@ -85,12 +89,12 @@ func isOldSection(name string) bool {
 func isRetired(key string) bool {
 	switch section, _, _ := strings.Cut(key, "."); section {
 	case "update", "modes", "Debug", "flow_ml_detection", "flowmldetection", "anomaly_detection_https", "virustotal",
-		"threatintelligence", "whitelists", "exporting_alerts", "cesnet", "Docker", "Profiling", "web_interface",
+		"threatintelligence", "exporting_alerts", "cesnet", "Docker", "Profiling", "web_interface",
 		"global_p2p", "local_p2p":
 		return true
 	}
 	switch key {
-	case "output.stdout", "output.stderr", "output.logs", "parameters.debug",
+	case "whitelists.online_whitelist", "whitelists.online_whitelist_update_period", "output.stdout", "output.stderr", "output.logs", "parameters.debug",
 		"parameters.delete_zeek_files", "parameters.store_a_copy_of_zeek_files",
 		"parameters.store_zeek_files_in_the_output_dir", "parameters.permanent_dir", "parameters.pcapfilter",
 		"parameters.tcp_inactivity_timeout", "parameters.deletePrevdb", "parameters.label", "parameters.rotation",

@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/bits"
+	"net/netip"
 	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/feeds/intel"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
 )
@@ -66,6 +68,15 @@ type Chooser interface {
 	Wants(f *flow.Flow) bool
 }
 
+// Looker is a Rule that wants the records that name something the feeds know.
+// Looks sees a record while there is no state for it: where it says no, Handle
+// is not called and no state is made. Once there is a state Handle gets every
+// record that it Wants, so it must look for itself.
+type Looker interface {
+	// Looks must depend on v, f and the rule alone.
+	Looks(v *intel.View, f *flow.Flow) bool
+}
+
 // Toucher is a Rule of scope PerWindow that wants most records and looks them
 // up in large tables. Touch is called for a run of records before Handle is
 // called for the first of them, and reads the places that Handle will read:
@@ -96,6 +107,7 @@ type Spec struct {
 type Runner interface {
 	NewState() any
 	Chooser() Chooser // nil: every record is wanted
+	Looker() Looker   // nil: it does not look records up to choose them
 	Touches() bool
 	Touch(st any, f *flow.Flow) uint32
 	Handle(cx *Context, st any, f *flow.Flow)
@@ -143,6 +155,11 @@ func (r runner[S]) Chooser() Chooser {
 	return c
 }
 
+func (r runner[S]) Looker() Looker {
+	l, _ := r.rule.(Looker)
+	return l
+}
+
 func (r runner[S]) Touches() bool { return r.toucher != nil }
 
 func (r runner[S]) Touch(st any, f *flow.Flow) uint32 { return r.toucher.Touch(st.(*S), f) }
@@ -188,10 +205,38 @@ type Host struct {
 	Window  profile.Window
 	Role    profile.Role
 	Net     *profile.Network
+	Intel   *intel.View
 	At      func(t int64) profile.Window
 	Emit    func(evidence.Evidence)
 	After   func(d time.Duration, key uint64)
+	Ask     func(Question)
 }
+
+// Question is what a module would like to know and cannot learn from the
+// traffic. It is put to the online services that are configured, if any are,
+// and the answer comes as a record of kind flow.Lookup: later, or never.
+type Question struct {
+	Why     Why
+	Of      intel.Kind
+	Subject string     // in intel's canonical form
+	Src     netip.Addr // the host whose traffic gives rise to it; zero: the profile at hand
+	Dst     netip.Addr // the peer; invalid when there is none
+	DstPort uint16
+	UID     string
+}
+
+// Why says what an answer is for, which decides who is asked.
+type Why string
+
+// The reasons.
+const (
+	NewDomain Why = "new_domain" // a host asked for a domain that was not seen before
+	File      Why = "file"       // a file crossed the network
+	Request   Why = "new_url"    // a host fetched something
+	Inbound   Why = "inbound"    // somebody outside came to a host of ours
+	Suspect   Why = "c2"         // a server behaves like one that commands malware
+	Evidence  Why = "evidence"   // something was found about it
+)
 
 // Context is what a module may do during one call. It must not be kept.
 type Context struct{ h *Host }
@@ -219,6 +264,26 @@ func (c *Context) WindowAt(t int64) profile.Window { return c.h.At(t) }
 
 // Network returns what is known about the monitored network.
 func (c *Context) Network() *profile.Network { return c.h.Net }
+
+// Intel returns what the feeds list: the same snapshot for every record of a
+// replay. It is never nil to use.
+func (c *Context) Intel() *intel.View { return c.h.Intel }
+
+// Asks reports whether questions are passed on.
+func (c *Context) Asks() bool { return c.h.Ask != nil }
+
+// Ask puts a question to the online services that are configured. The strings
+// of q must be clones. Ask costs next to nothing and may lead to nothing, so
+// ask once for each subject.
+func (c *Context) Ask(q Question) {
+	if c.h.Ask == nil {
+		return
+	}
+	if !q.Src.IsValid() {
+		q.Src = c.h.Profile
+	}
+	c.h.Ask(q)
+}
 
 // Emit reports e. An e without a profile is about the profile at hand, one
 // without a time about the record at hand; its time decides its window. When

@@ -57,7 +57,7 @@ type watcher struct {
 }
 
 func (w *watcher) Evidence(e *evidence.Evidence) error { w.ev = append(w.ev, *e); return nil }
-func (w *watcher) Host(Host) error                     { return nil }
+func (w *watcher) News(News) error                     { return nil }
 func (w *watcher) Checkpoint(*Checkpoint) error        { return nil }
 func (w *watcher) Round(low int64) error {
 	w.lows = append(w.lows, low)

@@ -64,9 +64,9 @@ type savedInput struct {
 }
 
 type savedCounters struct {
-	Late, Evicted, Seen, Cut int64
-	Sources                  []SourceStats
-	Modules                  []ModuleStats
+	Late, Evicted, Seen, Cut, Ignored int64
+	Sources                           []SourceStats
+	Modules                           []ModuleStats
 }
 
 // checkpoint returns the sequencer's part. The lanes add theirs on the way.
@@ -76,7 +76,7 @@ func (s *sequencer) checkpoint() *Checkpoint {
 	c := &Checkpoint{
 		Clean: s.ended, Seq: s.seq, Now: s.now, Low: s.low, Origin: s.origin.Load(), First: s.first,
 		Width: int64(s.e.cfg.Width), Inputs: make(map[string]savedInput), Network: *s.hosts.net, GateMAC: s.hosts.gwMAC,
-		Counters: savedCounters{Late: x.Late, Evicted: x.Evicted, Seen: x.ProfilesSeen, Cut: x.WindowsCut, Sources: x.Sources, Modules: x.Modules},
+		Counters: savedCounters{Late: x.Late, Evicted: x.Evicted, Seen: x.ProfilesSeen, Cut: x.WindowsCut, Ignored: x.Ignored, Sources: x.Sources, Modules: x.Modules},
 	}
 	for _, m := range s.e.mods {
 		c.Modules = append(c.Modules, m.Spec.Name)
@@ -350,6 +350,7 @@ func (s *Stats) restore(c *Checkpoint) {
 	s.evicted.Store(c.Counters.Evicted)
 	s.profilesSeen.Store(c.Counters.Seen)
 	s.windowsCut.Store(c.Counters.Cut)
+	s.ignored.Store(c.Counters.Ignored)
 	s.copies = c.Counters.Sources
 	for _, x := range c.Counters.Sources {
 		cnt := s.source(x.Name)

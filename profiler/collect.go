@@ -7,18 +7,17 @@ import (
 	"github.com/slips-go/slips/alerts/evidence"
 )
 
-// hostEvent is news about a host, with its place in the order.
-type hostEvent struct {
-	at   int64
-	seq  uint64
-	host Host
+// placed is news with its place in the order.
+type placed struct {
+	key evidence.Key
+	News
 }
 
-// event is what the collector passes on: evidence or news about a host.
+// event is what the collector passes on: evidence or news.
 type event struct {
 	key  evidence.Key
 	ev   *evidence.Evidence
-	host *Host
+	news *placed
 }
 
 // collector puts what the lanes found into one order.
@@ -56,11 +55,14 @@ func (c *collector) take(f found) error {
 			e := &got[i].ev[j]
 			c.pending = append(c.pending, event{key: e.Key, ev: e})
 		}
+		for j := range got[i].asked {
+			q := &got[i].asked[j]
+			c.pending = append(c.pending, event{key: q.key, news: q})
+		}
 	}
-	for i := range f.round.hosts {
-		h := &f.round.hosts[i]
-		// News of a record comes before the evidence of that record.
-		c.pending = append(c.pending, event{key: evidence.Key{At: h.at, Class: classRecord, Seq: h.seq, Module: -1}, host: &h.host})
+	for i := range f.round.news {
+		n := &f.round.news[i]
+		c.pending = append(c.pending, event{key: n.key, news: n})
 	}
 	slices.SortStableFunc(c.pending, func(a, b event) int {
 		return cmp.Or(a.key.Compare(b.key), cmp.Compare(b2i(a.ev != nil), b2i(b.ev != nil)))
@@ -71,7 +73,7 @@ func (c *collector) take(f found) error {
 		if e := c.pending[i]; e.ev != nil {
 			err = c.out.Evidence(e.ev)
 		} else {
-			err = c.out.Host(*e.host)
+			err = c.out.News(e.news.News)
 		}
 		if err != nil {
 			return err

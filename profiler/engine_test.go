@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/feeds/intel"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler"
@@ -122,6 +124,38 @@ func (unresolved) Fire(cx *modules.Context, st *unresolvedState, key uint64) {
 	cx.Emit(evidence.Evidence{Type: "UNRESOLVED", Profile: p.Src, Time: p.Time, Subject: p.UID, UIDs: []string{p.UID}})
 }
 
+// seek waits for an address that the feeds list and then counts what the
+// profile does in that window.
+type seek struct{}
+
+type seekState struct{ N int64 }
+
+func (seek) Looks(v *intel.View, f *flow.Flow) bool { return v.Address(f.Dst).OK() }
+
+func (seek) Handle(cx *modules.Context, st *seekState, f *flow.Flow) {
+	st.N++
+	if m := cx.Intel().Address(f.Dst); m.OK() {
+		cx.Emit(evidence.Evidence{Type: "SEEK", Subject: f.UID, Count: st.N, Description: m.Indicator()})
+		cx.Ask(modules.Question{Why: modules.Suspect, Of: intel.Address, Subject: m.Indicator(), UID: strings.Clone(f.UID)})
+	}
+}
+
+// listed is what the feeds of these tests list.
+func listed(addrs ...string) *intel.View {
+	b := intel.NewBuilder()
+	n := b.AddFeed(intel.Feed{Name: "test", Provider: "test"})
+	for _, a := range addrs {
+		if err := b.Add(n, intel.Indicator{Kind: intel.Address, Prefix: netip.PrefixFrom(netip.MustParseAddr(a), 32), Level: intel.FeedLevel}); err != nil {
+			panic(err)
+		}
+	}
+	v, err := intel.Open(b.Compile(1))
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
 func define[S any](m modules.Meta, r modules.Rule[S], types ...evidence.Type) modules.Spec {
 	for _, t := range types {
 		m.Emits = append(m.Emits, evidence.Spec{Type: t})
@@ -137,6 +171,7 @@ func load(tb testing.TB) []profiler.Loaded {
 		define(modules.Meta{Name: "echo", Scope: modules.PerProfile, Kinds: flow.Of(flow.DNS)}, modules.Rule[echoState](echo{}), "ECHO"),
 		define(modules.Meta{Name: "echowin", Scope: modules.PerWindow, Kinds: flow.Of(flow.Conn)}, modules.Rule[echoState](echo{}), "ECHO"),
 		define(modules.Meta{Name: "unresolved", Scope: modules.Network, Kinds: flow.Of(flow.Conn, flow.DNS)}, modules.Rule[unresolvedState](unresolved{}), "UNRESOLVED"),
+		define(modules.Meta{Name: "seek", Scope: modules.PerWindow, Kinds: flow.Of(flow.Conn)}, modules.Rule[seekState](seek{}), "SEEK"),
 	} {
 		r, err := s.New(s.Defaults(), modules.Env{})
 		if err != nil {
@@ -235,15 +270,34 @@ func (r *record) Evidence(e *evidence.Evidence) error {
 	}
 	return nil
 }
-func (r *record) Host(profiler.Host) error { r.hosts++; return nil }
-func (r *record) Round(int64) error        { return nil }
+func (r *record) News(n profiler.News) error {
+	if n.Host != nil {
+		r.hosts++
+	}
+	if q := n.Question; q != nil && (r.saved == nil || !r.saved.Clean) {
+		r.lines = append(r.lines, fmt.Sprintf("asks %s %s %s for %s at %d\n", q.Why, q.Of, q.Subject, q.Src, n.At))
+	}
+	return nil
+}
+func (r *record) Round(int64) error { return nil }
 func (r *record) Checkpoint(c *profiler.Checkpoint) error {
 	r.saved = c
 	return nil
 }
 
+// odd ignores what goes to one address.
+type odd struct{}
+
+var ignored = netip.MustParseAddr("192.0.2.13")
+
+func (odd) Ignore(f *flow.Flow) bool { return f.Dst == ignored }
+
 func config(lanes, round int) profiler.Config {
-	return profiler.Config{Lanes: lanes, Width: time.Hour, Round: round, Strict: true, Now: time.Now}
+	v := listed("192.0.2.7", "192.0.2.13", "192.0.2.40")
+	return profiler.Config{
+		Lanes: lanes, Width: time.Hour, Round: round, Strict: true, Now: time.Now, Intel: func() *intel.View { return v }, Ask: true,
+		Ignore: odd{},
+	}
 }
 
 func replay(tb testing.TB, cfg profiler.Config, logs map[string][]rec, batch int) string {
@@ -518,6 +572,7 @@ func TestPanicIsIsolated(t *testing.T) {
 	mods := append([]profiler.Loaded{{Spec: sp, Run: run}}, load(t)...)
 	logs := traffic(1, 500)
 	cfg := config(2, 64)
+	cfg.Ignore = nil
 	cfg.Strict, cfg.PanicLimit = false, 2
 	e, err := profiler.New(cfg, mods, nil)
 	if err != nil {
@@ -580,7 +635,9 @@ func TestModulesSleepAndWake(t *testing.T) {
 	mods := load(t)
 	mods[3].Spec.Needs = flow.Of(flow.Conn, flow.DNS) // unresolved
 	run := func(in ...flow.Input) (string, profiler.Snapshot) {
-		e, err := profiler.New(config(2, 64), mods, nil)
+		cfg := config(2, 64)
+		cfg.Ignore = nil
+		e, err := profiler.New(cfg, mods, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -631,4 +688,97 @@ func TestBothDirections(t *testing.T) {
 	}
 	cfg.Lanes, cfg.Round = 1, 1000
 	same(t, "lanes", replay(t, cfg, logs, 7), got)
+}
+
+// A module that looks records up sees nothing of a profile until the feeds
+// know something in it, and everything of that window from then on. Records
+// that are to be ignored are seen by nobody.
+func TestLookerAndIgnorer(t *testing.T) {
+	at := func(s int64, dst string) rec {
+		return rec{flow.Conn, 1_700_000_000e9 + s*1e9, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr(dst), fmt.Sprint("C", s)}
+	}
+	got := replay(t, config(2, 1), map[string][]rec{"conn": {
+		at(0, "192.0.2.1"), at(1, "192.0.2.2"), at(2, "192.0.2.7"), at(3, "192.0.2.1"), at(4, "192.0.2.13"), at(5, "192.0.2.40"),
+		at(4000, "192.0.2.40"),
+	}}, 2)
+	var seen []string
+	for line := range strings.SplitSeq(got, "\n") {
+		if strings.Contains(line, " SEEK ") {
+			seen = append(seen, line[strings.Index(line, "w"):])
+		}
+	}
+	want := []string{"w1 1700000002000000000 n=1 [] 192.0.2.7", "w1 1700000005000000000 n=3 [] 192.0.2.40", "w2 1700004000000000000 n=1 [] 192.0.2.40"}
+	if !slices.Equal(seen, want) {
+		t.Errorf("got %q\nwant %q", seen, want)
+	}
+	if n := strings.Count(got, "asks c2 ip 192.0.2.40 for 10.0.0.1"); n != 2 {
+		t.Errorf("%d questions about 192.0.2.40, want 2:\n%s", n, got)
+	}
+}
+
+// When following the snapshot may change between two records, and the next
+// ones are judged by the new one, on every lane.
+func TestNewIntelWhileFollowing(t *testing.T) {
+	var view atomic.Pointer[intel.View]
+	view.Store(listed("192.0.2.7"))
+	cfg := config(3, 1)
+	cfg.Intel = view.Load
+	cfg.Follow, cfg.IdleAfter = true, time.Hour
+	e, err := profiler.New(cfg, load(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, wake := make(chan *flow.Batch, 1), make(chan struct{}, 1)
+	send := func(mark flow.Mark, recs ...rec) {
+		b := scrambled()
+		b.Mark = mark
+		fill(b, recs, 0)
+		c <- b
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	var out changing
+	out.swap = func() {
+		view.Store(listed("192.0.2.8"))
+		send(flow.Ended, conns(10, "192.0.2.7", "192.0.2.8")...)
+		close(c)
+	}
+	send(flow.Idle, conns(0, "192.0.2.7", "192.0.2.8")...)
+	if err := e.Run(t.Context(), profiler.Inputs{Initial: []flow.Input{{Name: "conn", C: c}}, Wake: wake}, &out); err != nil {
+		t.Fatal(err)
+	}
+	var seen []string
+	for _, l := range out.lines {
+		if strings.Contains(l, " SEEK ") {
+			seen = append(seen, strings.Fields(l)[4]+" "+l[strings.LastIndexByte(strings.TrimSpace(l), ' ')+1:len(l)-1])
+		}
+	}
+	if want := []string{"1700000000000000000 192.0.2.7", "1700000011000000000 192.0.2.8"}; !slices.Equal(seen, want) {
+		t.Errorf("got %q, want %q", seen, want)
+	}
+}
+
+// conns makes a connection a second from hosts of their own to each address.
+func conns(from int64, dsts ...string) (recs []rec) {
+	for i, d := range dsts {
+		s := from + int64(i)
+		recs = append(recs, rec{flow.Conn, 1_700_000_000e9 + s*1e9, netip.AddrFrom4([4]byte{10, 0, 1, byte(s)}), netip.MustParseAddr(d), fmt.Sprint("C", s)})
+	}
+	return recs
+}
+
+// changing is a record that does something once the first evidence is there.
+type changing struct {
+	record
+	swap func()
+}
+
+func (c *changing) Round(low int64) error {
+	if c.swap != nil && len(c.lines) > 0 {
+		c.swap()
+		c.swap = nil
+	}
+	return c.record.Round(low)
 }

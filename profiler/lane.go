@@ -40,9 +40,11 @@ type lane struct {
 	n         int
 	in        chan msg
 	out       []evidence.Evidence
+	asked     []placed
 	byKind    [flow.NumKinds][]int // modules to run on a record, in order
 	domain    []int                // of each module
 	wants     []modules.Chooser    // of each module; nil: all records
+	looks     []modules.Looker     // of each module; nil: none
 	owners    []*owner             // by index of the profile / lanes
 	netPanics []uint8              // of the Network modules
 	netst     []any                // states of the Network modules, by place
@@ -86,6 +88,7 @@ func newLane(e *Engine, n int, network bool) *lane {
 	for j, m := range e.mods {
 		l.domain = append(l.domain, domainOf(m.Spec))
 		l.wants = append(l.wants, m.Run.Chooser())
+		l.looks = append(l.looks, m.Run.Looker())
 		if m.Spec.Scope == modules.PerWindow && m.Run.Touches() {
 			l.touchers = append(l.touchers, j)
 		}
@@ -96,6 +99,10 @@ func newLane(e *Engine, n int, network bool) *lane {
 	l.choose(make([]bool, len(e.mods)))
 	l.cx = modules.NewContext(&l.host)
 	l.host.Net = &profile.Network{}
+	l.host.Intel = e.intel
+	if e.cfg.Ask {
+		l.host.Ask = l.ask
+	}
 	l.host.Emit, l.host.After, l.host.At = l.emit, l.after, func(t int64) profile.Window { return e.seq.window(t) }
 	return l
 }
@@ -121,6 +128,7 @@ type found struct {
 	round *round
 	upTo  int64 // all evidence with a key before it is in
 	ev    []evidence.Evidence
+	asked []placed
 	state []byte // of a checkpoint
 	err   error
 }
@@ -130,7 +138,7 @@ func (l *lane) run(res chan<- found) {
 		if m.wake {
 			l.choose(make([]bool, len(l.e.mods)))
 		}
-		l.nets = m.nets
+		l.nets, l.host.Intel = m.nets, m.intel
 		for l.pos, l.at = 0, -1; l.pos < len(m.flows); {
 			l.guard(func() { l.network(m.flows) })
 		}
@@ -146,8 +154,8 @@ func (l *lane) run(res chan<- found) {
 		for d, t := range m.clock {
 			l.advance(d, t)
 		}
-		r := found{lane: l.n, round: m.round, upTo: slices.Min(m.clock[:]), ev: l.out}
-		l.out = nil
+		r := found{lane: l.n, round: m.round, upTo: slices.Min(m.clock[:]), ev: l.out, asked: l.asked}
+		l.out, l.asked = nil, nil
 		if m.save {
 			r.state, r.err = l.save()
 		}
@@ -366,6 +374,9 @@ func (l *lane) modules(f *flow.Flow) {
 		if w := l.wants[j]; w != nil && !w.Wants(f) {
 			continue
 		}
+		if k := l.looks[j]; k != nil && !l.has(j) && !k.Looks(l.host.Intel, f) {
+			continue
+		}
 		l.call(j, f, sample)
 	}
 }
@@ -397,6 +408,19 @@ func (l *lane) off(j int) bool {
 		p = l.own.panics
 	}
 	return p != nil && int(p[j]) >= l.e.cfg.PanicLimit
+}
+
+// has reports whether module j has a state for what is at hand.
+func (l *lane) has(j int) bool {
+	i := l.e.place[j]
+	switch l.e.mods[j].Spec.Scope {
+	case modules.PerWindow:
+		return l.slot != nil && l.slot.st[i] != nil
+	case modules.PerProfile:
+		return l.own.st != nil && l.own.st[i] != nil
+	default: // modules.Network
+	}
+	return l.netst[i] != nil
 }
 
 // state returns module j's state for what is at hand, making it first.
@@ -703,6 +727,12 @@ func (l *lane) emit(e evidence.Evidence) {
 	e.Derive()
 	l.cnt[l.mod].evidence++
 	l.out = append(l.out, e)
+}
+
+// ask is Context.Ask.
+func (l *lane) ask(q modules.Question) {
+	l.asked = append(l.asked, placed{l.key(), News{At: l.host.Now, Question: &q}})
+	l.ord++
 }
 
 // after is Context.After.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/feeds/intel"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
@@ -49,8 +50,19 @@ type Config struct {
 	Strict     bool // a panic in a module ends the program: for tests
 	PanicLimit int  // panics after which a module is off for a profile; default 3
 
-	Flows Flows // may be nil
-	Log   *slog.Logger
+	Flows  Flows              // may be nil
+	Ignore Ignorer            // may be nil
+	Intel  func() *intel.View // what the feeds list, asked for between two rounds when following and once in a replay; nil: nothing
+	Ask    bool               // modules' questions are passed on
+	Names  bool               // the names of addresses are passed on
+	Log    *slog.Logger
+}
+
+// Ignorer says which records are not to be looked at at all. It is called for
+// every record in order, by the sequencer's goroutine. While Sink.Checkpoint
+// runs it is not called.
+type Ignorer interface {
+	Ignore(f *flow.Flow) bool
 }
 
 // Flows is told of every record in order, by the sequencer's goroutine. While
@@ -72,14 +84,22 @@ type Sink interface {
 	// Evidence is called in the order of the keys in a replay, in the order of
 	// discovery when following.
 	Evidence(e *evidence.Evidence) error
-	// Host tells what became known about a host, in the same order.
-	Host(h Host) error
+	// News tells what else became known, in the same order.
+	News(n News) error
 	// Round ends a run of calls: all evidence before stream time low has been
 	// given. It is the moment to flush.
 	Round(low int64) error
 	// Checkpoint gives a state to go on from; all evidence found so far has
 	// been given.
 	Checkpoint(c *Checkpoint) error
+}
+
+// News is what became known beside evidence. One of its parts is set.
+type News struct {
+	At       int64 // stream time, unix ns
+	Host     *Host
+	Sighting *Sighting
+	Question *modules.Question
 }
 
 // Inputs are the sources of a run.
@@ -104,6 +124,14 @@ type Engine struct {
 	seq    *sequencer
 	lanes  []*lane // the last one is the network's
 	stats  *Stats
+	intel  *intel.View // what the feeds list; the sequencer's
+}
+
+// look takes up what the feeds list now.
+func (e *Engine) look() {
+	if e.cfg.Intel != nil {
+		e.intel = e.cfg.Intel()
+	}
 }
 
 // New checks cfg and returns an engine that starts afresh, or from saved.
@@ -141,6 +169,7 @@ func New(cfg Config, mods []Loaded, saved *Checkpoint) (*Engine, error) {
 		e.place = append(e.place, len(*of))
 		*of = append(*of, j)
 	}
+	e.look()
 	for i := range cfg.Lanes {
 		e.lanes = append(e.lanes, newLane(e, i, false))
 	}
@@ -255,6 +284,7 @@ type msg struct {
 	items []item
 	flows []*flow.Flow // for the network lane
 	nets  []*profile.Network
+	intel *intel.View
 	clock clocks
 	wake  bool // all modules are on from here
 	save  bool // encode the state behind this message

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
@@ -18,7 +19,7 @@ import (
 type round struct {
 	n       uint64
 	batches []*flow.Batch
-	hosts   []hostEvent
+	news    []placed
 	nets    []*profile.Network // snapshots for the network lane, one for each nil among its records
 	pending atomic.Int32       // lanes that are not done
 	save    *Checkpoint        // the sequencer's part of a checkpoint
@@ -79,6 +80,7 @@ type sequencer struct {
 	last  int32  // profile of the last record
 
 	hosts   *hosts
+	names   *sightings   // nil when nobody wants them
 	netWant flow.KindSet // kinds that Network modules read
 	expect  flow.KindSet // kinds of a replay in which modules are off; 0: all
 	waking  bool         // the next round wakes them
@@ -103,6 +105,9 @@ func newSequencer(e *Engine) *sequencer {
 	s := &sequencer{
 		e: e, profs: make([]prof, 1), hosts: newHosts(e.cfg.Home, 2*e.cfg.MaxProfiles),
 		items: make([][]item, e.cfg.Lanes), fresh: min(maxFresh, uint64(e.cfg.MaxProfiles/2)), low: minTime, now: minTime, last: -1,
+	}
+	if e.cfg.Names {
+		s.names = newSightings()
 	}
 	s.choose(make([]bool, len(e.mods)))
 	return s
@@ -355,7 +360,11 @@ func (s *sequencer) pass(in *input) {
 	}
 	in.pos.Offset = f.End
 	in.cnt.kinds[f.Kind]++
-	s.dispatch(f, in)
+	if s.e.cfg.Ignore == nil || !s.e.cfg.Ignore.Ignore(f) {
+		s.dispatch(f, in)
+	} else {
+		s.e.stats.ignored.Add(1)
+	}
 	s.count++
 	in.i++
 	s.settle(in)
@@ -415,6 +424,9 @@ func (s *sequencer) dispatch(f *flow.Flow, in *input) {
 	if net, ev := s.hosts.observe(f); net != nil || ev != nil {
 		s.learn(f, net, ev)
 	}
+	if s.names != nil {
+		s.names.observe(f, s.tell)
+	}
 	if s.e.cfg.Flows != nil {
 		s.e.cfg.Flows.Flow(f, w)
 	}
@@ -445,9 +457,16 @@ func (s *sequencer) learn(f *flow.Flow, net *profile.Network, ev []Host) {
 		s.flows = append(s.flows, nil)
 		s.rnd.nets = append(s.rnd.nets, net)
 	}
-	for _, h := range ev {
-		s.rnd.hosts = append(s.rnd.hosts, hostEvent{at: f.At, seq: f.Seq, host: h})
+	for i := range ev {
+		s.tell(f, News{Host: &ev[i]})
 	}
+}
+
+// tell passes n on to the collector. News of a record comes before the
+// evidence of that record.
+func (s *sequencer) tell(f *flow.Flow, n News) {
+	n.At = f.At
+	s.rnd.news = append(s.rnd.news, placed{evidence.Key{At: f.At, Class: classRecord, Seq: f.Seq, Module: -1}, n})
 }
 
 // profile returns the index of a's profile, which becomes the youngest. It
@@ -480,6 +499,9 @@ func (s *sequencer) profile(a netip.Addr, f *flow.Flow) int32 {
 		s.e.stats.profiles.Add(-1)
 	}
 	s.profs[p].addr = a
+	if s.names != nil && f != nil {
+		s.tell(f, News{Sighting: &Sighting{IP: a}})
+	}
 	s.index.put(a, p)
 	s.front(p)
 	s.last = p
@@ -534,8 +556,11 @@ func (s *sequencer) flush(save, end bool) {
 			c[i] = s.now
 		}
 	}
+	if s.e.cfg.Follow {
+		s.e.look()
+	}
 	for i, l := range s.e.lanes {
-		m := msg{round: r, clock: c, wake: s.waking, save: save, end: end}
+		m := msg{round: r, clock: c, intel: s.e.intel, wake: s.waking, save: save, end: end}
 		if i < len(s.items) {
 			m.items = s.items[i]
 			s.items[i] = l.spare()

@@ -26,7 +26,7 @@ type sourceCount struct {
 
 // Stats are the counters of a run.
 type Stats struct {
-	records, late, evicted, profiles, profilesSeen, windowsCut, leaps, now, first atomic.Int64
+	records, late, evicted, profiles, profilesSeen, windowsCut, leaps, ignored, now, first atomic.Int64
 
 	names   []string   // of the modules
 	off     [][]string // for each module that is off, the kinds it misses; written before the run
@@ -75,6 +75,7 @@ type Snapshot struct {
 	Evicted      int64
 	WindowsCut   int64 // windows closed early because a profile had too many
 	Leaps        int64 // records whose start lay so far ahead that the clock did not follow
+	Ignored      int64 // records that a whitelist kept from being looked at
 	First, Last  int64 // stream time, unix ns; 0 before the first record
 	Sources      []SourceStats
 	Modules      []ModuleStats
@@ -87,7 +88,7 @@ func (s *Stats) Records() int64 { return s.records.Load() }
 func (s *Stats) Snapshot() Snapshot {
 	x := Snapshot{
 		Records: s.records.Load(), Late: s.late.Load(), Profiles: s.profiles.Load(), ProfilesSeen: s.profilesSeen.Load(),
-		Evicted: s.evicted.Load(), WindowsCut: s.windowsCut.Load(), Leaps: s.leaps.Load(), First: s.first.Load(), Last: s.now.Load(),
+		Evicted: s.evicted.Load(), WindowsCut: s.windowsCut.Load(), Leaps: s.leaps.Load(), Ignored: s.ignored.Load(), First: s.first.Load(), Last: s.now.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

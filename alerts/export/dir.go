@@ -373,6 +373,41 @@ type Run struct {
 	Start       time.Time  `json:"start"`         // wall clock
 	End         *time.Time `json:"end"`           // nil while it runs
 	Resumed     int        `json:"times_resumed"` // restarts so far
+
+	Feeds     *FeedsUsed     `json:"feeds"`     // null when there are none
+	Places    []PlacesUsed   `json:"places"`    // databases of countries and autonomous systems
+	Whitelist *WhitelistUsed `json:"whitelist"` // null when there is none
+}
+
+// FeedsUsed names the snapshot of the feeds that a run looked things up in:
+// runs with the same ID looked into the same indicators.
+type FeedsUsed struct {
+	ID         string         `json:"id"`
+	Built      time.Time      `json:"built"`
+	Indicators map[string]int `json:"indicators"` // by kind
+	Feeds      []FeedUsed     `json:"feeds"`
+}
+
+// FeedUsed is one feed in a snapshot.
+type FeedUsed struct {
+	Name    string    `json:"name"`
+	Updated time.Time `json:"updated"`
+	Count   int       `json:"count"`
+}
+
+// PlacesUsed is a database of countries or autonomous systems.
+type PlacesUsed struct {
+	Path   string    `json:"path"`
+	Type   string    `json:"type"`
+	Built  time.Time `json:"built"`
+	Credit string    `json:"credit,omitempty"`
+}
+
+// WhitelistUsed is a whitelist.
+type WhitelistUsed struct {
+	Name    string `json:"name"`
+	SHA256  string `json:"sha256"`
+	Entries int    `json:"entries"`
 }
 
 // WriteMetadata writes metadata/run.json and, unless config is nil,
@@ -389,6 +424,9 @@ func (d *Dir) WriteMetadata(r Run, config []byte) error {
 	}
 	if r.Inputs == nil {
 		r.Inputs = []string{}
+	}
+	if r.Places == nil {
+		r.Places = []PlacesUsed{}
 	}
 	return d.writeJSON(runFile, r)
 }

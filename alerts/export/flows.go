@@ -176,6 +176,9 @@ func (w *FlowWriter) files() ([]string, error) {
 // Flow takes a record in stream order; w is the window it starts in. Nothing
 // of f is kept.
 func (w *FlowWriter) Flow(f *flow.Flow, win profile.Window) error {
+	if f.Kind == flow.Lookup {
+		return nil // an answer of a service is no traffic
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil {

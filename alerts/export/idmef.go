@@ -102,6 +102,12 @@ func (d *Dir) appendIncident(b []byte, a *alerts.Alert) []byte {
 	b = append(b, `,"Source":[{`...)
 	if a.Profile.IsValid() {
 		b = appendIP(b, a.Profile)
+		if k := a.Known; k != nil {
+			if len(k.Names) > 0 {
+				b = appendString(append(b, `,"Hostname":`...), k.Names[0].Name)
+			}
+			b = appendString(append(b, `,"Note":`...), appendKnown(nil, k))
+		}
 	}
 	b = appendStrings(append(b, `}],"CorrelID":`...), a.EvidenceIDs)
 	note := appendFloat(append(d.note[:0], `{"accumulated_threat_level":`...), a.Score)
@@ -164,6 +170,20 @@ func appendParty(b []byte, e *evidence.Evidence, p evidence.Entity, source bool)
 			note = string(append(appendString([]byte(`{"hash":`), p.Value), '}'))
 		}
 	default: // nobody to name: an empty object is valid
+	}
+	if k := p.Known; k != nil {
+		if host == "" && len(k.Names) > 0 {
+			host = k.Names[0].Name
+		}
+		if note == "" {
+			note = string(appendKnown(nil, k))
+		}
+		if k.Country != "" {
+			b = append(appendString(append(b, `"Location":`...), strings.TrimLeft(k.City+" "+k.Country, " ")), ',')
+		}
+		if source && len(k.Feeds) > 0 {
+			b = append(appendStrings(append(b, `"TI":`...), k.Feeds), ',')
+		}
 	}
 	if host != "" {
 		b = append(appendString(append(b, `"Hostname":`...), host), ',')

@@ -45,6 +45,9 @@ func AppendAlert(b []byte, a *alerts.Alert) []byte {
 	b = appendFloat(append(b, `,"threshold":`...), a.Threshold)
 	b = appendFloat(append(b, `,"confidence":`...), a.Confidence)
 	b = appendString(append(b, `,"threat_level":`...), a.Level.String())
+	if a.Known != nil {
+		b = appendKnown(append(b, `,"known":`...), a.Known)
+	}
 	b = appendStrings(append(b, `,"evidence_ids":`...), a.EvidenceIDs)
 	b = append(b, `,"contributions":[`...)
 	for i := range a.Contributions {
@@ -59,6 +62,12 @@ func AppendAlert(b []byte, a *alerts.Alert) []byte {
 		b = appendFloat(append(b, `,"confidence":`...), c.Confidence)
 		b = appendFloat(append(b, `,"weight":`...), c.Weight)
 		b = appendFloat(append(b, `,"value":`...), c.Value)
+		if c.Peer.Kind != evidence.None {
+			b = appendEntity(append(b, `,"peer":`...), c.Peer)
+			if c.Peer.Known != nil {
+				b = appendKnown(append(b, `,"peer_known":`...), c.Peer.Known)
+			}
+		}
 		b = append(b, '}')
 	}
 	b = strconv.AppendInt(append(b, `],"omitted":`...), int64(a.Omitted), 10)
@@ -92,5 +101,68 @@ func appendEntity(b []byte, e evidence.Entity) []byte {
 	b = append(append(append(b, `{"`...), kind...), `":`...)
 	b = appendString(b, e.Value)
 	b = append(append(append(b, `,"direction":"`...), e.Direction.String()...), `","port":`...)
-	return append(strconv.AppendUint(b, uint64(e.Port), 10), '}')
+	b = strconv.AppendUint(b, uint64(e.Port), 10)
+	if e.Known != nil {
+		b = appendFacts(b, e.Known)
+		if e.Known.Rank > 0 && e.Kind != evidence.IP { // that of an address goes by its names
+			b = strconv.AppendInt(append(b, `,"rank":`...), int64(e.Known.Rank), 10)
+		}
+	}
+	return append(b, '}')
+}
+
+// appendFacts appends what follows from the address or name alone, a key for
+// each thing that is known. The lines of evidence.jsonl have no more than
+// that: names and times depend on what else was read by then, and evidence
+// found when following has to be that of a replay.
+func appendFacts(b []byte, k *evidence.Known) []byte {
+	if k.Country != "" {
+		b = appendString(append(b, `,"country":`...), k.Country)
+	}
+	if k.City != "" {
+		b = appendString(append(b, `,"city":`...), k.City)
+	}
+	if k.ASN != 0 {
+		b = strconv.AppendUint(append(b, `,"asn":`...), uint64(k.ASN), 10)
+		b = appendString(append(b, `,"as":`...), k.AS)
+	}
+	if len(k.Feeds) > 0 {
+		b = appendStrings(append(b, `,"feeds":`...), k.Feeds)
+	}
+	return b
+}
+
+// appendKnown appends all that is known as an object.
+func appendKnown(b []byte, k *evidence.Known) []byte {
+	start := len(b)
+	b = appendFacts(b, k)
+	if len(k.Names) > 0 {
+		b = append(b, `,"names":[`...)
+		for i, n := range k.Names {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendString(append(b, `{"name":`...), n.Name)
+			b = append(appendString(append(b, `,"from":`...), n.From), '}')
+		}
+		b = append(b, ']')
+	}
+	if k.Rank > 0 {
+		b = strconv.AppendInt(append(b, `,"rank":`...), int64(k.Rank), 10)
+	}
+	if k.MAC != "" {
+		b = appendString(append(b, `,"mac":`...), k.MAC)
+	}
+	if k.Vendor != "" {
+		b = appendString(append(b, `,"vendor":`...), k.Vendor)
+	}
+	if k.FirstSeen != 0 {
+		b = appendJSONTime(append(b, `,"first_seen":`...), k.FirstSeen)
+		b = appendJSONTime(append(b, `,"last_seen":`...), k.LastSeen)
+	}
+	if len(b) == start {
+		return append(b, "{}"...)
+	}
+	b[start] = '{' // in the place of the first comma
+	return append(b, '}')
 }

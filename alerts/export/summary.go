@@ -27,10 +27,14 @@ type Summary struct {
 	Letters  *LetterStats     `json:"letters"`       // null unless asked for
 	Stream   StreamSummary    `json:"stream"`
 	Output   OutputSummary    `json:"output"`
-	Wall     float64          `json:"wall_seconds"`
-	Rate     float64          `json:"records_per_second"`
-	PeakRSS  int64            `json:"peak_rss_bytes"`
-	Extra    map[string]any   `json:"extra,omitempty"` // whatever later parts have to say
+	// Whitelist says what was not reported, and by which rule.
+	Whitelist WhitelistSummary `json:"whitelist"`
+	// Enrichment says how the online services did that are configured.
+	Enrichment []ServiceSummary `json:"enrichment"`
+	Wall       float64          `json:"wall_seconds"`
+	Rate       float64          `json:"records_per_second"`
+	PeakRSS    int64            `json:"peak_rss_bytes"`
+	Extra      map[string]any   `json:"extra,omitempty"` // whatever later parts have to say
 }
 
 // SourceSummary counts the lines of one source.
@@ -80,6 +84,34 @@ func Span(first, last int64) StreamSummary {
 	return StreamSummary{&f, &l}
 }
 
+// WhitelistSummary counts what whitelists kept from being looked at or reported.
+type WhitelistSummary struct {
+	Flows    int64         `json:"flows"`    // records that nothing has seen
+	Evidence int64         `json:"evidence"` // pieces that were dropped
+	Rules    []RuleSummary `json:"rules"`    // by line
+}
+
+// RuleSummary counts what one line of a whitelist did.
+type RuleSummary struct {
+	Line     int    `json:"line"`
+	Rule     string `json:"rule"`
+	Flows    int64  `json:"flows"`
+	Evidence int64  `json:"evidence"`
+}
+
+// ServiceSummary says how an online service did.
+type ServiceSummary struct {
+	Service   string           `json:"service"`
+	State     string           `json:"state"`
+	Reason    string           `json:"reason,omitempty"`
+	Questions int64            `json:"questions"`
+	Asked     int64            `json:"asked"`
+	Found     int64            `json:"found"`
+	Failed    int64            `json:"failed"`
+	Cached    int64            `json:"cached"`
+	Dropped   map[string]int64 `json:"dropped,omitempty"` // by reason
+}
+
 // OutputSummary says what could not be written.
 type OutputSummary struct {
 	LostLines int64 `json:"lost_lines"`
@@ -101,6 +133,12 @@ func (s *Summary) normalise() {
 	}
 	if s.Modules == nil {
 		s.Modules = []ModuleSummary{}
+	}
+	if s.Whitelist.Rules == nil {
+		s.Whitelist.Rules = []RuleSummary{}
+	}
+	if s.Enrichment == nil {
+		s.Enrichment = []ServiceSummary{}
 	}
 }
 

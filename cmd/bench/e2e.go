@@ -71,6 +71,7 @@ type e2e struct {
 	seed             uint64
 	calm             bool
 	failed           bool
+	index            int64 // bytes of the index of the feeds
 }
 
 // measure is one run of one program.
@@ -121,6 +122,9 @@ func (o *e2e) run(ctx context.Context) error {
 		return fmt.Errorf("e2e: no program to measure: %w", err)
 	}
 	o.printf("%s, %d CPUs, %s, %s\n\n", machine(), runtime.NumCPU(), runtime.Version(), load())
+	if err := o.feeds(ctx); err != nil {
+		return err
+	}
 	var rows []*row
 	for _, size := range o.sizes {
 		for _, logs := range o.logs {
@@ -173,13 +177,53 @@ func (o *e2e) set(ctx context.Context, logs string, size int64, lanes bool) ([]*
 			add("(a) fastjson", append([]string{"base-json"}, files...)...)
 		}
 		add("(b) newlines", append([]string{"base-newline"}, files...)...)
-		add("slips", "-q", "-f", dir)
+		add("slips", "-q", "-f", dir, "--set", "feeds.directory="+filepath.Join(o.dir, "no-feeds"))
 		if lanes {
+			add(withFeeds, "-q", "-f", dir, "--set", "feeds.directory="+filepath.Join(o.dir, "feeds", "cache"),
+				"--set", "feeds.local="+filepath.Join(o.dir, "feeds", "lists"), "--set", "whitelists.local_whitelist_path="+filepath.Join(o.dir, "feeds", "whitelist.conf"))
 			add("slips 1 lane", "-q", "--lanes", "1", "-f", dir)
 			add("slips 2 lanes", "-q", "--lanes", "2", "-f", dir)
 		}
 	}
 	return rows, nil
+}
+
+// withFeeds is slips with 1.5 million indicators and a whitelist of 10,000 lines.
+const withFeeds = "slips+feeds"
+
+// feeds makes the lists and the index of them.
+func (o *e2e) feeds(ctx context.Context) error {
+	dir := filepath.Join(o.dir, "feeds")
+	if _, err := os.Stat(dir); err != nil {
+		o.printf("making %s\n", dir)
+		if err := exec.CommandContext(ctx, o.self, "gen-feeds", "-o", dir).Run(); err != nil {
+			return fmt.Errorf("e2e: gen-feeds: %w", err)
+		}
+	}
+	m, err := timed(exec.CommandContext(ctx, o.slips, "feeds", "status", "--set", "feeds.directory="+filepath.Join(dir, "cache"), "--set", "feeds.local="+filepath.Join(dir, "lists")))
+	if err != nil {
+		return fmt.Errorf("e2e: index of the feeds: %w", err)
+	}
+	if o.index, err = indexSize(filepath.Join(dir, "cache")); err != nil {
+		return fmt.Errorf("e2e: %w", err)
+	}
+	o.printf("index of the feeds: %.0f MB, opened or made in %.2f s\n\n", float64(o.index)/mega, m.wall.Seconds())
+	return nil
+}
+
+// indexSize returns the size of the largest file below dir, which is the index.
+func indexSize(dir string) (size int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && info.Mode().IsRegular() {
+			size = max(size, info.Size())
+		}
+		return err
+	})
+	return size, err
 }
 
 // measure runs the rows in turn, round after round, so that what else goes on
@@ -444,6 +488,12 @@ func (o *e2e) bars(rows []*row, starts []measure) {
 		}
 		one, two := find(rows, r.logs, small, r.format, "slips 1 lane"), find(rows, r.logs, small, r.format, "slips 2 lanes")
 		bar(r.hash == one.hash && r.hash == two.hash, "%s %s: the same evidence on one lane and on two", r.format, r.logs)
+		if l := find(rows, r.logs, small, r.format, withFeeds); l != nil {
+			med, best := ratio(l, r)
+			bar(med <= 1.15, "%s %s with feeds and whitelist: %.2f of the time without, best %.2f; at most 1.15", r.format, r.logs, med, best)
+			bar(peak(l)-peak(r) <= o.index, "%s %s with feeds and whitelist: %.0f MB of memory more; the index has %.0f", r.format, r.logs,
+				float64(peak(l)-peak(r))/mega, float64(o.index)/mega)
+		}
 		med, best := ratio(two, one)
 		o.printf("----  %s %s: two lanes take %.2f of the time of one, best %.2f\n", r.format, r.logs, med, best)
 	}

@@ -19,6 +19,7 @@ import (
 const usage = `usage: bench COMMAND [FLAG...]; "bench COMMAND -h" lists the flags
 
   gen           make logs
+  gen-feeds     make lists of indicators and a whitelist
   e2e           run slips and the baselines on them, and compare
   follow        measure the time from a line in a log to evidence on disk
   base-json     baseline (a): parse each line of the files with fastjson, read its fields
@@ -49,6 +50,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	switch command {
 	case "gen":
 		return generate(args, stdout)
+	case "gen-feeds":
+		return generateFeeds(args, stdout)
 	case "e2e":
 		return endToEnd(ctx, args, stdout)
 	case "follow":

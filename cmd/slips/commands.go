@@ -34,6 +34,26 @@ func atMost(n int) cobra.PositionalArgs {
 	}
 }
 
+// exactly is cobra.ExactArgs with an error that leads to the right exit code.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return badFlags("%s: want %s, and %d arguments are given", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// atLeastOne asks for arguments.
+func atLeastOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return badFlags("%s: want %s", cmd.CommandPath(), what)
+		}
+		return nil
+	}
+}
+
 // group makes a command that only has others below it.
 func group(cmd *cobra.Command, below ...*cobra.Command) *cobra.Command {
 	cmd.AddCommand(below...)

@@ -14,7 +14,7 @@ func TestDiskFull(t *testing.T) {
 	for _, how := range []string{"-f", "--follow"} {
 		t.Run(how, func(t *testing.T) {
 			disk := t.TempDir()
-			if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=96k"); err != nil {
+			if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=160k"); err != nil {
 				t.Skipf("NOT TESTED: cannot mount a small file system: %v", err)
 			}
 			defer func() { must(t, syscall.Unmount(disk, 0)) }()

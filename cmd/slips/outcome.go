@@ -65,6 +65,7 @@ func (r *run) summarise(s *export.Summary) error {
 		l := w.Stats()
 		s.Letters = &l
 	}
+	r.know.summarise(s)
 	end := time.Now()
 	r.info.End = &end
 	return errors.Join(r.dir.WriteSummary(s), r.metadata(), r.hosts())

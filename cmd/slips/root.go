@@ -15,6 +15,8 @@ import (
 
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/feeds/geo"
+	"github.com/slips-go/slips/feeds/online"
 	"github.com/slips-go/slips/modules"
 )
 
@@ -168,7 +170,8 @@ func (p *program) root(args []string) *cobra.Command {
 	cmd.PersistentFlags().StringVarP(&p.configFile, "config", "c", "", "configuration `FILE` (default $SLIPS_CONFIG; without either, built-in settings)")
 	cmd.PersistentFlags().StringArrayVar(&p.set, "set", nil, "set one configuration key, as `KEY=VALUE`; may be repeated")
 	f.register(cmd.Flags())
-	cmd.AddCommand(p.configCommand(), p.modulesCommand(), p.timelineCommand(), p.evalCommand(), p.selftestCommand(), p.versionCommand())
+	cmd.AddCommand(p.configCommand(), p.modulesCommand(), p.timelineCommand(), p.evalCommand(), p.selftestCommand(), p.feedsCommand(),
+		p.lookupCommand(), p.huntCommand(), p.whitelistCommand(), p.enrichCommand(), p.versionCommand())
 	return cmd
 }
 
@@ -190,6 +193,8 @@ func (p *program) load(path string, overrides ...config.Override) (*config.Confi
 		o.Overrides = append(o.Overrides, config.Override{Key: key, Value: value, Origin: "--set"})
 	}
 	o.Overrides = append(o.Overrides, overrides...)
+	services := online.DefaultConfig()
+	o.Sections = []config.Section{{Name: "enrichment", Defaults: &services}}
 	for _, s := range p.specs {
 		m := config.Module{Name: s.Name, Defaults: s.Defaults()}
 		for _, e := range s.Emits {
@@ -201,10 +206,42 @@ func (p *program) load(path string, overrides ...config.Override) (*config.Confi
 	if err != nil {
 		return nil, &codeError{exitUsage, err}
 	}
-	if err := p.checkModules(c); err != nil {
+	if err := errors.Join(p.checkModules(c), checkSections(c)); err != nil {
 		return nil, &codeError{exitUsage, err}
 	}
 	return c, nil
+}
+
+// onlineConfig returns the settings of the online services.
+func onlineConfig(c *config.Config) *online.Config {
+	s, ok := c.Section("enrichment").(*online.Config)
+	if !ok {
+		panic("BUG: the configuration was loaded without the section enrichment")
+	}
+	return s
+}
+
+// checkSections judges what the configuration cannot judge by itself.
+func checkSections(c *config.Config) error {
+	var errs []error
+	add := func(section string, err error) {
+		if err == nil {
+			return
+		}
+		if from := c.Origin(section); from != "" {
+			section = from + ": " + section
+		}
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			errs = append(errs, errors.New(section+"."+line))
+		}
+	}
+	add("enrichment", onlineConfig(c).Validate())
+	for _, name := range c.Feeds.Databases {
+		if !slices.ContainsFunc(geo.Catalogue(), func(d geo.Database) bool { return d.Name == name }) {
+			add("feeds", fmt.Errorf("databases: %q: no such database, \"slips feeds list\" names them", name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checkModules lets each module judge its settings, switched off or not, and

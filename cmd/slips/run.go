@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/slips-go/slips/alerts"
+	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
 	"github.com/slips-go/slips/modules"
@@ -35,8 +36,10 @@ type runOptions struct {
 	Output    string    // directory of the results, never empty
 	Overwrite bool      // an earlier run's results there may be removed
 	Config    *config.Config
-	Modules   []module // those switched on, in the order they run
-	Command   []string // command line, for the metadata
+	Modules   []module        // those switched on, in the order they run
+	types     []evidence.Type // that all modules emit
+	names     []string        // of all modules
+	Command   []string        // command line, for the metadata
 	Version   string
 	Start     time.Time      // wall clock at which the program began
 	Watch     profiler.Flows // is told of each record, in their order; may be nil
@@ -211,6 +214,12 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 		return nil, &codeError{exitOutput, fmt.Errorf("output directory: %s is a file", run.Output)}
 	}
 	run.Modules = p.enabled(cfg)
+	for _, s := range p.specs {
+		run.names = append(run.names, s.Name)
+		for _, e := range s.Emits {
+			run.types = append(run.types, e.Type)
+		}
+	}
 	return run, nil
 }
 

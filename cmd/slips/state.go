@@ -21,7 +21,7 @@ import (
 const stateFile = "state/checkpoint.gob"
 
 // stateFormat changes whenever an older checkpoint cannot be read.
-const stateFormat = 2
+const stateFormat = 3
 
 // savedState is a checkpoint as it lies on disk.
 type savedState struct {
@@ -37,6 +37,7 @@ type savedState struct {
 	Alerts  []byte
 	Flows   []byte
 	Letters []byte
+	Known   []byte
 }
 
 // inputs returns the run's inputs so that they can be compared.
@@ -150,6 +151,11 @@ func (s *savedState) load(r *run, scores bool) error {
 			return err
 		}
 	}
+	if s.Known != nil {
+		if err := r.know.load(gob.NewDecoder(bytes.NewReader(s.Known))); err != nil {
+			return err
+		}
+	}
 	if w := r.dir.Flows(); w != nil && s.Flows != nil {
 		if err := w.Load(gob.NewDecoder(bytes.NewReader(s.Flows))); err != nil {
 			return err
@@ -200,11 +206,15 @@ func (r *run) save(s *savedState) error {
 	if s.Marks, err = r.dir.Marks(); err != nil {
 		return err
 	}
-	var a, f, l bytes.Buffer
+	var a, f, l, k bytes.Buffer
 	if err := r.alerts.Save(gob.NewEncoder(&a)); err != nil {
 		return fmt.Errorf("cannot save the state of the alerts: %w", err)
 	}
 	s.Alerts = a.Bytes()
+	if err := r.know.save(gob.NewEncoder(&k)); err != nil {
+		return err
+	}
+	s.Known = k.Bytes()
 	if w := r.dir.Flows(); w != nil {
 		if err := w.Save(gob.NewEncoder(&f)); err != nil {
 			return err

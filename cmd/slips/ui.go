@@ -141,9 +141,19 @@ func (h *humanUI) Evidence(e *evidence.Evidence, _ float64) error {
 	if h.verbose {
 		text := fmt.Sprintf("%s (TW %d) IP %s: %s [%s, %s, confidence %s]", clock(e.Time), e.Window, h.host(e.Profile),
 			printable(e.Description), e.Type, e.Level, number(e.Confidence))
-		h.write(h.out, h.lines(text, "  ", ""))
+		peer := e.Peer()
+		h.write(h.out, h.lines(text, "  ", "")+h.about("    ", e.Profile.String(), e.Self())+h.about("    ", peer.Value, peer.Known))
 	}
 	return nil
+}
+
+// about is a line of what is known about somebody; empty for nothing.
+func (h *humanUI) about(indent, who string, k *evidence.Known) string {
+	text := k.Text()
+	if text == "" {
+		return ""
+	}
+	return h.lines(indent+printable(who)+": "+printable(text), indent+"  ", "")
 }
 
 // Alert prints who is thought malicious, and why.
@@ -151,8 +161,14 @@ func (h *humanUI) Alert(a *alerts.Alert) error {
 	var b strings.Builder
 	b.WriteString(h.lines(fmt.Sprintf("%s IP %s detected as malicious in timewindow %d (start %s, stop %s) given the following evidence:",
 		clock(a.Time), h.host(a.Profile), a.Window, clock(a.WindowStart), clock(a.WindowEnd)), "", red))
+	b.WriteString(h.about("    ", a.Profile.String(), a.Known))
+	told := map[string]bool{}
 	for _, c := range a.Contributions {
 		b.WriteString(h.lines(fmt.Sprintf("    - Detected %s Threat level: %s, adds %s.", sentence(printable(c.Description)), c.Level, number(c.Value)), "          ", cyan))
+		if !told[c.Peer.Value] { // the same peer may be behind many of them
+			told[c.Peer.Value] = true
+			b.WriteString(h.about("      ", c.Peer.Value, c.Peer.Known))
+		}
 	}
 	if a.Omitted > 0 {
 		b.WriteString(h.lines(fmt.Sprintf("    - and %d more that add nothing, in alerts/evidence.jsonl", a.Omitted), "", cyan))

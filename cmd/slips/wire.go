@@ -49,6 +49,14 @@ func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
 	if err := r.open(saved); err != nil {
 		return result{}, err
 	}
+	// A follower that is stopped this early still reads what is there.
+	if err := r.openKnowledge(context.WithoutCancel(ctx)); err != nil {
+		return result{}, errors.Join(err, r.close())
+	}
+	r.know.names(&r.info)
+	if err := r.metadata(); err != nil {
+		return result{}, errors.Join(err, r.close())
+	}
 	res, err := r.do(ctx, saved)
 	return res, errors.Join(err, r.close())
 }
@@ -75,6 +83,7 @@ type run struct {
 	log    *slog.Logger
 	file   *os.File // slips.log
 	alerts *alerts.Manager
+	know   *knowledge
 	engine *profiler.Engine
 	set    *parsers.Set
 	info   export.Run
@@ -120,9 +129,6 @@ func (r *run) open(saved *savedState) error {
 	if saved != nil {
 		r.info.Resumed = saved.Resumed + 1
 	}
-	if err := r.metadata(); err != nil {
-		return errors.Join(err, r.close())
-	}
 	return nil
 }
 
@@ -135,7 +141,7 @@ func (r *run) metadata() error {
 }
 
 func (r *run) close() error {
-	return errors.Join(r.dir.Close(), r.file.Close())
+	return errors.Join(r.know.close(), r.dir.Close(), r.file.Close())
 }
 
 // do connects the parts, in the state of saved if that still fits, and runs them.
@@ -149,6 +155,9 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	}
 	var mods []profiler.Loaded
 	for _, m := range o.Modules {
+		if r.know.asks() {
+			m.Spec.Needs &^= flow.Of(flow.Lookup) // the answers are on their way, or to be asked for
+		}
 		x, err := m.Spec.New(m.Config, modules.Env{Log: r.log.With("module", m.Spec.Name), Width: width})
 		if err != nil {
 			return result{}, err
@@ -159,6 +168,10 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		Lanes: c.Profiler.Lanes, Width: width, Grace: c.Profiler.LateGrace, Both: c.Parameters.AnalysisDirection == config.All,
 		MaxProfiles: c.Profiler.MaxProfiles, MaxWindows: c.Profiler.MaxWindows, Home: homes(c.Parameters.ClientIPs),
 		Follow: o.Follow, IdleAfter: c.Profiler.IdleAfter, Now: time.Now, Log: r.log,
+		Intel: r.know.look, Ask: r.know.asks(), Names: true,
+	}
+	if r.know.ignored != nil {
+		pc.Ignore = r.know.ignored
 	}
 	if pc.Lanes == 0 {
 		pc.Lanes = defaultLanes
@@ -190,8 +203,12 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		return result{}, err
 	}
 	wake := make(chan struct{}, 1)
+	paths := o.Paths
+	if r.know.answers != nil {
+		paths = append(slices.Clone(paths), r.dir.Path(lookupLog))
+	}
 	r.set, err = parsers.Open(parsers.Options{
-		Paths: o.Paths, Format: o.Format, Follow: o.Follow, Stdin: o.Stdin, Resume: positions,
+		Paths: paths, Format: o.Format, Follow: o.Follow, Stdin: o.Stdin, Resume: positions,
 		Poll: c.Follow.PollInterval, Wake: wake, Log: r.log,
 	})
 	if err != nil {
@@ -277,6 +294,9 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 	}
 	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
 	g.Go(func() error { return r.set.Run(reading) })
+	for _, task := range r.know.run(reading, r.o.Follow) {
+		g.Go(task)
+	}
 	g.Go(func() error {
 		defer stop() // when the output fails, reading on is of no use
 		return r.engine.Run(gctx, in, (*sink)(r))
@@ -291,11 +311,18 @@ type sink run
 var _ profiler.Sink = (*sink)(nil)
 
 // Evidence implements profiler.Sink.
-func (s *sink) Evidence(e *evidence.Evidence) error { return s.alerts.Evidence(e) }
+func (s *sink) Evidence(e *evidence.Evidence) error {
+	if s.know.describe(e) {
+		return nil
+	}
+	s.know.askAbout(e)
+	return s.alerts.Evidence(e)
+}
 
-// Host implements profiler.Sink.
-func (s *sink) Host(h profiler.Host) error {
-	if h.Name != "" {
+// News implements profiler.Sink.
+func (s *sink) News(n profiler.News) error {
+	s.know.news(&n)
+	if h := n.Host; h != nil && h.Name != "" {
 		s.ui.Host(h.IP, h.Name)
 	}
 	return nil

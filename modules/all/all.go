@@ -47,16 +47,19 @@ import (
 	"github.com/slips-go/slips/modules/raresig"
 	"github.com/slips-go/slips/modules/reconnect"
 	"github.com/slips-go/slips/modules/remoteaccess"
+	"github.com/slips-go/slips/modules/reputation"
 	"github.com/slips-go/slips/modules/signature"
 	"github.com/slips-go/slips/modules/slowscan"
 	"github.com/slips-go/slips/modules/smtplogin"
 	"github.com/slips-go/slips/modules/spambot"
 	"github.com/slips-go/slips/modules/sshlogin"
 	"github.com/slips-go/slips/modules/sshversion"
+	"github.com/slips-go/slips/modules/threatintel"
 	"github.com/slips-go/slips/modules/torlike"
 	"github.com/slips-go/slips/modules/unknownport"
 	"github.com/slips-go/slips/modules/upload"
 	"github.com/slips-go/slips/modules/useragent"
+	"github.com/slips-go/slips/modules/youngdomain"
 )
 
 // Specs returns the modules in the order they run on each record. A module
@@ -66,8 +69,8 @@ func Specs() []modules.Spec {
 		portscan.Spec, slowscan.Spec, icmpscan.Spec, arpscan.Spec, dhcpscan.Spec, longconn.Spec, beacon.Spec,
 		reconnect.Spec, unknownport.Spec, multiport.Spec, portzero.Spec, portproto.Spec, privateip.Spec, localnet.Spec,
 		ipchange.Spec, upload.Spec, ddos.Spec, connnodns.Spec, dnsnoconn.Spec, dnsflood.Spec, dga.Spec, dnstunnel.Spec,
-		dnsentropy.Spec, dnsinvalid.Spec, dnsarpa.Spec, doh.Spec, ipcheck.Spec, certificate.Spec, certname.Spec, torlike.Spec,
-		raresig.Spec, useragent.Spec, httpempty.Spec, httpmethod.Spec, httptraffic.Spec, download.Spec, cleartext.Spec,
+		dnsentropy.Spec, dnsinvalid.Spec, youngdomain.Spec, dnsarpa.Spec, doh.Spec, ipcheck.Spec, certificate.Spec, certname.Spec, torlike.Spec,
+		raresig.Spec, useragent.Spec, httpempty.Spec, httpmethod.Spec, httptraffic.Spec, download.Spec, threatintel.Spec, reputation.Spec, cleartext.Spec,
 		mining.Spec, remoteaccess.Spec, spambot.Spec, smtplogin.Spec, bruteforce.Spec, sshlogin.Spec, sshversion.Spec,
 		login.Spec, lateral.Spec, ransom.Spec, adabuse.Spec, arpoutside.Spec, arpspoof.Spec, gre.Spec, p2p.Spec, notice.Spec,
 		signature.Spec,

@@ -38,7 +38,7 @@ var Spec = modules.Define(modules.Meta{
 	// A certificate in x509.log belongs to no host: only the fingerprint in
 	// ssl.log leads to the two ends.
 	Scope: modules.Network,
-	Kinds: flow.Of(flow.SSL, flow.X509),
+	Kinds: flow.Of(flow.SSL, flow.X509, flow.Lookup),
 	Needs: flow.Of(flow.SSL),
 	Emits: []evidence.Spec{
 		{
@@ -87,12 +87,14 @@ const (
 type State struct {
 	Certs   modules.Recent[uint64, Cert] // by hash of the fingerprint or file id
 	Queue   Queue
-	Tick    int64                        // of the last timer that is set
-	Sweep   int64                        // time of the last sweep that is set, unix ns
-	Seen    modules.RecentTable[bool]    // by hash: client, server, name, certificate and window that were judged
-	Told    modules.Recent[uint64, bool] // what was reported
-	Hosts   modules.Recent[Host, int]    // reports
-	Dropped uint64                       // handshakes not judged because Queue was full
+	Tick    int64                          // of the last timer that is set
+	Sweep   int64                          // time of the last sweep that is set, unix ns
+	Seen    modules.RecentTable[bool]      // by hash: client, server, name, certificate and window that were judged
+	Told    modules.Recent[uint64, bool]   // what was reported
+	Hosts   modules.Recent[Host, int]      // reports
+	Dropped uint64                         // handshakes not judged because Queue was full
+	Owners  modules.Recent[uint64, string] // registrants, by hash of the domain
+	Rivals  []Rival                        // reported mismatches whose owners are not both known, the oldest first
 }
 
 // Queue holds the handshakes that wait for their certificate, in the order in
@@ -188,8 +190,12 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 // where it only compared the name, all are left out but those for the name of
 // a big organisation, which a certificate may fit and yet be made up.
 func (rule) Wants(f *flow.Flow) bool {
-	if f.Kind == flow.X509 {
+	switch f.Kind {
+	case flow.X509:
 		return f.X509.HostCert != flow.False
+	case flow.Lookup:
+		return names(f.Lookup)
+	default: // flow.SSL
 	}
 	s := f.SSL
 	if len(s.CertFPs) == 0 && s.Subject == "" {
@@ -201,11 +207,14 @@ func (rule) Wants(f *flow.Flow) bool {
 // Handle implements modules.Rule. What there is to report is reported from
 // Fire, in the order of ssl.log, whichever log is ahead.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	if f.Kind == flow.X509 {
+	switch f.Kind {
+	case flow.X509:
 		st.learn(cx.Now(), f)
-		return
+	case flow.Lookup:
+		st.owned(cx, f.Lookup)
+	default: // flow.SSL
+		r.handshake(cx, st, f)
 	}
-	r.handshake(cx, st, f)
 }
 
 // learn remembers a certificate.
@@ -472,22 +481,25 @@ func (r rule) mismatch(cx *modules.Context, st *State, h *Handshake, c *Cert) {
 	case c.Trusted:
 		confidence = 0.2 // the default of a hosting platform
 	}
-	r.report(cx, st, h, Mismatch, level, confidence, strings.ToLower(h.SNI),
-		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, modules.Where(h.Dst, h.Port), modules.Clip(h.SNI, maxText), c.Name))
+	if r.report(cx, st, h, Mismatch, level, confidence, strings.ToLower(h.SNI),
+		fmt.Sprintf("%s asked %s for %q and was shown a certificate for %q.", h.Src, modules.Where(h.Dst, h.Port), modules.Clip(h.SNI, maxText), c.Name)) &&
+		level != evidence.Info {
+		st.compare(cx, h, c)
+	}
 }
 
-// report tells of a server once in a window.
-func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Type, level evidence.Level, confidence float64, what, text string) {
+// report tells of a server once in a window. It returns whether it did now.
+func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Type, level evidence.Level, confidence float64, what, text string) bool {
 	w := cx.WindowAt(h.Time).Start
 	k := flow.HashMix(flow.HashMix(flow.HashAddr(h.Src), flow.HashAddr(h.Dst)), uint64(h.Port)^uint64(w))
 	k = flow.Hash(flow.Hash(k, string(t)), what)
 	if _, ok := st.Told.Get(k); ok {
-		return
+		return false
 	}
 	host := Host{h.Src, t, level, w}
 	n, _ := st.Hosts.Get(host)
 	if n >= r.max {
-		return
+		return false
 	}
 	st.Told.Put(k, true, maxTold)
 	st.Hosts.Put(host, n+1, maxSeen/4)
@@ -498,12 +510,18 @@ func (r rule) report(cx *modules.Context, st *State, h *Handshake, t evidence.Ty
 		Type: t, Profile: h.Src, Time: h.Time, Level: level, Confidence: confidence,
 		Attacker: evidence.IPEntity(h.Src, evidence.Src, 0), Victim: evidence.IPEntity(h.Dst, evidence.Dst, h.Port),
 		Description: text, Proto: h.Proto.String(), DstPort: h.Port, Count: 1,
-		Subject: what + " " + modules.Where(h.Dst, h.Port), Step: 1,
+		Subject: subject(what, h.Dst, h.Port), Step: 1,
 	}
 	if h.UID != "" {
 		e.UIDs = []string{h.UID}
 	}
 	cx.Emit(e)
+	return true
+}
+
+// subject is what is reported once: a name or an organisation at a server.
+func subject(what string, server netip.Addr, port uint16) string {
+	return what + " " + modules.Where(server, port)
 }
 
 // registered returns the domain that someone has registered under a public

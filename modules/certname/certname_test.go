@@ -68,6 +68,44 @@ func TestOrderOfLogs(t *testing.T) {
 	}
 }
 
+// registrant is an answer to who a domain belongs to.
+func registrant(sec float64, domain, name string) *flow.Flow {
+	f := record(flow.Lookup, sec)
+	f.Src = netip.MustParseAddr("10.0.0.1")
+	f.Lookup.Service, f.Lookup.Of, f.Lookup.Subject, f.Lookup.Found, f.Lookup.Registrant = "rdap", "domain", domain, flow.True, name
+	return f
+}
+
+// TestOrderOfAnswers holds the module to the same evidence whether the owners
+// of the domains are known before the mismatch or after.
+func TestOrderOfAnswers(t *testing.T) {
+	got := modtest.Skew(t, certname.Spec, certname.Spec.Defaults(),
+		[]*flow.Flow{
+			ssl(0, "S1", "198.51.101.1", "www.example.com", "F1"), ssl(1, "S2", "198.51.101.2", "www.example.com", "F2"),
+			ssl(200, "S3", "198.51.101.3", "www.example.net", "F2"), ssl(4000, "S4", "198.51.101.1", "www.example.com", "F1"),
+		},
+		[]*flow.Flow{
+			x509(0.1, "F1", "CN=a.example.net", "CN=Some CA", "a.example.net"), x509(1.1, "F2", "CN=b.example.org", ca, "b.example.org"),
+			x509(5000, "x", "CN=x", ca),
+		},
+		[]*flow.Flow{
+			registrant(40, "example.com", "Robin"), registrant(41, "example.org", "Robin, Inc."), registrant(300, "example.net", "Sparrow"),
+			registrant(301, "example.net", "Robin"),
+		})
+	for i, l := range got {
+		p := strings.Fields(l)
+		got[i] = strings.Join([]string{p[0], p[3], p[6], p[8]}, " ")
+	}
+	want := []string{
+		"CN_URL_MISMATCH w1 step=1 uids=S1", "CN_URL_MISMATCH w1 step=1 uids=S2", "CN_URL_MISMATCH w1 step=1 uids=S3",
+		"CN_URL_MISMATCH w1 step=2 uids=S1", "CN_URL_MISMATCH w1 step=2 uids=S3", "CN_URL_MISMATCH w2 step=1 uids=S4", "CN_URL_MISMATCH w2 step=2 uids=S4",
+	}
+	slices.Sort(got)
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestLateLog holds the module to the evidence of complete logs when x509.log
 // turns up minutes behind ssl.log: what it says takes the place of what the
 // handshake says by itself, and both orders forget the same.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/feeds/intel"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/argus"
 	"github.com/slips-go/slips/parsers/flow"
@@ -34,9 +35,10 @@ var update = flag.Bool("update", false, "rewrite the want section of each case")
 // what it shows and why. Its files are
 //
 //   - config.yaml (optional): the module's config, decoded strictly
+//   - feeds (optional): what the feeds list, see View
 //   - logs in real formats under real names: conn.log and other Zeek logs,
 //     eve.json, *.binetflow (Argus), *.nfdump (nfdump's CSV or text)
-//   - want: the evidence, one line each
+//   - want: the evidence, one line each, and behind it the questions
 //
 // Windows are an hour long from the first record on. Each case runs on 1 and
 // on 3 lanes, and following in one go with a restart behind each record; all
@@ -67,7 +69,7 @@ func Evidence(t *testing.T, spec modules.Spec, paths ...string) []evidence.Evide
 		logs = append(logs, split(filepath.Base(p), data))
 	}
 	s := &sink{}
-	replay(t, spec, spec.Defaults(), logs, 2, s)
+	replay(t, setup{spec: spec, cfg: spec.Defaults()}, logs, 2, s)
 	return s.all
 }
 
@@ -80,7 +82,7 @@ func run(t *testing.T, spec modules.Spec, path string) {
 	if strings.TrimSpace(string(ar.Comment)) == "" {
 		t.Error("the case does not say what it shows")
 	}
-	cfg := spec.Defaults()
+	c := setup{spec: spec, cfg: spec.Defaults()}
 	var logs []log
 	want := -1
 	for i, f := range ar.Files {
@@ -88,8 +90,12 @@ func run(t *testing.T, spec modules.Spec, path string) {
 		case "config.yaml":
 			d := yaml.NewDecoder(bytes.NewReader(f.Data))
 			d.KnownFields(true)
-			if err := d.Decode(cfg); err != nil {
+			if err := d.Decode(c.cfg); err != nil {
 				t.Fatalf("config.yaml: %v", err)
+			}
+		case "feeds":
+			if c.view, err = View(string(f.Data)); err != nil {
+				t.Fatalf("feeds: %v", err)
 			}
 		case "want":
 			want = i
@@ -102,7 +108,7 @@ func run(t *testing.T, spec modules.Spec, path string) {
 		want = len(ar.Files) - 1
 	}
 	var one sink
-	replay(t, spec, cfg, logs, 1, &one)
+	replay(t, c, logs, 1, &one)
 	if *update {
 		ar.Files[want].Data = []byte(one.text())
 		if err := os.WriteFile(path, txtar.Format(ar), 0o644); err != nil {
@@ -127,9 +133,9 @@ func run(t *testing.T, spec modules.Spec, path string) {
 		}
 	}
 	var three sink
-	replay(t, spec, cfg, logs, 3, &three)
+	replay(t, c, logs, 3, &three)
 	differs("3 lanes", three.text(), one.text())
-	differs("a restart behind each record", sorted(restarts(t, spec, cfg, logs)), sorted(one.all))
+	differs("a restart behind each record", sorted(restarts(t, c, logs)), sorted(one.all))
 }
 
 // log is one log of a case. A record that was decoded is of a batch of its own.
@@ -193,17 +199,27 @@ func (l log) batches(t testing.TB) []*flow.Batch {
 	return out
 }
 
-func engine(t testing.TB, spec modules.Spec, cfg any, lanes int, follow bool, saved *profiler.Checkpoint) *profiler.Engine {
+// setup is a module with its settings and what the feeds list.
+type setup struct {
+	spec modules.Spec
+	cfg  any
+	view *intel.View
+}
+
+func engine(t testing.TB, s setup, lanes int, follow bool, saved *profiler.Checkpoint) *profiler.Engine {
 	t.Helper()
-	rule, err := spec.New(cfg, modules.Env{Width: time.Hour})
+	rule, err := s.spec.New(s.cfg, modules.Env{Width: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := profiler.Config{Lanes: lanes, Width: time.Hour, Round: 1, Strict: true, Now: time.Now, Follow: follow}
+	c := profiler.Config{
+		Lanes: lanes, Width: time.Hour, Round: 1, Strict: true, Now: time.Now, Follow: follow,
+		Intel: func() *intel.View { return s.view }, Ask: true,
+	}
 	if follow {
 		c.Checkpoint, c.IdleAfter = time.Hour, time.Hour
 	}
-	e, err := profiler.New(c, []profiler.Loaded{{Spec: spec, Run: rule}}, saved)
+	e, err := profiler.New(c, []profiler.Loaded{{Spec: s.spec, Run: rule}}, saved)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,13 +239,13 @@ func input(name string, batches []*flow.Batch) flow.Input {
 	return flow.Input{Name: name, C: c}
 }
 
-func replay(t testing.TB, spec modules.Spec, cfg any, logs []log, lanes int, s *sink) {
+func replay(t testing.TB, c setup, logs []log, lanes int, s *sink) {
 	t.Helper()
 	var in profiler.Inputs
 	for _, l := range logs {
 		in.Initial = append(in.Initial, input(l.name, l.batches(t)))
 	}
-	if err := engine(t, spec, cfg, lanes, false, nil).Run(t.Context(), in, s); err != nil {
+	if err := engine(t, c, lanes, false, nil).Run(t.Context(), in, s); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -240,7 +256,7 @@ const maxLegs = 60
 
 // restarts follows the logs with a restart behind each record, or behind each
 // few when there are many, and returns all the evidence.
-func restarts(t testing.TB, spec modules.Spec, cfg any, logs []log) []evidence.Evidence {
+func restarts(t testing.TB, c setup, logs []log) []evidence.Evidence {
 	t.Helper()
 	type source struct {
 		log
@@ -279,7 +295,7 @@ func restarts(t testing.TB, spec modules.Spec, cfg any, logs []log) []evidence.E
 			in.Initial = append(in.Initial, input(s.name, leg[s]))
 		}
 		out := sink{checkpoints: true}
-		if err := engine(t, spec, cfg, 2, true, saved).Run(t.Context(), in, &out); err != nil {
+		if err := engine(t, c, 2, true, saved).Run(t.Context(), in, &out); err != nil {
 			t.Fatal(err)
 		}
 		if saved = roundTrip(t, out.saved); saved == nil {
@@ -289,7 +305,7 @@ func restarts(t testing.TB, spec modules.Spec, cfg any, logs []log) []evidence.E
 	}
 	if saved != nil {
 		var out sink
-		e := engine(t, spec, cfg, 2, false, saved) // the end of input, as in a replay
+		e := engine(t, c, 2, false, saved) // the end of input, as in a replay
 		if err := e.Run(t.Context(), profiler.Inputs{}, &out); err != nil {
 			t.Fatal(err)
 		}
@@ -318,6 +334,7 @@ func roundTrip(t testing.TB, c *profiler.Checkpoint) *profiler.Checkpoint {
 // last one is the end of input, which a restart takes back.
 type sink struct {
 	all         []evidence.Evidence
+	asked       []modules.Question
 	checkpoints bool
 	saved       *profiler.Checkpoint
 }
@@ -331,8 +348,13 @@ func (s *sink) Evidence(e *evidence.Evidence) error {
 	return nil
 }
 
-func (s *sink) Host(profiler.Host) error { return nil }
-func (s *sink) Round(int64) error        { return nil }
+func (s *sink) News(n profiler.News) error {
+	if n.Question != nil && s.saved == nil {
+		s.asked = append(s.asked, *n.Question)
+	}
+	return nil
+}
+func (s *sink) Round(int64) error { return nil }
 func (s *sink) Checkpoint(c *profiler.Checkpoint) error {
 	if s.checkpoints {
 		s.saved = c
@@ -344,6 +366,9 @@ func (s *sink) text() string {
 	var b strings.Builder
 	for i := range s.all {
 		b.WriteString(line(&s.all[i]))
+	}
+	for _, q := range s.asked {
+		fmt.Fprintf(&b, "asks %s %s %s for %s uid=%s\n", q.Why, q.Of, q.Subject, q.Src, q.UID)
 	}
 	return b.String()
 }

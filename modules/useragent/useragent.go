@@ -14,6 +14,7 @@ import (
 	parser "github.com/mileusna/useragent"
 
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/feeds/oui"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -363,7 +364,7 @@ func (st *State) learn(cx *modules.Context, f *flow.Flow) {
 	switch {
 	case x.Is != Unknown:
 		x.From = "the class it names in DHCP, " + quote(d.VendorClass)
-	case isApple(mac):
+	case oui.Vendor(mac) == "Apple":
 		x.Is, x.ByMAC, x.From = Apple, true, "the maker of its interface "+strings.ToLower(x.MAC)+", Apple"
 	}
 	n := len(st.Facts)
