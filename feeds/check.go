@@ -277,7 +277,7 @@ func Read(path string, s *Source, now time.Time, add func(intel.Indicator) error
 		if s.Format, err = guess(path, tmp); err != nil {
 			return rep, err
 		}
-		s.Private, s.MayBeEmpty = true, true
+		s.Private, s.MayBeEmpty, s.Kinds = true, true, localKinds(s.Format)
 	}
 	if _, err := tmp.Seek(0, io.SeekStart); err != nil {
 		return rep, err

@@ -115,6 +115,19 @@ func (m *Manager) readLocals(keep bool) {
 	m.complain("local lists", err)
 }
 
+// localKinds returns what the entries of a local list may be. Lists of all
+// sorts do not say what a hash is of, so it is taken for all that it can be: of a
+// file, a certificate, or a fingerprint of TLS.
+func localKinds(how string) []intel.Kind {
+	if how != "lines" && how != "slips_iocs" {
+		return nil
+	}
+	return []intel.Kind{
+		intel.Domain, intel.Address, intel.Range, intel.URL, intel.MD5, intel.JA3, intel.JA3S, intel.SHA1, intel.CertSHA1, intel.SHA256,
+		intel.JA4, intel.JARM, intel.ASN, intel.Email,
+	}
+}
+
 // readLocal reads one list unless it is as old says.
 func (m *Manager) readLocal(name, how string, old *localFile, keep bool) (*localFile, error) {
 	path := filepath.Join(m.o.Local, name)
@@ -143,7 +156,7 @@ func (m *Manager) readLocal(name, how string, old *localFile, keep bool) (*local
 	}
 	src := &Source{
 		Name: name, Provider: "local", Path: path, Format: how, Level: 2, Tags: []string{localTag}, Enabled: true,
-		Private: true, MayBeEmpty: true, local: true,
+		Private: true, MayBeEmpty: true, local: true, Kinds: localKinds(how),
 	}
 	last := entry{src: src, meta: Meta{Name: src.stored()}}
 	switch {
@@ -188,7 +201,7 @@ func (m *Manager) readLocal(name, how string, old *localFile, keep bool) (*local
 		f.entry.meta.Count, f.entry.text = 0, nil
 		m.log.Error("local list cannot be read", "file", path, "fault", why)
 	default:
-		m.log.Error("local list has faults, the rest of it is used", "file", path, "fault", why, "indicators", meta.Count)
+		m.log.Warn("local list has faults, the rest of it is used", "file", path, "fault", why, "indicators", meta.Count)
 	}
 	f.entry.meta.Refused = why
 	m.count(func(c *Counts) { c.Refused++ })

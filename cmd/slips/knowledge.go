@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -102,7 +103,9 @@ func openPlaces(ctx context.Context, c *config.Config, log *slog.Logger) *geo.DB
 	}
 	db, err := geo.Open(ctx, dir)
 	if err != nil && (c.Feeds.Geo != "" || !errors.Is(err, fs.ErrNotExist)) {
-		log.Warn("a database of places is not used", "err", err)
+		for line := range strings.SplitSeq(err.Error(), "\n") { // it joins one for each
+			log.Warn("a database of places is not used", "err", line)
+		}
 	}
 	return db
 }

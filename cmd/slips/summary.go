@@ -40,6 +40,8 @@ func summaryText(o *runOptions, s *export.Summary) string {
 	}{
 		{"Records not used by any module", s.Ignored},
 		{"Late records (analysed)", s.Late},
+		{"Records that the whitelist ignores", s.Whitelist.Flows},
+		{"Evidence that the whitelist ignores", s.Whitelist.Evidence},
 		{"Records lost", s.Dropped},
 		{"Profiles forgotten early", s.Profiles.Evicted},
 		{"Lines not written", s.Output.LostLines},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/slips-go/slips/feeds/intel"
 )
@@ -102,6 +103,9 @@ func (p *parser) read(t table) error {
 				t.fill(&order)
 				p.rep.Comments++
 				return nil
+			case err == nil && t.header == headerMaybe && isTitle(cells, t.order[colValue]):
+				p.rep.Comments++
+				return nil
 			}
 		}
 		if err != nil {
@@ -114,6 +118,20 @@ func (p *parser) read(t table) error {
 		return ErrNoColumns
 	}
 	return err
+}
+
+// isTitle reports whether the n-th cell of a first line is a word and no
+// indicator: people name columns as they like.
+func isTitle(cells []string, n int) bool {
+	if n < 1 || n > len(cells) {
+		return false
+	}
+	text := strings.TrimSpace(cells[n-1])
+	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != ' ' }) {
+		return false
+	}
+	_, _, err := Detect(text)
+	return err != nil
 }
 
 // fill takes columns declared by number into an order that a header gave.
