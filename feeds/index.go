@@ -116,6 +116,9 @@ func (s store) openIndex(i indexInfo, mapped bool) (v *intel.View, isMap bool, e
 	if v, err = intel.Open(compiled); err != nil {
 		return nil, isMap, fmt.Errorf("%s: %w", f.Name(), err)
 	}
+	if isMap {
+		letGo(compiled) // all of it was read for its checksum
+	}
 	return v, isMap, nil
 }
 

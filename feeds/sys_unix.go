@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // lockFile takes the lock on f for as long as f is open. The kernel gives it
@@ -25,3 +27,8 @@ func lockFile(f *os.File) error {
 func mapFile(f *os.File, size int) ([]byte, error) {
 	return syscall.Mmap(int(f.Fd()), 0, size, syscall.PROT_READ, syscall.MAP_SHARED)
 }
+
+// letGo tells the system that the pages of a map are not needed now. They stay
+// in its cache and come back when they are read. It is a hint, so an error says
+// nothing.
+func letGo(b []byte) { _ = unix.Madvise(b, unix.MADV_DONTNEED) }

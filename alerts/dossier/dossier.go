@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// DefaultMax is how many addresses are kept unless told otherwise, of a few
-	// hundred bytes each.
-	DefaultMax = 50_000
+	// DefaultMax is how many addresses of each shelf are kept unless told
+	// otherwise, of a few hundred bytes each.
+	DefaultMax = 20_000
 	// maxNames is how many names of an address are kept: the hosts of a cloud
 	// have thousands, and a reader takes in few.
 	maxNames = 4
@@ -36,10 +36,11 @@ type Places interface {
 
 // Options of a Book.
 type Options struct {
-	Max int // addresses; 0: DefaultMax
+	Max int // addresses of the own network, and as many others; 0: DefaultMax
 	// Local says which addresses are of the own network. Only those have the
-	// MAC address seen with them: that of others is a router's. nil: private
-	// and link-local ones.
+	// MAC address seen with them: that of others is a router's. They have a
+	// shelf of their own, so that the names of the Internet do not push the
+	// hosts out that evidence is about. nil: private and link-local ones.
 	Local func(netip.Addr) bool
 }
 
@@ -53,12 +54,27 @@ type Book struct {
 	places Places
 	intel  *intel.View
 
-	// The table is a ring in the order of first insertion: when it is full the
-	// next address takes the place of the oldest, seen again or not.
+	own, others shelf
+	forgotten   int64
+}
+
+// shelf is a ring of pages in the order of first insertion: when it is full the
+// next address takes the place of the oldest, seen again or not.
+type shelf struct {
 	index map[netip.Addr]int32 // into pages
 	pages []page
 	next  int // the oldest, once the ring is full
-	stats Stats
+}
+
+// oldestFirst returns the pages in the order of their insertion.
+func (s *shelf) oldestFirst() []page { return slices.Concat(s.pages[s.next:], s.pages[:s.next]) }
+
+// shelf returns the one that addr belongs on.
+func (b *Book) shelf(addr netip.Addr) *shelf {
+	if b.local(addr) {
+		return &b.own
+	}
+	return &b.others
 }
 
 // page is what is known of one address. It is saved as it is.
@@ -81,7 +97,8 @@ type Stats struct {
 
 // New returns an empty Book.
 func New(o Options) *Book {
-	b := &Book{max: o.Max, local: o.Local, index: make(map[netip.Addr]int32)}
+	b := &Book{max: o.Max, local: o.Local}
+	b.own.index, b.others.index = make(map[netip.Addr]int32), make(map[netip.Addr]int32)
 	if b.max <= 0 {
 		b.max = DefaultMax
 	}
@@ -95,8 +112,10 @@ func New(o Options) *Book {
 // Use sets where places and feeds are looked up from now on. Either may be nil.
 func (b *Book) Use(places Places, view *intel.View) {
 	b.places, b.intel = places, view
-	for i := range b.pages {
-		b.pages[i].known = nil
+	for _, s := range []*shelf{&b.own, &b.others} {
+		for i := range s.pages {
+			s.pages[i].known = nil
+		}
 	}
 }
 
@@ -231,22 +250,23 @@ func (p *page) seen(at int64) {
 // address of a host.
 func (b *Book) page(addr netip.Addr) *page {
 	addr = key(addr)
-	if i, ok := b.index[addr]; ok {
-		return &b.pages[i]
+	s := b.shelf(addr)
+	if i, ok := s.index[addr]; ok {
+		return &s.pages[i]
 	}
 	if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast() {
 		return nil
 	}
-	if len(b.pages) < b.max {
-		b.index[addr] = int32(len(b.pages))
-		b.pages = append(b.pages, page{Addr: addr})
-		return &b.pages[len(b.pages)-1]
+	if len(s.pages) < b.max {
+		s.index[addr] = int32(len(s.pages))
+		s.pages = append(s.pages, page{Addr: addr})
+		return &s.pages[len(s.pages)-1]
 	}
-	p := &b.pages[b.next]
-	delete(b.index, p.Addr)
-	b.index[addr] = int32(b.next)
-	b.next = (b.next + 1) % b.max
-	b.stats.Forgotten++
+	p := &s.pages[s.next]
+	delete(s.index, p.Addr)
+	s.index[addr] = int32(s.next)
+	s.next = (s.next + 1) % b.max
+	b.forgotten++
 	*p = page{Addr: addr}
 	return p
 }
@@ -259,11 +279,12 @@ func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}
 
 // Stats returns how full the book is.
 func (b *Book) Stats() Stats {
-	s := b.stats
-	s.Addresses = len(b.pages)
-	for i := range b.pages {
-		if b.pages[i].More {
-			s.Crowded++
+	s := Stats{Addresses: len(b.own.pages) + len(b.others.pages), Forgotten: b.forgotten}
+	for _, sh := range []*shelf{&b.own, &b.others} {
+		for i := range sh.pages {
+			if sh.pages[i].More {
+				s.Crowded++
+			}
 		}
 	}
 	return s
@@ -294,11 +315,12 @@ func (b *Book) describe(n *evidence.Entity, at int64) *evidence.Known {
 // address returns what is known of a when evidence of a time names it.
 func (b *Book) address(a netip.Addr, at int64) *evidence.Known {
 	a = key(a)
-	i, ok := b.index[a]
+	s := b.shelf(a)
+	i, ok := s.index[a]
 	if !ok {
 		return b.lookup(&page{Addr: a})
 	}
-	p := &b.pages[i]
+	p := &s.pages[i]
 	last := p.Last
 	if last != 0 {
 		last = max(last, at)
@@ -402,13 +424,13 @@ func orNil(k *evidence.Known) *evidence.Known {
 
 // saved is the state of a Book: its pages from the oldest on.
 type saved struct {
-	Pages     []page
-	Forgotten int64
+	Own, Others []page
+	Forgotten   int64
 }
 
 // Save writes the state of the book.
 func (b *Book) Save(enc *gob.Encoder) error {
-	s := saved{Pages: slices.Concat(b.pages[b.next:], b.pages[:b.next]), Forgotten: b.stats.Forgotten}
+	s := saved{Own: b.own.oldestFirst(), Others: b.others.oldestFirst(), Forgotten: b.forgotten}
 	if err := enc.Encode(s); err != nil {
 		return fmt.Errorf("saving what is known of addresses: %w", err)
 	}
@@ -423,20 +445,31 @@ func (b *Book) Load(dec *gob.Decoder) error {
 	if err := dec.Decode(&s); err != nil {
 		return fmt.Errorf("loading what is known of addresses: %w", err)
 	}
-	over := max(len(s.Pages)-b.max, 0)
-	pages := s.Pages[over:]
-	index := make(map[netip.Addr]int32, len(pages))
-	for i := range pages {
-		p := &pages[i]
-		if !p.Addr.IsValid() || p.Addr != key(p.Addr) || len(p.Names) > maxNames {
-			return fmt.Errorf("loading what is known of addresses: page %d is damaged", i)
-		}
-		index[p.Addr] = int32(i)
+	own, over, err := b.fill(s.Own)
+	if err != nil {
+		return err
 	}
-	if len(index) != len(pages) {
-		return errors.New("loading what is known of addresses: an address is there twice")
+	others, more, err := b.fill(s.Others)
+	if err != nil {
+		return err
 	}
-	b.pages, b.index, b.next = pages, index, 0
-	b.stats = Stats{Forgotten: s.Forgotten + int64(over)}
+	b.own, b.others, b.forgotten = own, others, s.Forgotten+int64(over+more)
 	return nil
+}
+
+// fill makes a shelf of saved pages, and says how many had no room.
+func (b *Book) fill(pages []page) (sh shelf, over int, err error) {
+	over = max(len(pages)-b.max, 0)
+	sh = shelf{pages: pages[over:], index: make(map[netip.Addr]int32, len(pages)-over)}
+	for i := range sh.pages {
+		p := &sh.pages[i]
+		if !p.Addr.IsValid() || p.Addr != key(p.Addr) || len(p.Names) > maxNames {
+			return sh, 0, fmt.Errorf("loading what is known of addresses: page %d is damaged", i)
+		}
+		sh.index[p.Addr] = int32(i)
+	}
+	if len(sh.index) != len(sh.pages) {
+		return sh, 0, errors.New("loading what is known of addresses: an address is there twice")
+	}
+	return sh, over, nil
 }

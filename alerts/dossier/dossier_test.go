@@ -394,10 +394,10 @@ func TestLoadDamaged(t *testing.T) {
 	for name, state := range map[string][]byte{
 		"empty":   nil,
 		"cut":     save(t, b)[:20],
-		"twice":   encode(saved{Pages: []page{{Addr: addr("10.0.0.2")}, {Addr: addr("10.0.0.2")}}}),
-		"zero":    encode(saved{Pages: []page{{}}}),
-		"mapped":  encode(saved{Pages: []page{{Addr: addr("::ffff:10.0.0.2")}}}),
-		"crowded": encode(saved{Pages: []page{{Addr: addr("10.0.0.2"), Names: make([]evidence.Name, 5)}}}),
+		"twice":   encode(saved{Others: []page{{Addr: addr("10.0.0.2")}, {Addr: addr("10.0.0.2")}}}),
+		"zero":    encode(saved{Others: []page{{}}}),
+		"mapped":  encode(saved{Others: []page{{Addr: addr("::ffff:10.0.0.2")}}}),
+		"crowded": encode(saved{Others: []page{{Addr: addr("10.0.0.2"), Names: make([]evidence.Name, 5)}}}),
 	} {
 		if err := b.Load(gob.NewDecoder(bytes.NewReader(state))); err == nil || !strings.HasPrefix(err.Error(), "loading what is known") {
 			t.Errorf("%s: %v", name, err)
@@ -468,5 +468,33 @@ func BenchmarkDescribe(b *testing.B) {
 			book.Seen(addr("9.1.1.1"), int64(10+i))
 		}
 		book.Describe(e)
+	}
+}
+
+// The addresses of the Internet, of which there is no end, do not push out the
+// hosts of the own network.
+func TestShelves(t *testing.T) {
+	b := New(Options{Max: 3})
+	b.Sighting(addr("10.0.0.1"), "desk.example", "dhcp", second)
+	for i := range 100 {
+		b.Sighting(netip.AddrFrom4([4]byte{9, 9, 9, byte(i)}), "x.example", "dns", second)
+	}
+	var saved bytes.Buffer
+	if err := b.Save(gob.NewEncoder(&saved)); err != nil {
+		t.Fatal(err)
+	}
+	c := New(Options{Max: 3})
+	if err := c.Load(gob.NewDecoder(&saved)); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []*Book{b, c} {
+		e := evidence.Evidence{Attacker: evidence.IPEntity(addr("10.0.0.1"), evidence.Src, 0), Victim: evidence.IPEntity(addr("9.9.9.1"), evidence.Dst, 0)}
+		b.Describe(&e)
+		if k := e.Attacker.Known; k == nil || len(k.Names) != 1 || e.Victim.Known != nil {
+			t.Errorf("attacker %+v, victim %+v", k, e.Victim.Known)
+		}
+		if s := b.Stats(); s.Addresses != 4 || s.Forgotten != 97 {
+			t.Errorf("%+v", s)
+		}
 	}
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +19,29 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"slips": main})
+	testscript.Main(homeless{m}, map[string]func(){"slips": main})
+}
+
+// homeless runs tests without the user's home: the feeds and answers that a
+// cache directory holds would change what is found, and tests must not change
+// them.
+type homeless struct{ m *testing.M }
+
+func (h homeless) Run() int {
+	dir, err := os.MkdirTemp("", "slips-test-home-")
+	if err == nil {
+		err = errors.Join(os.Setenv("HOME", dir), os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache")))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := h.m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // The scripts run the program as users do. What needs the pipeline says so

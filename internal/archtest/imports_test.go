@@ -39,7 +39,7 @@ func layers() map[string]layer {
 		"feeds/intel":      {},
 
 		// What is known besides the traffic.
-		"feeds":              {own: []string{"feeds/format", "feeds/intel"}, foreign: []string{"github.com/klauspost/compress", yaml, "golang.org/x/sync"}},
+		"feeds":              {own: []string{"feeds/format", "feeds/intel"}, foreign: []string{"github.com/klauspost/compress", yaml, "golang.org/x/sync", "golang.org/x/sys/unix"}},
 		"feeds/format":       {own: []string{"feeds/intel", "profiler/profile"}, foreign: []string{"golang.org/x/net"}},
 		"feeds/geo":          {foreign: []string{"github.com/oschwald/maxminddb-golang/v2"}},
 		"feeds/oui":          {pure: true},
