@@ -84,8 +84,6 @@ type page struct {
 	More        bool // there are names that are not kept
 	MAC         string
 	First, Last int64 // unix ns; both 0 when no time was told
-
-	known *evidence.Known // as made last; nil when something changed since
 }
 
 // Stats says how full a Book is.
@@ -112,11 +110,6 @@ func New(o Options) *Book {
 // Use sets where places and feeds are looked up from now on. Either may be nil.
 func (b *Book) Use(places Places, view *intel.View) {
 	b.places, b.intel = places, view
-	for _, s := range []*shelf{&b.own, &b.others} {
-		for i := range s.pages {
-			s.pages[i].known = nil
-		}
-	}
 }
 
 // Sighting says that addr was called name at a time (unix ns, stream time).
@@ -146,7 +139,6 @@ func (b *Book) Sighting(addr netip.Addr, name, from string, at int64) {
 	}
 	// A Known that somebody reads may share the slice; it ends before the new name.
 	p.Names = append(p.Names, evidence.Name{Name: lower(name), From: strings.Clone(from)})
-	p.known = nil
 }
 
 // sameName reports whether name in lower case is kept.
@@ -197,7 +189,6 @@ func (b *Book) MAC(addr netip.Addr, mac string) {
 	}
 	if mac, ok := canonicalMAC(mac); ok && p.MAC != mac {
 		p.MAC = mac
-		p.known = nil
 	}
 }
 
@@ -234,15 +225,13 @@ func (p *page) seen(at int64) {
 	}
 	if p.First == 0 && p.Last == 0 {
 		p.First, p.Last = at, at
-		p.known = nil
 		return
 	}
 	if at < p.First {
 		p.First = at
-		p.known = nil
 	}
 	if at > p.Last {
-		p.Last = at // known is made anew when it is asked for
+		p.Last = at
 	}
 }
 
@@ -321,23 +310,11 @@ func (b *Book) address(a netip.Addr, at int64) *evidence.Known {
 		return b.lookup(&page{Addr: a})
 	}
 	p := &s.pages[i]
-	last := p.Last
-	if last != 0 {
-		last = max(last, at)
+	k := b.lookup(p)
+	if k != nil && k.LastSeen != 0 {
+		k.LastSeen = max(k.LastSeen, at)
 	}
-	if p.known == nil || p.known.LastSeen != last {
-		k := p.known
-		if k == nil {
-			k = b.lookup(p)
-		}
-		if k == nil {
-			return nil
-		}
-		fresh := *k
-		fresh.LastSeen = last
-		p.known = &fresh
-	}
-	return p.known
+	return k
 }
 
 // lookup makes what is known of the address of a page; nil when that is nothing.

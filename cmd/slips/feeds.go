@@ -80,6 +80,12 @@ traffic is sent: docs/privacy.md has the list.`,
 			if feedsDirectory(c) == "" {
 				return &codeError{exitUsage, errors.New("no place to keep feeds: set feeds.directory")}
 			}
+			known, _ := m.Status() // a feed whose state is damaged has a name all the same
+			for _, name := range args {
+				if !slices.ContainsFunc(known, func(s feeds.Status) bool { return s.Name == name && !s.Local }) {
+					return badFlags("feeds update: there is no feed %q, \"slips feeds list\" names them", name)
+				}
+			}
 			results, err := m.Update(cmd.Context(), feeds.UpdateOptions{Names: args, Force: force})
 			text, failed := updateText(results)
 			if e := p.print(text); e != nil {

@@ -135,11 +135,11 @@ func (r *run) openKnowledge(ctx context.Context) error {
 // look takes up a new view of the feeds, if there is one, and returns the view
 // in use. Any goroutine may call it.
 func (k *knowledge) look() *intel.View {
-	v := intel.Empty()
-	if k.feeds != nil {
-		v = k.feeds.View()
+	if k.feeds == nil {
+		return nil // a view that knows nothing
 	}
-	if old := k.plain.Load(); old != nil && (old == v || k.feeds == nil) {
+	v := k.feeds.View()
+	if v == k.plain.Load() {
 		return k.view.Load()
 	}
 	with := v

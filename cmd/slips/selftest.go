@@ -16,14 +16,18 @@ import (
 	"github.com/slips-go/slips/alerts"
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/feeds"
+	"github.com/slips-go/slips/feeds/online"
 	"github.com/slips-go/slips/internal/selftest"
 )
 
 const selftestHelp = `Analyse a small capture that is built into the program, in which each type of
 evidence occurs at least once, and say which of them were found. This is a run
 like any other: -c, --set and the environment apply, so it shows what a
-configuration switches off. Only the home network is that of the capture
-(10.0.0.0/8), whatever client_ips says.
+configuration switches off. What the capture needs takes the place of your
+own: its home network (10.0.0.0/8, whatever client_ips says), its feeds, lists
+and database of autonomous systems, the built-in whitelist, and recorded
+answers of online services. Nobody is asked and nothing is fetched.
 
 The exit code is 0 when all that is switched on was found, else 3.`
 
@@ -95,13 +99,19 @@ func (p *program) selftest(ctx context.Context, keep string) (_ *selftest.Report
 	if err != nil {
 		return nil, err
 	}
+	interrupted := &codeError{exitInterrupted, errors.New("stopped before the end of the self-test")}
+	if err := learn(ctx, filepath.Join(keep, "knowledge"), o.Config); ctx.Err() != nil {
+		return nil, interrupted
+	} else if err != nil {
+		return nil, failed(err)
+	}
 	ui := new(collectUI)
 	res, err := analyse(ctx, *o, ui)
 	switch {
 	case err != nil:
 		return nil, err
 	case ctx.Err() != nil:
-		return nil, &codeError{exitInterrupted, errors.New("stopped before the end of the self-test")}
+		return nil, interrupted
 	case len(res.Problems) > 0:
 		return nil, &codeError{exitInput, errors.Join(res.Problems...)}
 	}
@@ -112,6 +122,52 @@ func (p *program) selftest(ctx context.Context, keep string) (_ *selftest.Report
 	return selftest.Judge(p.specs, cases, selftest.Settings{
 		Enabled: o.Config.Enabled, Disabled: o.Config.DisabledAlerts.DisabledDetections, Given: given(o.Config),
 	}, ui.found), nil
+}
+
+// learn has a configuration look traffic up in what belongs to the capture and
+// in nothing else, whatever was configured. It takes the way of an operator:
+// feeds that are files are checked, stored and compiled by an update, and local
+// lists and databases are found in their directories.
+func learn(ctx context.Context, dir string, c *config.Config) error {
+	known, err := selftest.UnpackKnowledge(dir)
+	if err != nil {
+		return err
+	}
+	c.Feeds = config.Feeds{
+		Enabled: true, Directory: filepath.Join(dir, "store"), File: known.File, Local: known.Local, Geo: known.Geo, Databases: []string{},
+	}
+	c.Whitelists = config.Default().Whitelists
+	*onlineConfig(c) = online.DefaultConfig() // all services are off
+	m, err := feedsManager(c, discard())
+	if err != nil {
+		return err
+	}
+	names, err := fileFeeds(known.File)
+	if err != nil {
+		return err
+	}
+	results, err := m.Update(ctx, feeds.UpdateOptions{Names: names})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range results {
+		if r.Outcome != feeds.Added {
+			errs = append(errs, fmt.Errorf("feed %s: %s", r.Name, r.Reason))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// fileFeeds returns the names of the feeds that are files on this machine.
+func fileFeeds(path string) (names []string, err error) {
+	sources, err := feeds.Sources(path)
+	for _, s := range sources {
+		if s.Path != "" {
+			names = append(names, s.Name)
+		}
+	}
+	return names, err
 }
 
 // given returns the settings that bear on what a module finds and are not left

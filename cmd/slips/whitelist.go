@@ -166,8 +166,14 @@ func logOfRecord(line []byte) string {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(line, &fields) == nil && fields["_path"] == nil {
 		for _, x := range []struct{ field, log string }{
-			{"query", "dns"}, {"server_name", "ssl"}, {"ja3", "ssl"}, {"cipher", "ssl"}, {"user_agent", "http"}, {"method", "http"},
-			{"uri", "http"}, {"fuid", "files"},
+			{"query", "dns"},
+			{"server_name", "ssl"},
+			{"ja3", "ssl"},
+			{"cipher", "ssl"},
+			{"user_agent", "http"},
+			{"method", "http"},
+			{"uri", "http"},
+			{"fuid", "files"},
 		} {
 			if fields[x.field] != nil {
 				return x.log

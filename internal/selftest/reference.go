@@ -10,8 +10,6 @@ type known struct {
 
 // The reasons why a type is not in this version.
 const (
-	feeds  = "needs threat intelligence feeds, which this version does not have"
-	lookup = "needs look-ups on the Internet, which this version does not make"
 	model  = "needs a trained model, which this version does not have"
 	peers  = "needs a network of peers, which this version is not part of"
 	packet = "needs packets; this version reads logs"
@@ -25,7 +23,7 @@ func reference() []known {
 		{"ARP_OUTSIDE_LOCALNET", ""},
 		{"UNSOLICITED_ARP", ""},
 		{"MITM_ARP_ATTACK", ""},
-		{"YOUNG_DOMAIN", lookup},
+		{"YOUNG_DOMAIN", ""},
 		{"MULTIPLE_SSH_VERSIONS", ""},
 		{"DIFFERENT_LOCALNET", ""},
 		{"DEVICE_CHANGING_IP", ""},
@@ -54,12 +52,12 @@ func reference() []known {
 		{"HIGH_ENTROPY_DNS_ANSWER", ""},
 		{"INVALID_DNS_RESOLUTION", ""},
 		{"PORT_0_CONNECTION", ""},
-		{"MALICIOUS_JA3", feeds},
-		{"MALICIOUS_JA3S", feeds},
+		{"MALICIOUS_JA3", ""},
+		{"MALICIOUS_JA3S", ""},
 		{"DATA_UPLOAD", ""},
 		{"BAD_SMTP_LOGIN", ""},
 		{"SMTP_LOGIN_BRUTEFORCE", ""},
-		{"MALICIOUS_SSL_CERT", feeds},
+		{"MALICIOUS_SSL_CERT", ""},
 		{"MALICIOUS_FLOW", model},
 		{"SUSPICIOUS_USER_AGENT", ""},
 		{"EMPTY_CONNECTIONS", ""},
@@ -67,7 +65,7 @@ func reference() []known {
 		{"EXECUTABLE_MIME_TYPE", ""},
 		{"MULTIPLE_USER_AGENT", ""},
 		{"HTTP_TRAFFIC", ""},
-		{"MALICIOUS_JARM", "needs connections to the servers in question, which this version does not make"},
+		{"MALICIOUS_JARM", ""},
 		{"NETWORK_GPS_LOCATION_LEAKED", packet},
 		{"ICMP_TIMESTAMP_SCAN", ""},
 		{"ICMP_ADDRESS_SCAN", ""},
@@ -76,15 +74,15 @@ func reference() []known {
 		{"MALICIOUS_IP_FROM_P2P_NETWORK", peers},
 		{"P2P_REPORT", peers},
 		{"COMMAND_AND_CONTROL_CHANNEL", model + "; BEACON tells of the same behaviour"},
-		{"THREAT_INTELLIGENCE_BLACKLISTED_ASN", feeds},
-		{"THREAT_INTELLIGENCE_FROM_BLACKLISTED_IP", feeds},
-		{"THREAT_INTELLIGENCE_TO_BLACKLISTED_IP", feeds},
-		{"THREAT_INTELLIGENCE_BLACKLISTED_DNS_ANSWER", feeds},
-		{"THREAT_INTELLIGENCE_BLACKLISTED_DOMAIN", feeds},
-		{"THREAT_INTELLIGENCE_ANSWER_OF_BLACKLISTED_QUERY", feeds},
-		{"MALICIOUS_DOWNLOADED_FILE", lookup},
-		{"THREAT_INTELLIGENCE_MALICIOUS_URL", lookup},
+		{"THREAT_INTELLIGENCE_BLACKLISTED_ASN", ""},
+		{"THREAT_INTELLIGENCE_FROM_BLACKLISTED_IP", ""},
+		{"THREAT_INTELLIGENCE_TO_BLACKLISTED_IP", ""},
+		{"THREAT_INTELLIGENCE_BLACKLISTED_DNS_ANSWER", ""},
+		{"THREAT_INTELLIGENCE_BLACKLISTED_DOMAIN", ""},
+		{"THREAT_INTELLIGENCE_ANSWER_OF_BLACKLISTED_QUERY", ""},
+		{"MALICIOUS_DOWNLOADED_FILE", ""},
+		{"THREAT_INTELLIGENCE_MALICIOUS_URL", ""},
 		{"LOGIN", ""},
-		{"TOR_EXIT_NODE", feeds},
+		{"TOR_EXIT_NODE", ""},
 	}
 }

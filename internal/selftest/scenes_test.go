@@ -32,7 +32,9 @@ func scenes() []scene {
 	list = append(list, loginScenes()...)
 	list = append(list, windowsScenes()...)
 	list = append(list, arpScenes()...)
-	return append(list, noticeScenes()...)
+	list = append(list, noticeScenes()...)
+	list = append(list, intelScenes()...)
+	return append(list, lookupScenes()...)
 }
 
 // sensor is an ordinary host whose traffic shows that each log is written to
@@ -145,7 +147,8 @@ func scanScenes() []scene {
 			},
 		},
 		{
-			module: "dhcpscan", typ: "DHCP_STARVATION", what: "110 new clients ask one DHCP server within a minute", host: 1,
+			module: "dhcpscan", typ: "DHCP_STARVATION", what: "110 new clients ask one DHCP server within a minute",
+			who: func(s *stage) string { return s.inside(1) },
 			play: func(s *stage) {
 				for i := range 110 {
 					s.log("dhcp", int64(i)*second/2, kv{

@@ -1,5 +1,6 @@
 // Package selftest holds a capture in which each module finds each type of
-// evidence that it can find, and says what of it a run has found.
+// evidence that it can find, the lists of indicators that go with it, and says
+// what of it a run has found.
 package selftest
 
 import (
@@ -17,15 +18,16 @@ import (
 	"github.com/slips-go/slips/modules"
 )
 
-// The capture is written by "go test ./internal/selftest -update" from the
-// scenes in scenes_test.go.
+// The capture and the lists are written by "go test ./internal/selftest
+// -update" from the scenes in scenes_test.go.
 //
-//go:embed capture
+//go:embed capture knowledge
 var files embed.FS
 
 const (
 	dir      = "capture"
 	manifest = "cases.json"
+	lists    = "knowledge"
 )
 
 // Home is the network that the hosts of the capture are in. A run over it
@@ -72,6 +74,27 @@ func Unpack(to string) error {
 		}
 	}
 	return nil
+}
+
+// Knowledge says where the things are that the capture is looked up in.
+type Knowledge struct {
+	File  string // a feeds.yaml of feeds that are files beside it
+	Local string // directory of local lists
+	Geo   string // directory of databases of places
+}
+
+// UnpackKnowledge writes what the capture is looked up in into a directory,
+// which is made if it is not there. A run that does not know it finds nothing
+// of what the feeds list.
+func UnpackKnowledge(to string) (Knowledge, error) {
+	all, err := fs.Sub(files, lists)
+	if err != nil {
+		return Knowledge{}, err
+	}
+	if err := os.CopyFS(to, all); err != nil {
+		return Knowledge{}, err
+	}
+	return Knowledge{File: filepath.Join(to, "feeds.yaml"), Local: filepath.Join(to, "local"), Geo: filepath.Join(to, "geo")}, nil
 }
 
 // Status says what became of a case.

@@ -6,10 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/maxmind/mmdbwriter"
+	"github.com/maxmind/mmdbwriter/mmdbtype"
 
 	"github.com/slips-go/slips/alerts/evidence"
 )
@@ -23,8 +27,8 @@ type scene struct {
 	module string
 	typ    evidence.Type
 	what   string
-	host   int          // the profile of the evidence, as for stage.inside; 0: the host of the stage
-	play   func(*stage) // plays on a stage of its own: a /24 of the home network, a /16 of the Internet
+	who    func(*stage) string // the profile of the evidence; nil: the host of the stage
+	play   func(*stage)        // plays on a stage of its own: a /24 of the home network, a /16 of the Internet
 }
 
 // stage is where a scene plays.
@@ -33,10 +37,19 @@ type stage struct {
 	n int // of the scene
 }
 
-// capture collects the records of all scenes.
+// capture collects the records of all scenes, and what they are looked up in.
 type capture struct {
-	logs map[string][]record
-	uids int
+	logs    map[string][]record
+	uids    int
+	lists   map[string][]string // lines by file
+	systems []system
+}
+
+// system is a network of an autonomous system.
+type system struct {
+	network string
+	asn     uint32
+	org     string
 }
 
 type record struct {
@@ -211,11 +224,38 @@ func (s *stage) arp(at int64, operation string, from int, claimed, asked, toMAC 
 	})
 }
 
+// lookup adds what an online service answers to a question about the last
+// record, as a run that asks writes it.
+func (s *stage) lookup(at int64, service, of, subject string, fields kv) {
+	all := kv{
+		"uid": "C" + strconv.Itoa(s.c.uids), "id.orig_h": s.host(), "id.resp_h": s.outside(1), "id.resp_p": 443,
+		"service": service, "of": of, "subject": subject, "found": true,
+	}
+	maps.Copy(all, fields)
+	s.log("lookup", at, all)
+}
+
+// file adds a file that the host fetched.
+func (s *stage) file(at int64, fields kv) {
+	all := kv{"fuid": fmt.Sprint("F", s.c.uids), "source": "HTTP", "is_orig": false, "seen_bytes": 5000, "total_bytes": 5000}
+	maps.Copy(all, fields)
+	s.session("files", at, s.outside(1), 80, all)
+}
+
+// list adds a line to a list of indicators.
+func (s *stage) list(file, line string) { s.c.lists[file] = append(s.c.lists[file], line) }
+
+// system puts the scene's part of the Internet into an autonomous system.
+func (s *stage) system(asn uint32, org string) {
+	s.c.systems = append(s.c.systems, system{fmt.Sprintf("20.%d.0.0/16", s.n), asn, org})
+}
+
 const noMAC = "00:00:00:00:00:00"
 
-// perform plays all scenes and returns the files of the capture.
+// perform plays all scenes and returns the files of the capture and of what it
+// is looked up in.
 func perform(scenes []scene) (map[string][]byte, error) {
-	c := &capture{logs: make(map[string][]record)}
+	c := &capture{logs: make(map[string][]record), lists: make(map[string][]string)}
 	var cases []Case
 	for i, sc := range scenes {
 		s := &stage{c, i + 1}
@@ -224,8 +264,8 @@ func perform(scenes []scene) (map[string][]byte, error) {
 			continue
 		}
 		host := s.host()
-		if sc.host != 0 {
-			host = s.inside(sc.host)
+		if sc.who != nil {
+			host = sc.who(s)
 		}
 		a, err := netip.ParseAddr(host)
 		if err != nil {
@@ -238,7 +278,7 @@ func perform(scenes []scene) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out[manifest] = append(text, '\n')
+	out[dir+"/"+manifest] = append(text, '\n')
 	for name, records := range c.logs {
 		slices.SortStableFunc(records, func(a, b record) int { return int(a.at - b.at) })
 		var b bytes.Buffer
@@ -248,13 +288,51 @@ func perform(scenes []scene) (map[string][]byte, error) {
 		for _, r := range records {
 			b.WriteString(r.text + "\n")
 		}
-		out[name] = b.Bytes()
+		out[dir+"/"+name] = b.Bytes()
 	}
-	return out, nil
+	for name, lines := range c.lists {
+		text, ok := heads()[name]
+		if !ok {
+			return nil, fmt.Errorf("%s: a list that heads does not know", name)
+		}
+		out[lists+"/"+name] = []byte(text + strings.Join(lines, "\n") + "\n")
+	}
+	out[lists+"/feeds.yaml"] = []byte(feedsYAML)
+	out[lists+"/geo/asn.mmdb"], err = places(c.systems)
+	return out, err
+}
+
+// places makes a database of autonomous systems.
+func places(systems []system) ([]byte, error) {
+	// Nothing asks for the reserved networks, which would have entries otherwise.
+	w, err := mmdbwriter.New(mmdbwriter.Options{
+		DatabaseType: "Selftest-ASN", BuildEpoch: begin / 1000, RecordSize: 24, IncludeReservedNetworks: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range systems {
+		_, network, err := net.ParseCIDR(s.network)
+		if err != nil {
+			return nil, err
+		}
+		record := mmdbtype.Map{
+			"autonomous_system_number":       mmdbtype.Uint32(s.asn),
+			"autonomous_system_organization": mmdbtype.String(s.org),
+		}
+		if err := w.Insert(network, record); err != nil {
+			return nil, err
+		}
+	}
+	var b bytes.Buffer
+	if _, err := w.WriteTo(&b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // large are the logs that are stored compressed.
-func large() []string { return []string{"conn.log"} }
+func large() []string { return []string{dir + "/conn.log"} }
 
 func compress(text []byte) ([]byte, error) {
 	var b bytes.Buffer
