@@ -270,6 +270,7 @@ func (r *record) Evidence(e *evidence.Evidence) error {
 	}
 	return nil
 }
+
 func (r *record) News(n profiler.News) error {
 	if n.Host != nil {
 		r.hosts++

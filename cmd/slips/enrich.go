@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -56,36 +60,111 @@ func (p *program) enrich(ctx context.Context, dir string) (err error) {
 		return &codeError{exitInput, err}
 	}
 	path := filepath.Join(dir, filepath.FromSlash(lookupLog))
+	known, err := readAnswers(path)
+	if err != nil {
+		return &codeError{exitInput, err}
+	}
 	f, err := online.OpenLog(path)
 	if err != nil {
 		return &export.WriteError{Path: path, Err: err}
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	a, err := newAsker(c, online.NewWriter(f), p.stderrLog())
+	a, err := newAsker(c, &newAnswers{to: online.NewWriter(f), known: known}, p.stderrLog())
 	if err != nil {
 		return err
 	}
 	asking, stop := context.WithCancel(ctx)
 	defer stop()
+	var status []online.Status
+	var stuck error
 	g, gctx := errgroup.WithContext(asking)
-	g.Go(func() error { return a.Run(gctx) })
+	g.Go(func() error {
+		if err := a.Run(gctx); err != nil { // the answers are in lookup.log
+			p.complain(err)
+		}
+		return nil
+	})
 	g.Go(func() error {
 		defer stop()
-		return p.putQuestions(gctx, a, questions)
+		stuck = putQuestions(gctx, a, questions, patience)
+		status = a.Status() // as long as the services are not stopped
+		return nil
 	})
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := p.print(enrichText(a, len(questions), path)); err != nil {
+	text, missing := enrichText(a, status, len(questions), path)
+	if err := p.print(text); err != nil {
 		return err
 	}
 	if n := a.Unwritten(); n > 0 {
 		return &export.WriteError{Path: path, Err: fmt.Errorf("%d answers were lost", n)}
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		p.code = exitInterrupted
+	case stuck != nil:
+		return &codeError{exitInput, stuck}
+	case missing > 0:
+		return &codeError{exitInput, fmt.Errorf("%d questions have no answer: the same command asks them again", missing)}
 	}
 	return nil
+}
+
+// answerKey tells answers apart.
+type answerKey struct {
+	Service string     `json:"service"`
+	Of      string     `json:"of"`
+	Subject string     `json:"subject"`
+	UID     string     `json:"uid"`
+	Src     netip.Addr `json:"id.orig_h"`
+	Dst     netip.Addr `json:"id.resp_h"`
+}
+
+// readAnswers returns what a log of answers holds, but for those that only say
+// that a service failed.
+func readAnswers(path string) (map[answerKey]bool, error) {
+	known := map[answerKey]bool{}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return known, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, maxLine)
+	for sc.Scan() {
+		var l struct {
+			answerKey
+			Error string `json:"error"`
+		}
+		if json.Unmarshal(sc.Bytes(), &l) == nil && l.Error == "" { // a line that was cut is written again
+			known[l.answerKey] = true
+		}
+	}
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return known, nil
+}
+
+// newAnswers records those answers that are not in the log yet: those that are
+// come from the cache when a command is repeated.
+type newAnswers struct {
+	to    online.Recorder
+	known map[answerKey]bool
+}
+
+// Record implements online.Recorder.
+func (n *newAnswers) Record(a online.Answer) error {
+	key := answerKey{a.Service, a.Of, a.Subject, a.UID, a.Src, a.Dst}
+	if n.known[key] {
+		return nil
+	}
+	n.known[key] = a.Error == ""
+	return n.to.Record(a)
 }
 
 const (
@@ -93,13 +172,18 @@ const (
 	underWay = 32
 	// glance is how often it is looked whether there is room.
 	glance = 20 * time.Millisecond
+	// patience is how long all services that have something to do may be left
+	// alone, because they fail or their quota is used up: after that it is a
+	// matter of hours.
+	patience = 3 * time.Minute
 )
 
 // putQuestions puts the questions as fast as they are answered, and returns
-// when all are.
-func (p *program) putQuestions(ctx context.Context, a *online.Asker, questions []online.Question) error {
+// when all are, or with an error when nobody has answered for so long.
+func putQuestions(ctx context.Context, a *online.Asker, questions []online.Question, patience time.Duration) error {
 	t := time.NewTicker(glance)
 	defer t.Stop()
+	last := time.Now()
 	for {
 		for len(questions) > 0 && a.Waiting() < underWay {
 			a.Ask(questions[0])
@@ -107,6 +191,11 @@ func (p *program) putQuestions(ctx context.Context, a *online.Asker, questions [
 		}
 		if len(questions) == 0 && a.Waiting() == 0 {
 			return nil
+		}
+		if why := paused(a); why == "" {
+			last = time.Now()
+		} else if time.Since(last) > patience {
+			return fmt.Errorf("%d questions wait in vain (%s): the same command goes on later", len(questions)+a.Waiting(), why)
 		}
 		select {
 		case <-ctx.Done():
@@ -116,16 +205,35 @@ func (p *program) putQuestions(ctx context.Context, a *online.Asker, questions [
 	}
 }
 
-func enrichText(a *online.Asker, questions int, path string) string {
+// paused says why none of the services that have something to do is asked;
+// nothing when one is.
+func paused(a *online.Asker) string {
+	var why []string
+	for _, s := range a.Status() {
+		switch {
+		case s.Queued == 0 || s.State == "stopped":
+		case s.State == "on":
+			return ""
+		default:
+			why = append(why, s.Service+": "+s.Reason)
+		}
+	}
+	return strings.Join(why, "; ")
+}
+
+// enrichText tells what came of the questions, and how many a service left
+// without an answer.
+func enrichText(a *online.Asker, status []online.Status, questions int, path string) (text string, missing int64) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s questions\n", thousands(int64(questions)))
 	w := columns(&b)
 	row(w, "service", "state", "asked", "found", "not known", "failed", "from before", "dropped")
-	for _, s := range a.Status() {
+	for _, s := range status {
 		dropped := int64(0)
 		for _, n := range s.Dropped {
 			dropped += n
 		}
+		missing += s.Failed + dropped
 		state := s.State
 		if s.Reason != "" {
 			state += ": " + s.Reason
@@ -139,5 +247,5 @@ func enrichText(a *online.Asker, questions int, path string) string {
 		fmt.Fprintf(&b, "not sent: %s, %s\n", thousands(refused[reason]), reason)
 	}
 	fmt.Fprintf(&b, "answers in %s\n", path)
-	return b.String()
+	return b.String(), missing
 }

@@ -72,10 +72,13 @@ func (p *program) quarry(args []string) (*intel.View, error) {
 		if in.Kind == intel.Popular {
 			in.Kind, in.Rank = intel.Domain, 0
 		}
-		for _, k := range format.Alike(in.Kind) { // 32 digits may be many things
-			if k != intel.Address && k != intel.Range {
-				in.Kind = k
-			}
+		kinds := []intel.Kind{in.Kind}
+		switch in.Kind {
+		case intel.Address, intel.Range, intel.Domain: // the index finds the one in the other; a rank is no find
+		default:
+			kinds = format.Alike(in.Kind) // 32 digits may be many things
+		}
+		for _, in.Kind = range kinds {
 			if err := b.Add(feed, in); err != nil {
 				return err
 			}
@@ -118,6 +121,7 @@ type hunter struct {
 	limit   int
 	records int64
 	lines   int64
+	bad     int64 // lines of logs and results that could not be read
 	finds   int64
 	by      map[string]int64
 	err     error // of standard output
@@ -128,17 +132,10 @@ var _ profiler.Flows = (*hunter)(nil)
 func (h *hunter) run(ctx context.Context, in []string) error {
 	h.by = map[string]int64{}
 	var problems []error
-	for _, path := range in {
-		if _, err := os.Stat(path); err != nil {
-			problems = append(problems, err)
-		}
-	}
 	var texts, dirs []string
 	for _, path := range in {
 		t, d, err := outputsBelow(path)
-		if err != nil {
-			problems = append(problems, err)
-		}
+		problems = append(problems, err...)
 		texts, dirs = append(texts, t...), append(dirs, d...)
 	}
 	more, err := h.logs(ctx, dirs)
@@ -159,6 +156,12 @@ func (h *hunter) run(ctx context.Context, in []string) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s finds in %s records and %s lines of results\n", thousands(h.finds), thousands(h.records), thousands(h.lines))
+	if h.bad > 0 {
+		fmt.Fprintf(&b, "%s lines could not be read\n", thousands(h.bad))
+	}
+	if h.records+h.lines == 0 && len(problems) == 0 && ctx.Err() == nil {
+		problems = append(problems, fmt.Errorf("%s: no logs or results there", strings.Join(in, ", ")))
+	}
 	names := sortedByCount(h.by)
 	for _, n := range names[:min(len(names), 20)] {
 		fmt.Fprintf(&b, "  %s: %s\n", printable(n), thousands(h.by[n]))
@@ -189,12 +192,12 @@ func resultNames() []string {
 }
 
 // outputsBelow finds the results of earlier runs below path, and the
-// directories and files that may hold logs: each directory for itself, since
-// the reader takes a tree for one network.
-func outputsBelow(path string) (texts, logs []string, err error) {
+// directories and files that hold logs: each directory for itself, since the
+// reader takes a tree for one network.
+func outputsBelow(path string) (texts, logs []string, problems []error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return nil, nil, nil //nolint:nilerr // it was told of already
+		return nil, nil, []error{err}
 	}
 	if !st.IsDir() {
 		if slices.Contains(resultNames(), filepath.Base(path)) {
@@ -202,25 +205,65 @@ func outputsBelow(path string) (texts, logs []string, err error) {
 		}
 		return nil, []string{path}, nil
 	}
-	has := map[string]bool{}
+	var dirs []string // in the order of the walk
+	files := map[string][]string{}
 	err = filepath.WalkDir(path, func(name string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if !e.Type().IsRegular() {
+		dir := filepath.Dir(name)
+		switch {
+		case err != nil:
+			problems = append(problems, err) // and what can be listed is searched
+			return nil
+		case !e.Type().IsRegular():
 			return nil
 		}
-		if slices.Contains(resultNames(), e.Name()) {
+		if st, err := e.Info(); err != nil || st.Size() == 0 {
+			return nil //nolint:nilerr // it is gone, and an empty file may be a log and may be none
+		}
+		switch {
+		case slices.Contains(resultNames(), e.Name()):
 			texts = append(texts, name)
 			return nil
+		case files[dir] == nil:
+			dirs = append(dirs, dir)
 		}
-		if dir := filepath.Dir(name); !has[dir] && filepath.Base(dir) != "alerts" && filepath.Base(dir) != "metadata" {
-			has[dir] = true
-			logs = append(logs, dir)
-		}
+		files[dir] = append(files[dir], name)
 		return nil
 	})
-	return texts, logs, err
+	if err != nil {
+		problems = append(problems, err)
+	}
+	for _, dir := range dirs {
+		// The reader of a directory without logs would go on below it, where
+		// those directories are searched for themselves.
+		yes, err := anyLog(files[dir])
+		if err != nil {
+			problems = append(problems, err...)
+		}
+		if yes {
+			logs = append(logs, dir)
+		}
+	}
+	return texts, logs, problems
+}
+
+// anyLog reports whether one of the files is a log, and what is wrong with
+// those before it that are something else than other files.
+func anyLog(files []string) (yes bool, problems []error) {
+	for _, path := range files {
+		set, err := parsers.Open(parsers.Options{Paths: []string{path}})
+		if err != nil {
+			return false, append(problems, err)
+		}
+		if len(set.Inputs) > 0 {
+			return true, problems
+		}
+		for _, p := range set.Problems {
+			if !errors.Is(p, parsers.ErrUnrecognised) {
+				problems = append(problems, p)
+			}
+		}
+	}
+	return false, problems
 }
 
 // logs searches the logs in paths.
@@ -230,12 +273,7 @@ func (h *hunter) logs(ctx context.Context, paths []string) (problems []error, er
 		if err != nil {
 			return problems, err
 		}
-		for _, p := range set.Problems {
-			// A directory without logs is what the results of a run are in.
-			if st, err := os.Stat(path); err != nil || !st.IsDir() || !errors.Is(p, parsers.ErrNoLogs) {
-				problems = append(problems, p)
-			}
-		}
+		problems = append(problems, set.Problems...)
 		if len(set.Inputs) == 0 {
 			continue
 		}
@@ -253,6 +291,9 @@ func (h *hunter) logs(ctx context.Context, paths []string) (problems []error, er
 		err = g.Wait()
 		stop()
 		problems = append(problems, set.Failed()...)
+		rejected, unusable := rejectedLines(engine)
+		h.bad += rejected
+		problems = append(problems, unusable...)
 		if err != nil && ctx.Err() == nil {
 			return problems, err
 		}
@@ -261,6 +302,28 @@ func (h *hunter) logs(ctx context.Context, paths []string) (problems []error, er
 		}
 	}
 	return problems, nil
+}
+
+// rejectedLines returns how many lines were rejected, and a problem for each
+// source that has such lines and no records.
+func rejectedLines(engine *profiler.Engine) (all int64, unusable []error) {
+	for _, s := range engine.Stats().Snapshot().Sources {
+		if slices.Contains(resultNames(), filepath.Base(s.Name)) {
+			continue // it lies beside the logs, and is searched as text
+		}
+		var records, rejected int64
+		for _, n := range s.Kinds {
+			records += n
+		}
+		for _, n := range s.Rejected {
+			rejected += n
+		}
+		all += rejected
+		if records == 0 && s.Ignored == 0 && rejected > 0 {
+			unusable = append(unusable, &parsers.Problem{Path: s.Name, Err: fmt.Errorf("no record could be read: %d lines were rejected", rejected)})
+		}
+	}
+	return all, unusable
 }
 
 // nobody takes what an engine without modules finds.
@@ -322,6 +385,8 @@ func (h *hunter) text(ctx context.Context, path string) (err error) {
 	sc := bufio.NewScanner(f)
 	sc.Buffer(make([]byte, 64<<10), maxLine)
 	var parser fastjson.Parser
+	var bad int64
+	var first error
 	for n := 1; sc.Scan(); n++ {
 		if h.err != nil || ctx.Err() != nil {
 			return nil
@@ -338,8 +403,11 @@ func (h *hunter) text(ctx context.Context, path string) (err error) {
 		line := sc.Bytes()
 		if bytes.HasPrefix(line, []byte("{")) {
 			v, err := parser.ParseBytes(line)
-			if err != nil {
-				return fmt.Errorf("%s: %w", where, err)
+			if err != nil { // a line that was cut when the program was killed
+				if bad++; first == nil {
+					first = fmt.Errorf("%s: %w", where, err)
+				}
+				continue
 			}
 			hunt.JSON(h.view, v, once)
 			continue
@@ -348,8 +416,12 @@ func (h *hunter) text(ctx context.Context, path string) (err error) {
 			hunt.Text(h.view, cell, once)
 		}
 	}
+	h.bad += bad
 	if err := sc.Err(); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	if first != nil {
+		return fmt.Errorf("%w (lines that cannot be read: %d)", first, bad)
 	}
 	return nil
 }

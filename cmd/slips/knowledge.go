@@ -110,6 +110,31 @@ func openPlaces(ctx context.Context, c *config.Config, log *slog.Logger) *geo.DB
 	return db
 }
 
+// checkKnowledge finds mistakes in what a run is to know, before it makes an
+// output directory for nothing.
+func checkKnowledge(o *runOptions) error {
+	c := o.Config
+	if c.Feeds.Enabled {
+		if _, err := feedsManager(c, discard()); err != nil {
+			return err
+		}
+	}
+	if c.Whitelists.EnableLocalWhitelist {
+		list, err := readWhitelist(c)
+		if err == nil {
+			err = list.Check(o.types, o.names)
+		}
+		if err != nil {
+			return &codeError{exitUsage, err}
+		}
+	}
+	if o.Follow && anyService(onlineConfig(c)) {
+		_, err := newAsker(c, nil, discard())
+		return err
+	}
+	return nil
+}
+
 // openKnowledge reads what is on this machine, and asks nobody.
 func (r *run) openKnowledge(ctx context.Context) error {
 	o, c := &r.o, r.o.Config
@@ -262,7 +287,11 @@ func newAsker(c *config.Config, to online.Recorder, log *slog.Logger) (*online.A
 	}
 	cache := ""
 	if dir := feedsDirectory(c); dir != "" {
-		cache = filepath.Join(dir, answersCache)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			log.Warn("answers of online services are not kept for later runs", "err", err)
+		} else {
+			cache = filepath.Join(dir, answersCache)
+		}
 	}
 	a, err := online.New(online.Options{Config: *onlineConfig(c), Recorder: to, CacheFile: cache, Own: own, Log: log})
 	if err != nil {
@@ -285,6 +314,11 @@ func (k *knowledge) openAsker(r *run) error {
 		return err
 	}
 	path := r.dir.Path(lookupLog)
+	if r.info.Resumed == 0 { // what lies there was told to the run before, whose results are replaced
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &export.WriteError{Path: path, Err: err}
+		}
+	}
 	f, err := online.OpenLog(path)
 	if err != nil {
 		return &export.WriteError{Path: path, Err: err}
@@ -346,7 +380,12 @@ func (k *knowledge) run(ctx context.Context, follow bool) (tasks []func() error)
 		tasks = append(tasks, func() error { return k.watchWhitelist(ctx) })
 	}
 	if k.asker != nil {
-		tasks = append(tasks, func() error { return k.asker.Run(ctx) })
+		tasks = append(tasks, func() error {
+			if err := k.asker.Run(ctx); err != nil { // the answers are in lookup.log
+				k.log.Warn("answers of online services are not kept for later runs", "err", err)
+			}
+			return nil
+		})
 	}
 	return tasks
 }
@@ -358,6 +397,9 @@ func (k *knowledge) close() error {
 		return nil
 	}
 	if k.questions != nil {
+		if n := k.questions.dropped; n > 0 {
+			k.log.Warn("there are too many questions for one file, and the last ones are left out", "questions", maxQuestions, "dropped", n)
+		}
 		errs = append(errs, k.questions.close())
 	}
 	if k.answers != nil {

@@ -36,6 +36,9 @@ func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
 	if problems := missing(o.Paths); len(problems) == len(o.Paths) && !o.Follow {
 		return result{Problems: problems}, nil // before an output directory is made for nothing
 	}
+	if err := checkKnowledge(&o); err != nil {
+		return result{}, err
+	}
 	saved, err := loadState(&o)
 	if err != nil {
 		return result{}, err

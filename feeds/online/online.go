@@ -127,8 +127,8 @@ type question struct {
 	asked   time.Time // wall clock
 }
 
-// New makes an Asker and reads the keys of the services that are enabled. It
-// starts nothing. The error joins all that is wrong.
+// New makes an Asker and reads the keys of the services that are enabled and the
+// answers of earlier runs. It starts nothing. The error joins all that is wrong.
 func New(o Options) (*Asker, error) { return newAsker(o, specs()) }
 
 func newAsker(o Options, table []*spec) (*Asker, error) {
@@ -162,6 +162,7 @@ func newAsker(o Options, table []*spec) (*Asker, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	a.load() // before the first question, which it may answer
 	return a, nil
 }
 
@@ -201,7 +202,6 @@ func (a *Asker) Run(ctx context.Context) error {
 	if len(a.workers) == 0 {
 		return nil
 	}
-	a.load()
 	var asking, recording sync.WaitGroup
 	over := make(chan struct{})
 	var err error
