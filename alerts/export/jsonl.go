@@ -10,14 +10,22 @@ import (
 )
 
 // AppendEvidence appends the line of evidence.jsonl for e, newline included.
-func AppendEvidence(b []byte, e *evidence.Evidence) []byte {
+func AppendEvidence(b []byte, e *evidence.Evidence) []byte { return appendEvidence(b, e, appendFacts) }
+
+// AppendKnownEvidence is AppendEvidence with all that is known about both sides:
+// names, hardware address and vendor, when it was first and last seen.
+func AppendKnownEvidence(b []byte, e *evidence.Evidence) []byte {
+	return appendEvidence(b, e, appendKeys)
+}
+
+func appendEvidence(b []byte, e *evidence.Evidence, known func([]byte, *evidence.Known) []byte) []byte {
 	b = appendString(append(b, `{"id":`...), e.ID)
 	b = appendString(append(b, `,"type":`...), string(e.Type))
 	b = appendJSONTime(append(b, `,"time":`...), e.Time)
 	b = appendAddr(append(b, `,"profile":`...), e.Profile)
 	b = appendWindow(b, e.Window, e.WindowStart, e.WindowEnd)
-	b = appendEntity(append(b, `,"attacker":`...), e.Attacker)
-	b = appendEntity(append(b, `,"victim":`...), e.Victim)
+	b = appendEntity(append(b, `,"attacker":`...), e.Attacker, known)
+	b = appendEntity(append(b, `,"victim":`...), e.Victim, known)
 	b = appendString(append(b, `,"threat_level":`...), e.Level.String())
 	b = appendFloat(append(b, `,"confidence":`...), e.Confidence)
 	b = appendString(append(b, `,"description":`...), e.Description)
@@ -63,10 +71,7 @@ func AppendAlert(b []byte, a *alerts.Alert) []byte {
 		b = appendFloat(append(b, `,"weight":`...), c.Weight)
 		b = appendFloat(append(b, `,"value":`...), c.Value)
 		if c.Peer.Kind != evidence.None {
-			b = appendEntity(append(b, `,"peer":`...), c.Peer)
-			if c.Peer.Known != nil {
-				b = appendKnown(append(b, `,"peer_known":`...), c.Peer.Known)
-			}
+			b = appendEntity(append(b, `,"peer":`...), c.Peer, appendKeys)
 		}
 		b = append(b, '}')
 	}
@@ -93,7 +98,7 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 
 // appendEntity appends {"ip": value, "direction": …, "port": …}, with the
 // sort of the entity as the first key; null when there is none.
-func appendEntity(b []byte, e evidence.Entity) []byte {
+func appendEntity(b []byte, e evidence.Entity, known func([]byte, *evidence.Known) []byte) []byte {
 	kind := e.Kind.String()
 	if kind == "" {
 		return append(b, "null"...)
@@ -103,10 +108,7 @@ func appendEntity(b []byte, e evidence.Entity) []byte {
 	b = append(append(append(b, `,"direction":"`...), e.Direction.String()...), `","port":`...)
 	b = strconv.AppendUint(b, uint64(e.Port), 10)
 	if e.Known != nil {
-		b = appendFacts(b, e.Known)
-		if e.Known.Rank > 0 && e.Kind != evidence.IP { // that of an address goes by its names
-			b = strconv.AppendInt(append(b, `,"rank":`...), int64(e.Known.Rank), 10)
-		}
+		b = known(b, e.Known)
 	}
 	return append(b, '}')
 }
@@ -135,6 +137,16 @@ func appendFacts(b []byte, k *evidence.Known) []byte {
 // appendKnown appends all that is known as an object.
 func appendKnown(b []byte, k *evidence.Known) []byte {
 	start := len(b)
+	b = appendKeys(b, k)
+	if len(b) == start {
+		return append(b, "{}"...)
+	}
+	b[start] = '{' // in the place of the first comma
+	return append(b, '}')
+}
+
+// appendKeys appends all that is known, a key for each thing.
+func appendKeys(b []byte, k *evidence.Known) []byte {
 	b = appendFacts(b, k)
 	if len(k.Names) > 0 {
 		b = append(b, `,"names":[`...)
@@ -160,9 +172,5 @@ func appendKnown(b []byte, k *evidence.Known) []byte {
 		b = appendJSONTime(append(b, `,"first_seen":`...), k.FirstSeen)
 		b = appendJSONTime(append(b, `,"last_seen":`...), k.LastSeen)
 	}
-	if len(b) == start {
-		return append(b, "{}"...)
-	}
-	b[start] = '{' // in the place of the first comma
-	return append(b, '}')
+	return b
 }

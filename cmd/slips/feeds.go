@@ -259,14 +259,17 @@ func statusText(c *config.Config, m *feeds.Manager, list []feeds.Status, places 
 		fmt.Fprintf(&b, "\n%d more feeds are disabled and empty: \"slips feeds list\"\n", idle)
 	}
 	snap := m.View().Snapshot()
-	total, kinds := 0, map[string]int{}
+	kinds := map[string]int{}
 	for k, n := range snap.Counts {
 		if n > 0 {
-			total += n
 			kinds[intel.Kind(k).String()] = n
 		}
 	}
-	fmt.Fprintf(&b, "\nindex: %s indicators (%s) in %s\n", thousands(int64(total)), kindsText(kinds), cmp.Or(feedsDirectory(c), "memory"))
+	if n := indicators(snap); n > 0 {
+		fmt.Fprintf(&b, "\nindex: %s indicators (%s) in %s\n", thousands(int64(n)), kindsText(kinds), cmp.Or(feedsDirectory(c), "memory"))
+	} else {
+		fmt.Fprintf(&b, "\nindex: empty; \"slips feeds update\" fetches the feeds that are enabled\n")
+	}
 	for _, s := range places.Sources() {
 		fmt.Fprintf(&b, "places: %s, %s, %s networks, built %s\n", filepath.Base(s.Path), s.What, thousands(int64(s.Networks)), time.Unix(s.Built, 0).UTC().Format(time.DateOnly))
 		if s.Credit != "" {
@@ -274,6 +277,14 @@ func statusText(c *config.Config, m *feeds.Manager, list []feeds.Status, places 
 		}
 	}
 	return b.String()
+}
+
+// indicators returns how many there are.
+func indicators(s intel.Snapshot) (n int) {
+	for _, k := range s.Counts {
+		n += k
+	}
+	return n
 }
 
 func (p *program) feedsCheckCommand() *cobra.Command {
@@ -353,6 +364,9 @@ Exit code 0: all are known. 3: some are not, or are no indicators.`,
 			if len(places.Sources()) > 0 {
 				v = v.WithAS(places.AS)
 			}
+			if indicators(v.Snapshot()) == 0 {
+				p.complain(errors.New("there are no feeds on this machine yet: \"slips feeds update\" fetches them"))
+			}
 			unknown := 0
 			for _, text := range args {
 				a, err := feeds.Lookup(v, text)
@@ -364,7 +378,7 @@ Exit code 0: all are known. 3: some are not, or are no indicators.`,
 				if len(a.Hits) == 0 {
 					unknown++
 				}
-				if err := p.print(answerText(&a, places)); err != nil {
+				if err := p.print(answerText(&a, places, time.Now())); err != nil {
 					return err
 				}
 			}
@@ -376,7 +390,7 @@ Exit code 0: all are known. 3: some are not, or are no indicators.`,
 	}
 }
 
-func answerText(a *feeds.Answer, places *geo.DB) string {
+func answerText(a *feeds.Answer, places *geo.DB, now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (%s)", printable(a.Value), a.Kind)
 	if addr, err := netip.ParseAddr(a.Value); err == nil {
@@ -402,7 +416,11 @@ func answerText(a *feeds.Answer, places *geo.DB) string {
 				fmt.Fprintf(&b, ", since %s", time.Unix(l.Since, 0).UTC().Format(time.DateOnly))
 			}
 			if l.Expires != 0 {
-				fmt.Fprintf(&b, ", until %s", time.Unix(l.Expires, 0).UTC().Format(time.DateOnly))
+				word := "until"
+				if l.Expires <= now.Unix() {
+					word = "EXPIRED at" // it goes with the next index
+				}
+				fmt.Fprintf(&b, ", %s %s", word, time.Unix(l.Expires, 0).UTC().Format(time.RFC3339))
 			}
 			if tags := slices.Concat(l.Feed.Tags, l.Tags); len(tags) > 0 {
 				fmt.Fprintf(&b, ", tags %s", printable(strings.Join(tags, " ")))

@@ -51,9 +51,16 @@ indicator. Exit code 0: something was found. 3: something could not be read.
 			if limit < 0 {
 				return badFlags("--limit %d: want 0 or more", limit)
 			}
+			c, err := p.load("")
+			if err != nil {
+				return err
+			}
 			v, err := p.quarry(args)
 			if err != nil {
 				return err
+			}
+			if places := openPlaces(cmd.Context(), c, p.stderrLog()); len(places.Sources()) > 0 {
+				v = v.WithAS(places.AS) // for AS numbers
 			}
 			h := &hunter{p: p, view: v, limit: limit}
 			return h.run(cmd.Context(), in)

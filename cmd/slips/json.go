@@ -13,7 +13,7 @@ import (
 )
 
 // jsonUI writes the objects of alerts/evidence.jsonl and alerts/alerts.jsonl
-// to standard output, in one stream and in order. What people want to know goes to standard error.
+// to standard output, in one stream and in order, with all that is known about the addresses in them. What people want to know goes to standard error.
 type jsonUI struct {
 	out, err io.Writer
 	quiet    bool
@@ -23,7 +23,7 @@ type jsonUI struct {
 var _ screen = (*jsonUI)(nil)
 
 func (j *jsonUI) Evidence(e *evidence.Evidence, _ float64) error {
-	return j.line(export.AppendEvidence(nil, e))
+	return j.line(export.AppendKnownEvidence(nil, e))
 }
 
 func (j *jsonUI) Alert(a *alerts.Alert) error { return j.line(export.AppendAlert(nil, a)) }

@@ -50,6 +50,8 @@ type knowledge struct {
 	book *dossier.Book // the sink's goroutine alone uses it
 	used *intel.View   // by book
 
+	changed atomic.Bool // feeds or whitelist, since the metadata was written
+
 	asker     *online.Asker // nil: nobody is asked
 	questions *questionFile // of a replay; nil otherwise
 	answers   *os.File
@@ -128,7 +130,7 @@ func checkKnowledge(o *runOptions) error {
 			return &codeError{exitUsage, err}
 		}
 	}
-	if o.Follow && anyService(onlineConfig(c)) {
+	if anyService(onlineConfig(c)) { // a service without its key is a mistake, whether it is asked now or by "slips enrich"
 		_, err := newAsker(c, nil, discard())
 		return err
 	}
@@ -172,7 +174,11 @@ func (k *knowledge) look() *intel.View {
 		with = v.WithAS(k.places.AS)
 	}
 	k.view.Store(with)
-	k.plain.Store(v)
+	if old := k.plain.Swap(v); old != nil && old != v {
+		s := v.Snapshot()
+		k.log.Info("the feeds have changed; what comes from here on is looked up in the new index", "index", s.ID, "feeds", len(s.Feeds))
+		k.changed.Store(true)
+	}
 	return with
 }
 
@@ -243,6 +249,7 @@ func (k *knowledge) watchWhitelist(ctx context.Context) error {
 			l = l.WithHome(k.ignored.home)
 			k.list.Store(l)
 			k.ignored.next.Store(l)
+			k.changed.Store(true)
 		}
 	}
 }
@@ -438,6 +445,13 @@ func (k *knowledge) describe(e *evidence.Evidence) (dropped bool) {
 	if v := k.look(); v != k.used {
 		k.used = v
 		k.book.Use(k.places, v)
+	}
+	for _, x := range [...]evidence.Entity{e.Attacker, e.Victim} {
+		if x.Kind == evidence.IP {
+			if a, err := netip.ParseAddr(x.Value); err == nil {
+				k.book.Seen(a, e.Time)
+			}
+		}
 	}
 	k.book.Describe(e)
 	if rule, yes := k.list.Load().Evidence(e); yes {

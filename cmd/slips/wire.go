@@ -338,6 +338,12 @@ func (s *sink) Round(low int64) error {
 	if err := r.closeWindows(low); err != nil {
 		return err
 	}
+	if r.know.changed.Swap(false) {
+		r.know.names(&r.info)
+		if err := r.metadata(); err != nil {
+			return err
+		}
+	}
 	if s.o.Follow {
 		if err := s.dir.Flush(); err != nil {
 			return err

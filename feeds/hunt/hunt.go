@@ -180,8 +180,14 @@ func (h hunter) kind(field string, k intel.Kind, s string) {
 // hashes looks a fingerprint up as what its length allows: that of a
 // certificate is that of a file, too.
 func (h hunter) hashes(field, s string) {
+	if s == "" {
+		return
+	}
 	for _, k := range [...]intel.Kind{intel.CertSHA1, intel.SHA1, intel.SHA256, intel.MD5, intel.JA3, intel.JA3S} {
-		h.kind(field, k, s)
+		if m := h.v.Text(k, s); m.OK() {
+			h.hit(field, s, m)
+			return // what it is of is not known, so once is enough
+		}
 	}
 }
 

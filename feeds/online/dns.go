@@ -38,6 +38,8 @@ func dnsFault(err error) error {
 		return err
 	case e.IsNotFound:
 		return errNotFound
+	case strings.Contains(e.Err, "invalid names"): // who owns an address decides what it is called, and may talk nonsense
+		return errNotFound
 	case e.IsTimeout:
 		return errors.New("the resolver does not answer")
 	case strings.Contains(e.Err, "misbehaving"): // what Go makes of SERVFAIL: some zone is broken, the resolver is not
