@@ -29,6 +29,7 @@ func layers() map[string]layer {
 		yaml     = "go.yaml.in/yaml/v3"
 	)
 	flow := []string{"parsers/flow"}
+	netlink := []string{"github.com/mdlayher/netlink", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/sys"}
 	module := append([]string{"modules"}, leaves()...)
 	return map[string]layer{
 		// The words that the stages share.
@@ -48,11 +49,13 @@ func layers() map[string]layer {
 		"feeds/hunt":         {own: []string{"feeds/intel", "parsers/flow"}, foreign: []string{fastjson}},
 
 		// Bytes to records.
-		"parsers/zeek":     {own: flow, foreign: []string{fastjson}, pure: true},
-		"parsers/suricata": {own: flow, foreign: []string{fastjson}, pure: true},
-		"parsers/argus":    {own: flow, pure: true},
-		"parsers/nfdump":   {own: flow, pure: true},
-		"parsers/tail":     {foreign: []string{"github.com/fsnotify/fsnotify", "github.com/klauspost/compress"}},
+		"parsers/zeek":         {own: flow, foreign: []string{fastjson}, pure: true},
+		"parsers/suricata":     {own: flow, foreign: []string{fastjson}, pure: true},
+		"parsers/argus":        {own: flow, pure: true},
+		"parsers/nfdump":       {own: flow, pure: true},
+		"parsers/packet/proto": {own: flow},
+		"parsers/packet":       {own: []string{"parsers/flow", "parsers/packet/proto"}, foreign: []string{"github.com/gopacket/gopacket", "github.com/klauspost/compress"}},
+		"parsers/tail":         {foreign: []string{"github.com/fsnotify/fsnotify", "github.com/klauspost/compress"}},
 		"parsers": {own: []string{
 			"parsers/flow", "parsers/zeek", "parsers/suricata", "parsers/argus", "parsers/nfdump", "parsers/tail",
 		}},
@@ -65,10 +68,13 @@ func layers() map[string]layer {
 		"profiler":        {own: module},
 
 		// Evidence to alerts, and out.
-		"alerts":           {own: []string{"alerts/evidence", "profiler/profile"}},
-		"alerts/export":    {own: append([]string{"alerts"}, leaves()...)},
-		"alerts/whitelist": {own: []string{"alerts/evidence", "parsers/flow"}, foreign: []string{"golang.org/x/net"}},
-		"alerts/dossier":   {own: []string{"alerts/evidence", "feeds/geo", "feeds/intel", "feeds/oui"}},
+		"alerts":            {own: []string{"alerts/evidence", "profiler/profile"}},
+		"alerts/export":     {own: append([]string{"alerts"}, leaves()...)},
+		"alerts/whitelist":  {own: []string{"alerts/evidence", "parsers/flow"}, foreign: []string{"golang.org/x/net"}},
+		"alerts/dossier":    {own: []string{"alerts/evidence", "feeds/geo", "feeds/intel", "feeds/oui"}},
+		"alerts/block":      {},
+		"alerts/block/nft":  {own: []string{"alerts/block"}, foreign: append([]string{"github.com/google/nftables"}, netlink...)},
+		"alerts/block/host": {own: []string{"alerts/block"}, foreign: netlink},
 
 		"config": {foreign: []string{"github.com/spf13/viper", yaml}},
 
@@ -89,7 +95,7 @@ func layers() map[string]layer {
 func testForeign() []string {
 	return []string{
 		"github.com/google/go-cmp", "go.uber.org/goleak", "github.com/rogpeppe/go-internal/testscript", "golang.org/x/tools/txtar",
-		"go.yaml.in/yaml/v3", "github.com/klauspost/compress", "github.com/maxmind/mmdbwriter", "github.com/gaissmai/bart", "golang.org/x/net",
+		"go.yaml.in/yaml/v3", "github.com/klauspost/compress", "github.com/maxmind/mmdbwriter", "github.com/gaissmai/bart", "golang.org/x/net", "github.com/gopacket/gopacket",
 	}
 }
 

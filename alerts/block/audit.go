@@ -1,0 +1,101 @@
+package block
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// Action says what a Record is about.
+type Action string
+
+// The actions. Each but Refuse and Fail is a change of what is blocked.
+const (
+	ActBlock   Action = "block"
+	ActExtend  Action = "extend"  // a block ends later than it did
+	ActUnblock Action = "unblock" // an operator ended it
+	ActExpire  Action = "expire"  // it ended by itself
+	ActRelease Action = "release" // we ended it, because it must not be blocked any more
+	ActRefuse  Action = "refuse"
+	ActFind    Action = "find"    // it was in the firewall and we did not know it, such as after a restart
+	ActRestore Action = "restore" // it was gone from the firewall before its end, and was put back
+	ActFail    Action = "fail"    // the firewall did not take it; it is tried again
+)
+
+// Record is a line of the audit log.
+type Record struct {
+	Time     time.Time `json:"time"`
+	Action   Action    `json:"action"`
+	Prefix   string    `json:"prefix"` // without its length when it is one address
+	Until    time.Time `json:"until,omitzero"`
+	Offences int       `json:"offences,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Alert    string    `json:"alert,omitempty"`
+	Evidence []string  `json:"evidence,omitempty"`
+	By       string    `json:"by,omitempty"`
+	DryRun   bool      `json:"dry_run,omitempty"`
+	Error    string    `json:"error,omitempty"`
+}
+
+// audit collects records and writes them with one Write. A log that cannot be
+// written does not stop blocking: the Manager reports it.
+type audit struct {
+	w       io.Writer
+	dryRun  bool
+	buf     bytes.Buffer
+	enc     *json.Encoder // into buf
+	records int
+}
+
+func newAudit(w io.Writer, dryRun bool) *audit {
+	if w == nil {
+		w = io.Discard
+	}
+	a := &audit{w: w, dryRun: dryRun}
+	a.enc = json.NewEncoder(&a.buf)
+	a.enc.SetEscapeHTML(false)
+	return a
+}
+
+// maxAuditBuffer is how much waits for Flush at most, in bytes.
+const maxAuditBuffer = 1 << 20
+
+func (a *audit) add(r Record) error {
+	r.DryRun = a.dryRun
+	r.Time = r.Time.UTC()
+	if !r.Until.IsZero() {
+		r.Until = r.Until.UTC().Truncate(time.Millisecond)
+	}
+	a.records++
+	if err := a.enc.Encode(r); err != nil {
+		return fmt.Errorf("encode a record of the audit log: %w", err)
+	}
+	if a.buf.Len() > maxAuditBuffer {
+		return a.flush()
+	}
+	return nil
+}
+
+// flush writes what was added. After an error that is lost.
+func (a *audit) flush() error {
+	if a.buf.Len() == 0 {
+		return nil
+	}
+	_, err := a.w.Write(a.buf.Bytes())
+	a.buf.Reset()
+	if err != nil {
+		return fmt.Errorf("write the audit log: %w", err)
+	}
+	return nil
+}
+
+// Text returns a prefix as people write it: one address without its length.
+func Text(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}

@@ -1,0 +1,237 @@
+package block
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// The verbs of a Command.
+const (
+	DoBlock   = "block"
+	DoUnblock = "unblock"
+	DoList    = "blocks"
+)
+
+// Command is what an operator asks of a running Manager: one JSON object, sent
+// over the control socket, answered by one Reply.
+type Command struct {
+	Do       string        `json:"do"`
+	Prefixes []string      `json:"prefixes,omitempty"` // of block and unblock; unblock without any needs All
+	All      bool          `json:"all,omitempty"`
+	For      time.Duration `json:"for,omitempty"` // of block, ns; 0 leaves it to the policy
+	Reason   string        `json:"reason,omitempty"`
+	By       string        `json:"by,omitempty"` // who asks, as the audit log shall have it
+}
+
+// Reply is the answer to a Command. It may hold both blocks and an error: what
+// was done of several prefixes, and what of the others.
+type Reply struct {
+	Blocks []Listed `json:"blocks"` // blocked, unblocked, or all there are
+	DryRun bool     `json:"dry_run,omitempty"`
+	Errors []string `json:"errors,omitempty"`
+}
+
+// Listed is an Entry as Reply has it. Prefix has no length when it is one
+// address, and the rest is empty for one that was unblocked.
+type Listed struct {
+	Prefix   string    `json:"prefix"`
+	Until    time.Time `json:"until,omitzero"`
+	Offences int       `json:"offences,omitempty"`
+	Alert    string    `json:"alert,omitempty"`
+}
+
+// The bounds of a conversation.
+const (
+	maxCommand   = 1 << 20 // bytes
+	maxTalks     = 4       // at a time; more wait
+	talkTimeout  = 10 * time.Second
+	answerWithin = 2 * time.Minute // the client waits for the firewall
+)
+
+// Listen makes the control socket at path, which its owner alone may use. A
+// socket that nobody listens on is replaced; another running Manager's is an
+// error.
+func Listen(ctx context.Context, path string) (net.Listener, error) {
+	var d net.Dialer
+	if c, err := d.DialContext(ctx, "unix", path); err == nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: another slips does", path), c.Close())
+	}
+	if s, err := os.Lstat(path); err == nil && s.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("listen on %s: there is a file that is no socket", path)
+	}
+	// It is made where nobody else can reach it, and moved when its mode is set.
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".slips-")
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // an empty folder of ours
+	var c net.ListenConfig
+	made := filepath.Join(dir, "s")
+	l, err := c.Listen(ctx, "unix", made)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:errcheck // what "unix" listens with
+	if err = os.Chmod(made, 0o600); err == nil {
+		err = os.Rename(made, path)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen on %s: %w", path, err), l.Close())
+	}
+	return &control{l, path}, nil
+}
+
+// control removes its socket when it is closed.
+type control struct {
+	net.Listener
+	path string
+}
+
+func (c *control) Close() error { return errors.Join(c.Listener.Close(), os.Remove(c.path)) }
+
+// Serve answers commands until ctx is done, and closes l.
+func (m *Manager) Serve(ctx context.Context, l net.Listener) (err error) {
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	var closed error
+	wg.Go(func() {
+		<-ctx.Done()
+		closed = l.Close()
+	})
+	defer func() {
+		stop()
+		wg.Wait()
+		err = errors.Join(err, closed)
+	}()
+	talks := make(chan struct{}, maxTalks)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("accept on the control socket: %w", err)
+		}
+		talks <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-talks }()
+			if err := m.talk(ctx, c); err != nil {
+				m.log.Warn("a command was not answered", "err", err)
+			}
+		})
+	}
+}
+
+// talk answers the command that c brings.
+func (m *Manager) talk(ctx context.Context, c net.Conn) (err error) {
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := c.SetReadDeadline(m.now().Add(talkTimeout)); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetReadDeadline(time.Unix(1, 0)) }) // the past: ends what waits
+	defer stop()
+	var cmd Command
+	var r Reply
+	d := json.NewDecoder(io.LimitReader(c, maxCommand))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&cmd); err != nil {
+		r.Errors = []string{fmt.Sprintf("read the command: %v", err)}
+	} else {
+		r = m.Do(ctx, cmd)
+	}
+	if err := c.SetWriteDeadline(m.now().Add(talkTimeout)); err != nil {
+		return err
+	}
+	return json.NewEncoder(c).Encode(r)
+}
+
+// Do carries a command out. It waits for Run.
+func (m *Manager) Do(ctx context.Context, cmd Command) Reply {
+	r := Reply{DryRun: m.opt.Config.DryRun, Blocks: []Listed{}}
+	fail := func(err error) { r.Errors = append(r.Errors, err.Error()) }
+	by := cmd.By
+	if by == "" {
+		by = "operator"
+	}
+	var prefixes []netip.Prefix
+	for _, s := range cmd.Prefixes {
+		p, err := ParsePrefix(s)
+		if err != nil {
+			fail(err)
+			continue
+		}
+		prefixes = append(prefixes, p)
+	}
+	switch {
+	case cmd.Do == DoList:
+		list, err := m.Blocks(ctx)
+		if err != nil {
+			fail(err)
+		}
+		for _, e := range list {
+			r.Blocks = append(r.Blocks, Listed{Text(e.Prefix), e.Until, e.Offences, e.Alert})
+		}
+	case cmd.For < 0:
+		fail(fmt.Errorf("the duration is %v, want more than 0", cmd.For))
+	case cmd.Do == DoBlock && len(cmd.Prefixes) > 0:
+		for _, p := range prefixes {
+			d, err := m.Block(ctx, Request{Prefix: p, For: cmd.For, Reason: cmd.Reason, By: by})
+			if err != nil {
+				fail(fmt.Errorf("%s: %w", Text(p), err))
+				continue
+			}
+			r.Blocks = append(r.Blocks, Listed{Text(p), d.Until, d.Offences, ""})
+		}
+	case cmd.Do == DoUnblock && (len(cmd.Prefixes) > 0) != cmd.All:
+		if len(prefixes) == 0 && !cmd.All {
+			break // none of them could be read: that is not all
+		}
+		ended, err := m.Unblock(ctx, by, cmd.Reason, prefixes...)
+		if err != nil {
+			fail(err)
+		}
+		for _, p := range ended {
+			r.Blocks = append(r.Blocks, Listed{Prefix: Text(p)})
+		}
+	default:
+		fail(fmt.Errorf("%q with %d prefixes, all %v: want %s or %s of prefixes, %s of all, or %s", cmd.Do, len(cmd.Prefixes), cmd.All,
+			DoBlock, DoUnblock, DoUnblock, DoList))
+	}
+	return r
+}
+
+// Ask sends a command to the Manager that listens at path. An error that wraps
+// fs.ErrNotExist or ECONNREFUSED means that none does.
+func Ask(ctx context.Context, path string, cmd Command) (r Reply, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return r, fmt.Errorf("ask the running slips: %w", err)
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		return r, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) }) // the past: ends what waits
+	defer stop()
+	if err := json.NewEncoder(c).Encode(cmd); err != nil {
+		return r, fmt.Errorf("ask the running slips: %w", err)
+	}
+	if err := json.NewDecoder(c).Decode(&r); err != nil {
+		return r, fmt.Errorf("read the answer of the running slips: %w", err)
+	}
+	return r, nil
+}

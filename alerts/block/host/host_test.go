@@ -1,0 +1,74 @@
+package host
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/slips-go/slips/alerts/block"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func addrs(list ...string) []netip.Addr {
+	var a []netip.Addr
+	for _, s := range list {
+		a = append(a, netip.MustParseAddr(s))
+	}
+	return a
+}
+
+var compare = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+}
+
+func TestFiles(t *testing.T) {
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+	var n block.Network
+	files(fstest.MapFS{
+		"etc/resolv.conf":                 file("# made by hand\nnameserver 127.0.0.53\n\tnameserver  fe80::1%eth0 \nnameserver\nsearch nameserver 9.9.9.9\n;nameserver 8.8.8.8\nnameserver ten\n"),
+		"run/systemd/resolve/resolv.conf": file("nameserver 192.0.2.53\nnameserver 192.0.2.53"),
+		"run/systemd/netif/leases/2":      file("# This is private data.\nADDRESS=10.0.0.7\nSERVER_ADDRESS=10.0.0.1\nDNS=10.0.0.2 10.0.0.3\nROUTER=10.0.0.1\n"),
+		"var/lib/dhcp/dhclient.eth0.leases": file(`lease {
+  interface "eth0";
+  fixed-address 10.1.0.7;
+  option routers 10.1.0.1;
+  option dhcp-server-identifier 10.1.0.1;
+  option domain-name-servers 10.1.0.2,10.1.0.3;
+  renew 3 2026/11/25 10:00:00;
+}
+lease {
+  option dhcp-server-identifier 10.1.0.9;
+}
+`),
+		"var/lib/NetworkManager/internal-uuid-eth0.lease": file("SERVER_ADDRESS=10.2.0.1\n"),
+		"var/lib/NetworkManager/secret_key":               file("SERVER_ADDRESS=10.3.0.1\n"),
+	}, &n)
+	want := block.Network{
+		DNS:  addrs("10.0.0.2", "10.0.0.3", "10.1.0.2", "10.1.0.3", "127.0.0.53", "192.0.2.53", "fe80::1"),
+		DHCP: addrs("10.0.0.1", "10.1.0.1", "10.1.0.9", "10.2.0.1"),
+	}
+	if diff := cmp.Diff(want, normal(n), compare); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func FuzzFiles(f *testing.F) {
+	f.Add("nameserver 1.2.3.4\nSERVER_ADDRESS=1.2.3.4\n  option domain-name-servers 1.2.3.4, ::1;")
+	f.Add("=\n;\noption \noption x")
+	f.Fuzz(func(t *testing.T, s string) {
+		dhcp, dns := lease([]byte(s))
+		for _, a := range append(append(dhcp, dns...), nameservers([]byte(s))...) {
+			if !a.IsValid() || a.Zone() != "" || a.Is4In6() {
+				t.Errorf("%v from %q", a, s)
+			}
+		}
+		if strings.Count(s, "\n") == 0 && len(nameservers([]byte(s))) > 1 {
+			t.Errorf("more than one server in the line %q", s)
+		}
+	})
+}

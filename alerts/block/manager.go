@@ -1,0 +1,738 @@
+package block
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options is what a Manager is made of. Config, Blocker, Guard, Log and Now
+// must be given.
+type Options struct {
+	Config  Config
+	Blocker Blocker // not called in a dry run
+	Guard   *Guard
+	// Audit takes a line of JSON for every change; nil for none. It is written
+	// by the goroutine of Run.
+	Audit io.Writer
+	// StateFile is where offences are kept between runs; empty for nowhere. A
+	// dry run neither reads nor writes it.
+	StateFile string
+	Log       *slog.Logger
+	Now       func() time.Time // the wall clock
+}
+
+// Cutter is what a Blocker may be able to do besides: end the connections that
+// hosts have now. It returns how many it found. The Manager calls it from a
+// goroutine of its own, beside other calls. Blocked packets are dropped
+// without it; it makes the kernel forget them, and ends what it forwards
+// without asking the firewall.
+type Cutter interface {
+	Cut(ctx context.Context, prefixes []netip.Prefix) (int, error)
+}
+
+// The bounds and intervals of a Manager.
+const (
+	queueSize   = 4096             // requests that wait; alerts come some a minute, a flood of them is dropped and counted
+	maxBatch    = 100_000          // requests in one step of the firewall
+	checkEvery  = time.Minute      // between two looks at the firewall
+	retryFirst  = time.Second      // after a failure; doubled up to checkEvery
+	slack       = 2 * time.Second  // by which two ends may differ and be the same
+	stopTimeout = 3 * time.Second  // for what is in the queue at the end
+	callTimeout = 30 * time.Second // for one call of the Blocker
+	cutPause    = time.Second      // between two looks through all connections
+	maxLogged   = 10               // lines for one step; more are summed up. The audit log has all
+)
+
+// Stats counts what a Manager did since it was made.
+type Stats struct {
+	Blocked   int              // now
+	Blocks    int64            // new ones
+	Extended  int64            // ends put off
+	Unchanged int64            // requests for what was blocked for as long already
+	Refused   map[string]int64 // by reason
+	Dropped   int64            // requests lost because the queue was full
+	Expired   int64
+	Unblocked int64 // by operators
+	Released  int64 // by us, because they must not be blocked any more
+	Found     int64 // in the firewall, unknown to us
+	Restored  int64 // put back
+	Damaged   int64 // times that parts of the firewall were missing
+	Failures  int64 // calls of the firewall that failed
+	Cut       int64 // connections
+	Forgotten int64 // offenders, because there were too many
+	Unaudited int64 // errors of the audit log
+}
+
+// Manager turns requests into blocks, one step of the firewall for all that
+// wait, and keeps the firewall as it should be.
+//
+// Submit may be called by any goroutine and never waits. Block, Unblock and
+// Blocks wait for Run, which does all the work.
+type Manager struct {
+	opt     Options
+	blocker Blocker
+	log     *slog.Logger
+	now     func() time.Time
+
+	queue   chan Request
+	calls   chan func(context.Context)
+	kick    chan struct{} // the guard has changed
+	done    chan struct{} // Run has returned
+	guard   atomic.Pointer[Guard]
+	dropped atomic.Int64
+	cut     atomic.Int64
+
+	mu    sync.Mutex
+	stats Stats
+
+	// Of the goroutine of Run.
+	policy  policy
+	audit   *audit
+	wanted  map[netip.Prefix]Entry
+	nets    map[netip.Prefix]bool // those of wanted that are no single address
+	toCut   []netip.Prefix
+	failing string        // the failure that was reported last; empty when all is well
+	retry   time.Duration // until the next try; 0 when all is well
+	soon    bool          // a call has failed since the timer was set
+	unsaved bool          // offences that are not in the state file
+}
+
+// NewManager returns a Manager that has not touched anything yet.
+func NewManager(o Options) (*Manager, error) {
+	if err := o.Config.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Guard == nil || o.Log == nil || o.Now == nil || o.Blocker == nil && !o.Config.DryRun {
+		return nil, errors.New("a manager of blocks needs a guard, a log, a clock and a blocker")
+	}
+	m := &Manager{
+		opt: o, blocker: o.Blocker, log: o.Log, now: o.Now,
+		queue: make(chan Request, queueSize), calls: make(chan func(context.Context)),
+		kick: make(chan struct{}, 1), done: make(chan struct{}),
+		stats:  Stats{Refused: make(map[string]int64)},
+		policy: policy{cfg: o.Config, offenders: make(map[netip.Prefix]offender)},
+		audit:  newAudit(o.Audit, o.Config.DryRun),
+		wanted: make(map[netip.Prefix]Entry), nets: make(map[netip.Prefix]bool),
+	}
+	if o.Config.DryRun {
+		m.blocker, m.opt.StateFile = NewMemory(o.Now), ""
+	}
+	m.guard.Store(o.Guard)
+	return m, nil
+}
+
+// Submit asks for a block and does not wait for it. The error is ErrFull or
+// ErrStopped; what became of the request is in the audit log.
+func (m *Manager) Submit(r Request) error {
+	select {
+	case <-m.done:
+		return ErrStopped
+	default:
+	}
+	select {
+	case m.queue <- r:
+		return nil
+	default:
+		m.dropped.Add(1)
+		return ErrFull
+	}
+}
+
+// Protect replaces the guard. What is blocked and must not be by the new one
+// is released.
+func (m *Manager) Protect(g *Guard) {
+	m.guard.Store(g)
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// call runs f in the goroutine of Run and waits for it.
+func (m *Manager) call(ctx context.Context, f func(context.Context)) error {
+	finished := make(chan struct{})
+	select {
+	case m.calls <- func(ctx context.Context) { defer close(finished); f(ctx) }:
+	case <-m.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-finished // Run does each call that it has taken
+	return nil
+}
+
+// Block does what Submit asks for, and waits. An error that wraps ErrRefused
+// says why not; any other, that the firewall did not take it yet.
+func (m *Manager) Block(ctx context.Context, r Request) (Decision, error) {
+	var out []outcome
+	if err := m.call(ctx, func(ctx context.Context) { out = m.decide(ctx, []Request{r}) }); err != nil {
+		return Decision{}, err
+	}
+	return out[0].decision, out[0].err
+}
+
+// Unblock ends blocks on behalf of an operator and forgets their offences.
+// Without prefixes it ends all. It returns those that were blocked, sorted. An
+// alert can block them again: what must never be blocked belongs on the
+// allow-list.
+func (m *Manager) Unblock(ctx context.Context, by, reason string, prefixes ...netip.Prefix) ([]netip.Prefix, error) {
+	var ended []netip.Prefix
+	var failed error
+	err := m.call(ctx, func(ctx context.Context) {
+		if failed = m.check(ctx, false); failed == nil {
+			ended, failed = m.unblock(ctx, by, reason, prefixes)
+		}
+	})
+	return ended, cmp.Or(err, failed)
+}
+
+// Blocks returns what is blocked, sorted.
+func (m *Manager) Blocks(ctx context.Context) ([]Entry, error) {
+	var list []Entry
+	err := m.call(ctx, func(context.Context) {
+		now := m.now()
+		for _, e := range m.wanted {
+			if e.Until.After(now) {
+				list = append(list, e)
+			}
+		}
+	})
+	slices.SortFunc(list, byPrefix)
+	return list, err
+}
+
+// Stats returns the counts of now.
+func (m *Manager) Stats() Stats {
+	m.mu.Lock()
+	s := m.stats
+	s.Refused = maps.Clone(s.Refused)
+	m.mu.Unlock()
+	s.Dropped, s.Cut = m.dropped.Load(), m.cut.Load()
+	return s
+}
+
+func (m *Manager) count(f func(s *Stats)) {
+	m.mu.Lock()
+	f(&m.stats)
+	m.stats.Blocked = len(m.wanted)
+	m.stats.Forgotten = m.policy.forgotten
+	m.mu.Unlock()
+}
+
+// Run carries requests out until ctx is done, and then those in the queue. It
+// leaves the blocks to end by themselves. It fails at the start only, when the
+// firewall cannot be used; what fails later is reported and tried again. It
+// may be called once.
+func (m *Manager) Run(ctx context.Context) error {
+	defer close(m.done)
+	if m.opt.StateFile != "" {
+		offenders, err := loadState(m.opt.StateFile)
+		if err != nil {
+			m.log.Warn("offences of former runs are not known; every host starts anew", "err", err)
+		} else {
+			m.policy.offenders = offenders
+			m.policy.forget(m.now())
+		}
+	}
+	if err := m.check(ctx, true); err != nil {
+		return err
+	}
+	cutter, _ := m.blocker.(Cutter)
+	cuts := make(chan []netip.Prefix)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(cuts)
+	wg.Go(func() { m.cutAll(ctx, cutter, cuts) })
+
+	timer := time.NewTimer(checkEvery) //nolint:forbidigo // the firewall is looked at by the wall clock, whatever the traffic does
+	defer timer.Stop()
+	for {
+		var out chan []netip.Prefix
+		if cutter == nil {
+			m.toCut = nil
+		} else if len(m.toCut) > 0 {
+			out = cuts
+		}
+		select {
+		case r := <-m.queue:
+			m.decide(ctx, m.take(r))
+		case f := <-m.calls:
+			f(ctx)
+		case <-m.kick:
+			m.recheck(ctx)
+		case out <- m.toCut:
+			m.toCut = nil
+		case <-timer.C:
+			if err := m.check(ctx, false); err == nil {
+				m.save()
+			}
+			m.soon = false
+			timer.Reset(cmp.Or(m.retry, checkEvery))
+		case <-ctx.Done():
+			m.stop(ctx)
+			return nil
+		}
+		if m.soon {
+			m.soon = false
+			timer.Reset(m.retry)
+		}
+	}
+}
+
+// take returns r and all that waits behind it.
+func (m *Manager) take(r Request) []Request {
+	batch := []Request{r}
+	for len(batch) < maxBatch {
+		select {
+		case r := <-m.queue:
+			batch = append(batch, r)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// stop carries out what is in the queue and saves the offences.
+func (m *Manager) stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	select {
+	case r := <-m.queue:
+		m.decide(ctx, m.take(r))
+	default:
+	}
+	m.save()
+}
+
+// cutAll ends the connections of what comes from cuts, at most once in cutPause.
+func (m *Manager) cutAll(ctx context.Context, c Cutter, cuts <-chan []netip.Prefix) {
+	failed := false
+	for prefixes := range cuts {
+		n, err := c.Cut(ctx, prefixes)
+		m.cut.Add(int64(n))
+		if err != nil && !failed && ctx.Err() == nil {
+			failed = true
+			m.log.Warn("connections of blocked hosts are not ended at once; their packets are dropped all the same", "err", err)
+		}
+		select {
+		case <-time.After(cutPause): //nolint:forbidigo // a pause of the machine, not of the traffic
+		case <-ctx.Done():
+		}
+	}
+}
+
+// save writes the offences down if any are new.
+func (m *Manager) save() {
+	if m.opt.StateFile == "" || !m.unsaved {
+		return
+	}
+	m.policy.forget(m.now())
+	if err := saveState(m.opt.StateFile, m.policy.offenders); err != nil {
+		m.log.Error("offences are not saved", "err", err)
+		return
+	}
+	m.unsaved = false
+}
+
+// write adds a record to the audit log.
+func (m *Manager) write(r Record) {
+	r.Time = m.now()
+	m.audited(m.audit.add(r))
+}
+
+func (m *Manager) audited(err error) {
+	if err == nil {
+		return
+	}
+	first := false
+	m.count(func(s *Stats) { s.Unaudited++; first = s.Unaudited == 1 })
+	if first {
+		m.log.Error("changes of blocks are not written down", "err", err)
+	}
+}
+
+// outcome is what became of a request.
+type outcome struct {
+	decision Decision
+	err      error
+}
+
+// decide makes decisions of requests and carries them out in one step. It
+// returns one outcome for each request.
+func (m *Manager) decide(ctx context.Context, batch []Request) []outcome {
+	defer func() { m.audited(m.audit.flush()) }()
+	now := m.now()
+	out := make([]outcome, len(batch))
+	step := make(map[netip.Prefix]int) // what the firewall is told: prefix -> the last request for it
+	undo := make(map[netip.Prefix]Entry)
+	for i, r := range batch {
+		d, err := m.judge(r, now)
+		out[i] = outcome{d, err}
+		if err != nil {
+			m.refuse(r, err)
+			continue
+		}
+		if d.Extends && !d.Until.After(m.wanted[d.Prefix].Until) {
+			out[i].decision.Until = m.wanted[d.Prefix].Until
+			m.count(func(s *Stats) { s.Unchanged++ })
+			continue
+		}
+		if old, ok := m.wanted[d.Prefix]; ok {
+			if _, seen := step[d.Prefix]; !seen {
+				undo[d.Prefix] = old
+			}
+		}
+		m.want(d.entry())
+		step[d.Prefix] = i
+	}
+	if len(step) == 0 {
+		return out
+	}
+	order := slices.Sorted(maps.Values(step))
+	m.carryOut(ctx, order, out, undo)
+	return out
+}
+
+// judge decides about one request.
+func (m *Manager) judge(r Request, now time.Time) (Decision, error) {
+	p, err := Canonical(r.Prefix)
+	if err != nil {
+		return Decision{}, err
+	}
+	d := Decision{Prefix: p, Reason: r.Reason, AlertID: r.AlertID, EvidenceIDs: r.EvidenceIDs, By: r.By}
+	if why := m.guard.Load().Protects(p, r.By != ""); why != "" {
+		return d, fmt.Errorf("%w: %s", ErrRefused, why)
+	}
+	old, blocked := m.wanted[p]
+	if blocked && !old.Until.After(now) {
+		m.expire(old)
+		blocked = false
+	}
+	if d.Extends = blocked; blocked {
+		d.Offences = max(old.Offences, 1)
+	} else {
+		d.Offences = m.policy.offence(p, now)
+	}
+	d.Until = m.policy.until(r, d.Offences, now)
+	if d.Until.Before(now.Add(minDuration)) {
+		return d, fmt.Errorf("%w: it was too long ago", ErrRefused)
+	}
+	if blocked {
+		return d, nil
+	}
+	if len(m.wanted) >= m.opt.Config.MaxBlocked {
+		m.expireAll(now)
+	}
+	if len(m.wanted) >= m.opt.Config.MaxBlocked {
+		return d, fmt.Errorf("%w: max_blocked is reached", ErrRefused)
+	}
+	if !p.IsSingleIP() {
+		for q := range m.nets {
+			if p.Overlaps(q) {
+				return d, fmt.Errorf("%w: it overlaps another blocked network", ErrRefused)
+			}
+		}
+	}
+	return d, nil
+}
+
+func (m *Manager) refuse(r Request, err error) {
+	why := strings.TrimPrefix(err.Error(), ErrRefused.Error()+": ")
+	short, _, _ := strings.Cut(why, ",") // without what differs from host to host
+	if strings.HasPrefix(short, "holds ") {
+		short = "holds what is protected"
+	}
+	m.count(func(s *Stats) { s.Refused[short]++ })
+	text := Text(r.Prefix)
+	m.write(Record{Action: ActRefuse, Prefix: text, Reason: why, Alert: r.AlertID, Evidence: r.EvidenceIDs, By: r.By})
+	m.log.Info("not blocked", "prefix", text, "why", why, "alert", r.AlertID)
+}
+
+// carryOut tells the firewall of the decisions of out at the places in order.
+func (m *Manager) carryOut(ctx context.Context, order []int, out []outcome, undo map[netip.Prefix]Entry) {
+	entries := make([]Entry, len(order))
+	for j, i := range order {
+		entries[j] = out[i].decision.entry()
+	}
+	err := m.firewall(ctx, func(ctx context.Context) error { return m.blocker.Block(ctx, entries) })
+	if errors.Is(err, ErrRefused) {
+		// The blocker knows better than the guard. One that is refused must not
+		// keep the others from being blocked.
+		if len(order) > 1 {
+			for _, i := range order {
+				m.carryOut(ctx, []int{i}, out, undo)
+			}
+			return
+		}
+		d := out[order[0]].decision
+		m.forgetEntry(d.Prefix)
+		if old, ok := undo[d.Prefix]; ok {
+			m.want(old)
+		}
+		out[order[0]].err = err
+		m.refuse(Request{Prefix: d.Prefix, AlertID: d.AlertID, EvidenceIDs: d.EvidenceIDs, By: d.By}, err)
+		return
+	}
+	for j, i := range order {
+		d := out[i].decision
+		r := Record{
+			Action: ActBlock, Prefix: Text(d.Prefix), Until: d.Until, Offences: d.Offences, Reason: d.Reason, Alert: d.AlertID,
+			Evidence: d.EvidenceIDs, By: d.By,
+		}
+		if d.Extends {
+			r.Action = ActExtend
+		}
+		m.policy.remember(d.Prefix, d.Offences, d.Until)
+		m.unsaved = true
+		if err != nil {
+			out[i].err = fmt.Errorf("block %s: %w", r.Prefix, err)
+			r.Reason, r.Action, r.Error = string(r.Action)+": "+r.Reason, ActFail, err.Error()
+			m.write(r)
+			continue
+		}
+		m.count(func(s *Stats) {
+			if d.Extends {
+				s.Extended++
+			} else {
+				s.Blocks++
+			}
+		})
+		m.write(r)
+		m.toCut = append(m.toCut, d.Prefix)
+		if j < maxLogged {
+			m.log.Info(m.verb(r.Action), "prefix", r.Prefix, "until", d.Until, "offences", d.Offences, "alert", d.AlertID, "reason", d.Reason)
+		}
+	}
+	if n := len(order) - maxLogged; n > 0 && err == nil {
+		m.log.Info(m.verb(ActBlock)+" more, see the audit log", "hosts", n)
+	}
+	m.count(func(*Stats) {})
+}
+
+// verb returns what the log says for an action that changes the firewall.
+func (m *Manager) verb(a Action) string {
+	v := "blocked"
+	if a == ActExtend {
+		v = "blocked for longer"
+	}
+	if m.opt.Config.DryRun {
+		v = "would have " + v
+	}
+	return v
+}
+
+// firewall makes one call of the Blocker, and reports a failure that is new.
+func (m *Manager) firewall(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := f(ctx)
+	switch {
+	case err == nil:
+		if m.failing != "" {
+			m.log.Info("the firewall works again")
+		}
+		m.failing, m.retry = "", 0
+	case errors.Is(err, ErrRefused), errors.Is(err, ErrDamaged), errors.Is(ctx.Err(), context.Canceled):
+	default:
+		m.count(func(s *Stats) { s.Failures++ })
+		if err.Error() != m.failing {
+			m.failing = err.Error()
+			m.log.Error("the firewall did not take a change; it is tried again", "err", err)
+		}
+		m.soon = m.soon || m.retry == 0 // a try is due already otherwise
+		m.retry = min(max(2*m.retry, retryFirst), checkEvery)
+	}
+	return err
+}
+
+func (m *Manager) want(e Entry) {
+	m.wanted[e.Prefix] = e
+	if !e.Prefix.IsSingleIP() {
+		m.nets[e.Prefix] = true
+	}
+}
+
+func (m *Manager) forgetEntry(p netip.Prefix) {
+	delete(m.wanted, p)
+	delete(m.nets, p)
+}
+
+func (m *Manager) expire(e Entry) {
+	m.forgetEntry(e.Prefix)
+	m.count(func(s *Stats) { s.Expired++ })
+	m.write(Record{Action: ActExpire, Prefix: Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert})
+}
+
+func (m *Manager) expireAll(now time.Time) {
+	for _, e := range m.sorted() {
+		if !e.Until.After(now) {
+			m.expire(e)
+		}
+	}
+}
+
+// sorted returns the wanted entries, so that logs have one order.
+func (m *Manager) sorted() []Entry {
+	return slices.SortedFunc(maps.Values(m.wanted), byPrefix)
+}
+
+func byPrefix(a, b Entry) int { return a.Prefix.Compare(b.Prefix) }
+
+// unblock ends the blocks of prefixes, of all when there are none.
+func (m *Manager) unblock(ctx context.Context, by, reason string, prefixes []netip.Prefix) ([]netip.Prefix, error) {
+	defer func() { m.audited(m.audit.flush()) }()
+	var found []netip.Prefix
+	if len(prefixes) == 0 {
+		found = slices.Collect(maps.Keys(m.wanted))
+	}
+	for _, p := range prefixes {
+		p, err := Canonical(p)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := m.wanted[p]; ok {
+			found = append(found, p)
+		}
+	}
+	slices.SortFunc(found, netip.Prefix.Compare)
+	found = slices.Compact(found)
+	if len(found) == 0 {
+		return nil, nil
+	}
+	if err := m.firewall(ctx, func(ctx context.Context) error { return m.blocker.Unblock(ctx, found) }); err != nil {
+		return nil, fmt.Errorf("unblock: %w", err)
+	}
+	for _, p := range found {
+		e := m.wanted[p]
+		m.forgetEntry(p)
+		delete(m.policy.offenders, p)
+		m.write(Record{Action: ActUnblock, Prefix: Text(p), Until: e.Until, Offences: e.Offences, Alert: e.Alert, By: by, Reason: reason})
+	}
+	m.unsaved = true
+	m.count(func(s *Stats) { s.Unblocked += int64(len(found)) })
+	m.log.Info("unblocked", "hosts", len(found), "by", by)
+	return found, nil
+}
+
+// release ends blocks that the guard does not allow.
+func (m *Manager) release(ctx context.Context, entries []Entry) {
+	if len(entries) == 0 {
+		return
+	}
+	prefixes := make([]netip.Prefix, len(entries))
+	for i, e := range entries {
+		prefixes[i] = e.Prefix
+	}
+	if err := m.firewall(ctx, func(ctx context.Context) error { return m.blocker.Unblock(ctx, prefixes) }); err != nil {
+		return // they are found again at the next look
+	}
+	for _, e := range entries {
+		m.forgetEntry(e.Prefix)
+		why := m.guard.Load().Protects(e.Prefix, true)
+		m.write(Record{Action: ActRelease, Prefix: Text(e.Prefix), Until: e.Until, Reason: why, Alert: e.Alert})
+		m.log.Warn("unblocked what must not be blocked", "prefix", Text(e.Prefix), "why", why)
+	}
+	m.count(func(s *Stats) { s.Released += int64(len(entries)) })
+}
+
+// recheck releases what the guard protects by now.
+func (m *Manager) recheck(ctx context.Context) {
+	defer func() { m.audited(m.audit.flush()) }()
+	var wrong []Entry
+	for _, e := range m.sorted() {
+		if m.guard.Load().Protects(e.Prefix, true) != "" {
+			wrong = append(wrong, e)
+		}
+	}
+	m.release(ctx, wrong)
+}
+
+// check compares the firewall with what is wanted and makes it so. At the
+// start, what is missing is no damage.
+func (m *Manager) check(ctx context.Context, start bool) error {
+	defer func() { m.audited(m.audit.flush()) }()
+	var got []Entry
+	err := m.firewall(ctx, func(ctx context.Context) error {
+		var err error
+		got, err = m.blocker.List(ctx)
+		return err
+	})
+	damaged := errors.Is(err, ErrDamaged)
+	if err != nil && !damaged {
+		return fmt.Errorf("look at the firewall: %w", err)
+	}
+	now := m.now()
+	m.expireAll(now)
+	seen := make(map[netip.Prefix]bool, len(got))
+	var wrong, missing []Entry
+	slices.SortFunc(got, byPrefix)
+	for _, e := range got {
+		seen[e.Prefix] = true
+		w, known := m.wanted[e.Prefix]
+		switch {
+		case m.guard.Load().Protects(e.Prefix, true) != "":
+			wrong = append(wrong, e)
+		case !known && e.Until.After(now.Add(slack)): // else it is one of ours that has just ended
+			m.find(e)
+		case !known:
+		case e.Until.Before(w.Until.Add(-slack)):
+			missing = append(missing, w)
+		case e.Until.After(w.Until.Add(slack)):
+			w.Until = e.Until
+			m.want(w)
+		}
+	}
+	for _, w := range m.sorted() {
+		if !seen[w.Prefix] && w.Until.After(now.Add(slack)) {
+			missing = append(missing, w)
+		}
+	}
+	slices.SortFunc(missing, byPrefix)
+	m.release(ctx, wrong)
+	if damaged || start || len(missing) > 0 {
+		m.count(func(s *Stats) {
+			if damaged && !start {
+				s.Damaged++
+			}
+		})
+		if damaged && !start {
+			m.log.Warn("the firewall's part of the blocks was removed by somebody else; it is put back", "err", err, "blocks", len(m.wanted))
+		}
+		if err := m.firewall(ctx, func(ctx context.Context) error { return m.blocker.Block(ctx, missing) }); err != nil {
+			return fmt.Errorf("put the blocks in place: %w", err)
+		}
+	}
+	for _, w := range missing {
+		m.toCut = append(m.toCut, w.Prefix)
+		m.write(Record{Action: ActRestore, Prefix: Text(w.Prefix), Until: w.Until, Offences: w.Offences, Alert: w.Alert})
+	}
+	if len(missing) > 0 {
+		m.log.Warn("blocks were missing in the firewall and are put back", "blocks", len(missing))
+	}
+	m.count(func(s *Stats) { s.Restored += int64(len(missing)) })
+	return nil
+}
+
+// find takes over a block that is in the firewall already.
+func (m *Manager) find(e Entry) {
+	m.want(e)
+	if e.Offences > m.policy.offenders[e.Prefix].Count {
+		m.unsaved = true
+	}
+	m.policy.remember(e.Prefix, max(e.Offences, m.policy.offenders[e.Prefix].Count, 1), e.Until)
+	m.count(func(s *Stats) { s.Found++ })
+	m.write(Record{Action: ActFind, Prefix: Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert})
+}

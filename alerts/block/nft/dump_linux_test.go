@@ -1,0 +1,101 @@
+package nft
+
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+func message(t testing.TB, kind uint16, flags netlink.HeaderFlags, data []byte) []byte {
+	t.Helper()
+	for len(data)%4 != 0 {
+		data = append(data, 0)
+	}
+	b, err := (&netlink.Message{
+		Header: netlink.Header{Length: uint32(16 + len(data)), Type: netlink.HeaderType(kind), Flags: flags, Sequence: 7}, Data: data,
+	}).MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func attributes(t testing.TB, a ...netlink.Attribute) []byte {
+	t.Helper()
+	b, err := netlink.MarshalAttributes(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// elementsMessage is a message of the kernel with one element.
+func elementsMessage(t testing.TB) []byte {
+	t.Helper()
+	element := attributes(
+		t,
+		netlink.Attribute{Type: unix.NFTA_SET_ELEM_KEY | unix.NLA_F_NESTED, Data: attributes(t, netlink.Attribute{Type: unix.NFTA_DATA_VALUE, Data: []byte{192, 0, 2, 1}})},
+		netlink.Attribute{Type: unix.NFTA_SET_ELEM_TIMEOUT, Data: []byte{0, 0, 0, 0, 0, 0, 0x27, 0x10}},
+		netlink.Attribute{Type: unix.NFTA_SET_ELEM_EXPIRATION, Data: []byte{0, 0, 0, 0, 0, 0, 0x03, 0xe8}},
+		netlink.Attribute{Type: unix.NFTA_SET_ELEM_USERDATA, Data: userdata.AppendString([]byte{9, 1, 'x'}, userdata.NFTNL_UDATA_SET_ELEM_COMMENT, "offence 2 a b")},
+	)
+	list := attributes(t, netlink.Attribute{Type: 1 | unix.NLA_F_NESTED, Data: element})
+	return message(t, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM, 0,
+		append([]byte{unix.NFPROTO_INET, 0, 0, 0}, attributes(t, netlink.Attribute{Type: unix.NFTA_SET_ELEM_LIST_ELEMENTS | unix.NLA_F_NESTED, Data: list})...))
+}
+
+func TestParseDump(t *testing.T) {
+	done := message(t, unix.NLMSG_DONE, netlink.Multi, make([]byte, 4))
+	got, end, err := parseDump(nil, append(elementsMessage(t), done...), 7)
+	want := []nftables.SetElement{{Key: []byte{192, 0, 2, 1}, Timeout: 10 * time.Second, Expires: time.Second, Comment: "offence 2 a b"}}
+	if diff := cmp.Diff(want, got); diff != "" || end != (progress{done: true}) || err != nil {
+		t.Errorf("done %v, %v\n%s", end, err, diff)
+	}
+	if _, end, err := parseDump(nil, elementsMessage(t), 7); end.done || err != nil {
+		t.Errorf("a piece with more to come: done %v, %v", end, err)
+	}
+	if _, p, err := parseDump(nil, append(message(t, unix.NLMSG_DONE, unix.NLM_F_DUMP_INTR, make([]byte, 4)), done...), 7); p != (progress{true, true}) || err != nil {
+		t.Errorf("interrupted: %+v, %v", p, err)
+	}
+	for _, c := range []struct {
+		name string
+		b    []byte
+		seq  uint32
+		want error
+	}{
+		{"error", message(t, unix.NLMSG_ERROR, 0, []byte{0xfe, 0xff, 0xff, 0xff}), 7, syscall.ENOENT},
+		{"error at the end", message(t, unix.NLMSG_DONE, 0, []byte{0xff, 0xff, 0xff, 0xff}), 7, syscall.EPERM},
+		{"another question", done, 8, nil},
+		{"another type", message(t, 5, 0, nil), 7, nil},
+		{"short", message(t, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM, 0, nil), 7, nil},
+		{"cut", elementsMessage(t)[:30], 7, nil},
+	} {
+		if _, _, err := parseDump(nil, c.b, c.seq); err == nil || c.want != nil && !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+}
+
+func FuzzParseDump(f *testing.F) {
+	f.Add(elementsMessage(f))
+	f.Add(message(f, unix.NLMSG_DONE, 0, make([]byte, 4)))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		list, _, err := parseDump(nil, b, 7)
+		if err == nil && len(list)*4 > len(b) {
+			t.Errorf("%d elements in %d bytes", len(list), len(b))
+		}
+		for _, e := range list {
+			if n, alert := parseComment(e.Comment); n < 0 || len(alert) > 64 {
+				t.Errorf("comment %q gives %d, %q", e.Comment, n, alert)
+			}
+		}
+	})
+}

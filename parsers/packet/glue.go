@@ -1,0 +1,220 @@
+package packet
+
+import (
+	"net/netip"
+
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/parsers/packet/proto"
+)
+
+// protocols reads what is inside of connections.
+type protocols struct {
+	set  *proto.Set
+	dhcp *proto.DHCP
+	n    int // analyzers at work
+}
+
+func (p *protocols) init(m *Meter) {
+	p.set = proto.NewSet()
+	p.dhcp = proto.NewDHCP(sink{m})
+}
+
+// sink takes the records of DHCP, whose exchanges are of several connections.
+type sink struct{ m *Meter }
+
+// Record implements proto.Sink.
+func (s sink) Record(k flow.Kind, t int64) *flow.Flow {
+	f := s.m.record(k)
+	f.Time = t
+	return f
+}
+
+// Emit implements proto.Sink.
+func (s sink) Emit(f *flow.Flow) {
+	if f.Src.IsValid() {
+		f.LocalOrig = s.m.local(f.Src)
+	}
+	if f.Dst.IsValid() {
+		f.LocalResp = s.m.local(f.Dst)
+	}
+	s.m.emit(f)
+}
+
+// Record implements proto.Conn.
+func (c *conn) Record(k flow.Kind, t int64) *flow.Flow {
+	f := c.m.record(k)
+	c.base(f, t)
+	return f
+}
+
+// Emit implements proto.Conn.
+func (c *conn) Emit(f *flow.Flow) {
+	if f.Kind == flow.Software { // of either side
+		f.LocalOrig = c.m.local(f.Src)
+	}
+	c.m.emit(f)
+}
+
+// Hosts implements proto.Conn.
+func (c *conn) Hosts() (orig, resp netip.Addr) {
+	v6 := c.flags&isV6 != 0
+	return c.orig.netip(v6), c.resp.netip(v6)
+}
+
+// Service implements proto.Conn.
+func (c *conn) Service(name string) {
+	c.serve(name)
+	if name == "ssh" || name == "ftp" { // people use them, and people pause
+		c.idle = max(c.idle, int64(c.m.opts.Interactive))
+	}
+}
+
+// Expect implements proto.Conn.
+func (c *conn) Expect(a netip.Addr, port uint16, service string) {
+	m := c.m
+	if len(m.expects) >= maxExpected {
+		for k, x := range m.expects {
+			if x.until <= m.clock {
+				delete(m.expects, k)
+			}
+		}
+		if len(m.expects) >= maxExpected {
+			return
+		}
+	}
+	m.expects[endpointKey{a.As16(), port}] = expectation{service, m.clock + expectFor}
+}
+
+// expected gives a new connection the service that was announced for it.
+func (c *conn) expected() {
+	m := c.m
+	if len(m.expects) == 0 {
+		return
+	}
+	k := endpointKey{c.resp, c.respP}
+	if x, ok := m.expects[k]; ok {
+		delete(m.expects, k)
+		if x.until > m.clock {
+			c.serve(x.service)
+			c.flags |= noAnalyzer
+		}
+	}
+}
+
+// wants reports whether the payload of a side is of use.
+func (c *conn) wants(i int) bool {
+	if c.analyzer == nil {
+		return c.flags&noAnalyzer == 0
+	}
+	return c.analyzer.Wants(proto.Dir(i))
+}
+
+// deliver gives the payload of a stream to its analyzer, which is made by the
+// first byte: a connection that never says anything costs nothing.
+func (c *conn) deliver(i int, data []byte, t int64) {
+	if len(data) == 0 || c.flags&noAnalyzer != 0 {
+		return
+	}
+	if c.analyzer == nil && !c.attach(c.m.proto.set.TCP(c, c.origP, c.respP)) {
+		return
+	}
+	if d := proto.Dir(i); c.analyzer.Wants(d) {
+		c.analyzer.Data(d, data, t)
+		c.enough(t)
+	}
+}
+
+// missing tells the analyzer that bytes are missing.
+func (c *conn) missing(i int, n, t int64) {
+	if c.analyzer == nil {
+		return
+	}
+	if d := proto.Dir(i); c.analyzer.Wants(d) {
+		c.analyzer.Gap(d, n, t)
+		c.enough(t)
+	}
+}
+
+// enough lets the analyzer go when it has seen all that it wants to.
+func (c *conn) enough(t int64) {
+	if a := c.analyzer; !a.Wants(proto.Orig) && !a.Wants(proto.Resp) {
+		c.flags |= noAnalyzer
+		c.detach(t)
+	}
+}
+
+// attach gives a connection its analyzer, which may be nil. It reports whether
+// it has one now.
+func (c *conn) attach(a proto.Analyzer) bool {
+	p := &c.m.proto
+	switch {
+	case a == nil:
+		c.flags |= noAnalyzer
+		return false
+	case p.n >= c.m.opts.MaxAnalyzed:
+		c.m.count(NotAnalyzed)
+		c.flags |= noAnalyzer
+		p.set.Free(a)
+		return false
+	}
+	p.n++
+	c.analyzer = a
+	return true
+}
+
+// detach lets the analyzer end.
+func (c *conn) detach(t int64) {
+	if a := c.analyzer; a != nil {
+		c.analyzer = nil
+		a.End(t)
+		c.m.proto.set.Free(a)
+		c.m.proto.n--
+	}
+}
+
+// datagram gives the payload of UDP to its analyzer.
+func (c *conn) datagram(f *frame, orig bool, data []byte) {
+	if len(data) == 0 || c.flags&noAnalyzer != 0 {
+		return
+	}
+	p := &c.m.proto
+	if isDHCP(c.origP, c.respP) {
+		c.uidText(&c.m.scratch)
+		src, dst := c.Hosts()
+		if !orig {
+			src, dst = dst, src
+		}
+		if p.dhcp.Datagram(string(c.uid[:]), src, dst, data, f.t) {
+			c.serve("dhcp")
+		}
+		return
+	}
+	if isNTP(c.respP, data) {
+		c.serve("ntp")
+		c.flags |= noAnalyzer
+		return
+	}
+	if c.analyzer == nil && !c.attach(p.set.UDP(c, c.origP, c.respP, data)) {
+		return
+	}
+	if d := proto.Dir(sideOf(orig)); c.analyzer.Wants(d) {
+		c.analyzer.Data(d, data, f.t)
+		c.enough(f.t)
+	}
+}
+
+// isNTP reports whether a datagram is of NTP (RFC 5905), or of its control
+// messages, of which nothing but that is logged.
+func isNTP(port uint16, b []byte) bool {
+	if port != 123 || len(b) < 8 {
+		return false
+	}
+	version, mode := b[0]>>3&7, b[0]&7
+	return version >= 1 && version <= 4 && mode >= 1 && (mode >= 6 || len(b) >= 48)
+}
+
+// isDHCP reports whether ports are those of DHCP: of its servers, its clients
+// and of network boot.
+func isDHCP(a, b uint16) bool {
+	return a == 67 || a == 68 || a == 4011 || b == 67 || b == 68 || b == 4011
+}

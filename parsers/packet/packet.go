@@ -1,0 +1,338 @@
+// Package packet is the built-in meter: it turns packets into the records that
+// Zeek would log of them, for machines without Zeek. Connections have Zeek's
+// states, histories, counts and timeouts; what is inside them is read by the
+// package proto.
+//
+// A Meter is fed with packets in the order of a capture and calls back with
+// records in the order in which Zeek would write them: a connection when it
+// has ended or was idle for long, with the time at which it began. Its clock
+// is that of the packets alone, so the same packets give the same records,
+// byte for byte.
+package packet
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/parsers/packet/proto"
+)
+
+// Link is the type of the frames of a capture, by the numbers of
+// https://www.tcpdump.org/linktypes.html.
+type Link uint32
+
+// The link types that are understood.
+const (
+	LinkNull     Link = 0 // BSD loopback, the family in the byte order of the host
+	LinkEthernet Link = 1
+	LinkPPP      Link = 9
+	LinkFDDI     Link = 10
+	LinkRawBSD   Link = 12 // IP; 14 on OpenBSD
+	LinkRawOBSD  Link = 14
+	LinkPPPHDLC  Link = 50
+	LinkPPPoE    Link = 51
+	LinkRaw      Link = 101 // IP
+	LinkWiFi     Link = 105 // IEEE 802.11
+	LinkLoop     Link = 108 // OpenBSD loopback, the family in network byte order
+	LinkSLL      Link = 113 // Linux cooked
+	LinkRadiotap Link = 127 // IEEE 802.11 behind a radiotap header
+	LinkIPv4     Link = 228
+	LinkIPv6     Link = 229
+	LinkNFLOG    Link = 239
+	LinkSLL2     Link = 276 // Linux cooked, version 2
+)
+
+// Packet is one captured packet.
+type Packet struct {
+	Time   int64  // unix ns
+	Data   []byte // what was captured; not kept, not changed
+	Length int    // on the wire; less than len(Data) counts as len(Data)
+	Link   Link
+}
+
+// Options are what a Meter may be told. The zero value of each field means its
+// default, which is Zeek's where Zeek has one.
+type Options struct {
+	// Next returns the record to write the next one into, which the Meter
+	// resets. Each goes to Emit before Next is called again. By default there is
+	// one, and it is valid until Emit returns.
+	Next func(k flow.Kind) *flow.Flow
+	// Emit takes a record that is complete. All of its text is its own.
+	Emit func(f *flow.Flow)
+
+	TCPInactivity time.Duration // 5 min
+	UDPInactivity time.Duration // 1 min; also of ICMP and what is neither
+	AttemptDelay  time.Duration // 5 s: how long a SYN waits for any answer
+	CloseDelay    time.Duration // 5 s: how long a closed connection is kept
+	Interactive   time.Duration // 1 h: inactivity of FTP, SSH, Telnet, rlogin
+
+	// LocalNets are the networks of this site, for local_orig and local_resp.
+	// By default the private ones.
+	LocalNets []netip.Prefix
+
+	MaxConns    int // connections at a time, 131,072; each takes 0.9 KB, and what its analyzer keeps
+	MaxAnalyzed int // connections at a time whose payload is read, 32,768; most need it for their first packets only
+	MaxBuffered int // bytes of streams that wait for a missing piece, of all connections, 64 MiB
+
+	// Checksums makes packets with a wrong checksum count as such ("C" in the
+	// history) and not as anything else. Captures made on a host have many: the
+	// network card computes them.
+	Checksums bool
+}
+
+// The bounds that are not configurable.
+const (
+	maxTags         = 4        // VLAN tags of a frame; two is what networks use
+	maxLabels       = 8        // MPLS labels of a frame
+	maxEthers       = 4        // Ethernet headers in each other: MPLS can carry Ethernet that carries MPLS
+	maxDepth        = 4        // tunnels in each other, as in Zeek
+	maxExtensions   = 16       // IPv6 extension headers of a packet
+	maxHistory      = 128      // letters of a history; normal ones have 6 to 12
+	maxExpected     = 1024     // connections that a control connection announced
+	expectFor       = 5 * 60e9 // ns that such an announcement holds, as in Zeek
+	stepBack        = 60 * 1e9 // ns by which time may go back before the clock follows
+	synTimeout      = 5 * 1e9  // ns, Zeek's tcp_SYN_timeout: first look at whether a connection is over
+	sessionTimer    = 6 * 1e9  // ns, Zeek's tcp_session_timer: the further looks
+	linger          = 5 * 1e9  // ns, Zeek's tcp_connection_linger
+	dnsSession      = 10 * 1e9 // ns, Zeek's dns_session_timeout
+	defaultConns    = 1 << 17  // an office has some thousands; a flood drives out its own
+	defaultBuffer   = 64 << 20 // bytes
+	defaultAnalyzed = 1 << 15  // analyzers keep up to 64 KiB each, nearly all of them next to nothing
+	maxTunnels      = 1024     // tunnels at a time that are told apart
+)
+
+// Reason says why a packet, or a part of one, was not analysed.
+type Reason uint8
+
+// The reasons.
+const (
+	UnknownLink      Reason = iota // link type that is not understood
+	ShortFrame                     // the link header is not whole
+	NotIP                          // neither IP nor ARP: STP, LLDP, Wi-Fi management …
+	ShortIP                        // the IP header is not whole
+	BadIPHeader                    // header lengths that contradict each other
+	BadIPVersion                   // neither 4 nor 6
+	BeyondFrame                    // the IP length is larger than the frame
+	CutFragment                    // a fragment that was not captured whole
+	LostFragments                  // a datagram some fragments of which did not come in time
+	FragmentOverflow               // a datagram given up because of the bounds
+	ShortTransport                 // the transport header is not whole
+	BadChecksum                    // see Options.Checksums
+	BadARP                         // ARP for other hardware or protocols, or not whole
+	Encrypted                      // ESP, nothing to see
+	Mobility                       // IPv6 mobility and packets without content
+	DeepTunnel                     // a tunnel in tunnels beyond maxDepth
+	BadTunnel                      // a tunnel header or what is inside makes no sense
+	BadTime                        // before 1970 or after 2100
+	TimeWentBack                   // counted only; the packet is analysed
+	EarlyEviction                  // a connection written out early because of MaxConns
+	StreamOverflow                 // a segment dropped from reassembly because of MaxBuffered or too many holes
+	NotAnalyzed                    // a connection whose payload was not read because of MaxAnalyzed
+	numReasons
+)
+
+var reasonNames = [numReasons]string{
+	"unknown link type", "frame cut short", "neither IP nor ARP", "IP header cut short", "IP header lengths",
+	"IP version", "IP length beyond the frame", "fragment not captured whole", "fragments missing",
+	"too many fragments", "transport header cut short", "checksum", "ARP malformed", "encrypted", "IPv6 mobility or no content",
+	"tunnels too deep", "tunnel malformed", "time out of range", "time went back", "connections evicted early",
+	"stream buffers full", "connections not analysed",
+}
+
+// String returns the text under which the reason is counted.
+func (r Reason) String() string {
+	if r < numReasons {
+		return reasonNames[r]
+	}
+	return "other"
+}
+
+// Stats are what a Meter saw.
+type Stats struct {
+	Packets  int64 // that were fed
+	Bytes    int64 // of them, as captured
+	Conns    int64 // connections begun
+	Records  int64 // emitted, of all kinds
+	Active   int   // connections at the moment
+	Peak     int   // the most there were at a time
+	Buffered int   // bytes of streams and fragments held at the moment
+	Counts   [numReasons]int64
+	Proto    proto.Stats // what the analyzers could not take
+}
+
+// Reasons returns the counts that are not zero by their texts.
+func (s Stats) Reasons() map[string]int64 {
+	m := make(map[string]int64)
+	for r, n := range s.Counts {
+		if n != 0 {
+			m[Reason(r).String()] = n
+		}
+	}
+	return m
+}
+
+// Meter turns packets into records. One goroutine uses it at a time.
+type Meter struct {
+	opts  Options
+	stats Stats
+
+	clock   int64 // time of the packets, unix ns; may go back by more than stepBack only
+	started bool
+
+	nets    [2][]netip.Prefix // of this site, IPv4 and IPv6
+	conns   map[key]*conn
+	due     heap
+	lone    list // connections of which one side spoke, by last use
+	both    list // those of which both did
+	free    *conn
+	freeTCP *tcpState
+	buffers int // bytes held in out-of-order blocks
+
+	frags   fragments
+	tunnels map[addrPair]*tunnel
+	expects map[endpointKey]expectation
+	proto   protocols
+
+	scratch flow.Flow
+	text    []byte
+}
+
+// addr is an IP address in 16 bytes, IPv4 in its mapped form.
+type addr [16]byte
+
+// addrPair are two addresses, the smaller first.
+type addrPair struct{ a, b addr }
+
+// endpointKey is an address and a TCP port.
+type endpointKey struct {
+	addr addr
+	port uint16
+}
+
+// expectation is a connection that was announced.
+type expectation struct {
+	service string
+	until   int64
+}
+
+// New returns a Meter. It starts nothing.
+func New(o Options) *Meter {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&o.TCPInactivity, 5*time.Minute)
+	def(&o.UDPInactivity, time.Minute)
+	def(&o.AttemptDelay, 5*time.Second)
+	def(&o.CloseDelay, 5*time.Second)
+	def(&o.Interactive, time.Hour)
+	if o.MaxConns <= 0 {
+		o.MaxConns = defaultConns
+	}
+	if o.MaxAnalyzed <= 0 {
+		o.MaxAnalyzed = defaultAnalyzed
+	}
+	if o.MaxBuffered <= 0 {
+		o.MaxBuffered = defaultBuffer
+	}
+	if o.LocalNets == nil {
+		o.LocalNets = privateNets()
+	}
+	if o.Emit == nil {
+		o.Emit = func(*flow.Flow) {}
+	}
+	m := &Meter{
+		opts: o, conns: make(map[key]*conn), frags: newFragments(),
+		tunnels: make(map[addrPair]*tunnel), expects: make(map[endpointKey]expectation),
+	}
+	for _, p := range o.LocalNets {
+		m.nets[family(p.Addr())] = append(m.nets[family(p.Addr())], p)
+	}
+	if m.opts.Next == nil {
+		m.opts.Next = func(flow.Kind) *flow.Flow { return &m.scratch }
+	}
+	m.proto.init(m)
+	return m
+}
+
+// privateNets are what Zeek takes for local: the blocks that IANA's
+// special-purpose registries say are not routed over the Internet, those of
+// IPv4 also as 6to4 prefixes.
+func privateNets() []netip.Prefix {
+	var p []netip.Prefix
+	for _, s := range [...]string{
+		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+		"192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/24",
+		"239.0.0.0/8", "240.0.0.0/4", "255.255.255.255/32",
+	} {
+		v4 := netip.MustParsePrefix(s)
+		a := v4.Addr().As4()
+		v6 := netip.AddrFrom16([16]byte{0x20, 0x02, a[0], a[1], a[2], a[3]})
+		p = append(p, v4, netip.PrefixFrom(v6, 16+v4.Bits()))
+	}
+	for _, s := range [...]string{
+		"::/128", "::1/128", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "fc00::/7", "fe80::/10", "fec0::/10",
+	} {
+		p = append(p, netip.MustParsePrefix(s))
+	}
+	return p
+}
+
+// Stats returns what was seen so far.
+func (m *Meter) Stats() Stats {
+	s := m.stats
+	s.Active, s.Buffered, s.Proto = len(m.conns), m.buffers+m.frags.bytes, m.proto.set.Stats
+	return s
+}
+
+// count notes that something was not analysed.
+func (m *Meter) count(r Reason) { m.stats.Counts[r]++ }
+
+// Feed takes the next packet. Connections that are over by its time are
+// emitted first. It does not keep p.Data.
+func (m *Meter) Feed(p Packet) {
+	m.stats.Packets++
+	m.stats.Bytes += int64(len(p.Data))
+	if p.Time < flow.MinTime || p.Time > flow.MaxTime {
+		m.count(BadTime)
+		return
+	}
+	m.Advance(p.Time)
+	f := frame{t: p.Time, cut: max(0, p.Length-len(p.Data))}
+	m.link(&f, p.Link, p.Data)
+}
+
+// Advance moves the clock of the packets: what is over by t is emitted. A live
+// source calls it when no packets come.
+func (m *Meter) Advance(t int64) {
+	switch {
+	case !m.started:
+		m.started, m.clock = true, t
+	case t > m.clock:
+		m.clock = t
+	case t < m.clock:
+		if m.stats.Counts[TimeWentBack]++; m.clock-t > stepBack {
+			m.clock = t // another capture, or the clock of the host was set
+		}
+	}
+	for len(m.due) > 0 && m.due[0].at <= m.clock {
+		m.expire(m.due[0].c)
+	}
+	m.frags.expire(m)
+	m.proto.dhcp.Advance(m.clock)
+}
+
+// End emits all connections that are left, in the order in which they began,
+// and makes the Meter as new.
+func (m *Meter) End() {
+	for _, c := range m.sorted() {
+		m.remove(c)
+	}
+	m.frags.clear(m)
+	m.closeTunnels()
+	m.proto.dhcp.End()
+	clear(m.expects)
+	m.started = false
+}

@@ -1,0 +1,169 @@
+package packet
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	readBuffer = 256 << 10 // bytes read at a time
+	maxWindow  = 128 << 20 // zstd window, what --long=27 asks for: bounds the memory a file can claim
+	maxCapture = 1 << 20   // bytes of a packet; loopback and offloading make up to 256 KiB
+	checkEvery = 1024      // packets between looks at the context
+)
+
+var (
+	// ErrFormat is what Read returns for what is no capture.
+	ErrFormat = errors.New("not a packet capture (pcap, pcapng)")
+	// ErrCorrupt is what Read returns when the rest of a capture cannot be read.
+	// What came before was analysed.
+	ErrCorrupt = errors.New("capture damaged or cut short")
+)
+
+// magics are the first bytes of captures: pcap with µs and ns in both byte
+// orders, and pcapng.
+var magics = [...]string{"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d", "\x0a\x0d\x0d\x0a"}
+
+// IsCapture reports whether a file that begins with head is a capture. Of one
+// that is packed it cannot tell: unpack the head first.
+func IsCapture(head []byte) bool {
+	for _, m := range magics {
+		if bytes.HasPrefix(head, []byte(m)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Reader reads the packets of a capture file: pcap or pcapng, plain or packed
+// by gzip or zstd, which are told by the first bytes.
+type Reader struct {
+	next  func() ([]byte, gopacket.CaptureInfo, error)
+	link  Link
+	mixed bool // the link type comes with each packet
+	zstd  *zstd.Decoder
+}
+
+// NewReader reads the head of a capture. The error wraps ErrFormat when it is none.
+func NewReader(r io.Reader) (*Reader, error) {
+	b := bufio.NewReaderSize(r, readBuffer)
+	head, _ := b.Peek(4) // what is short is no capture either
+	p := new(Reader)
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+		}
+		b = bufio.NewReaderSize(z, readBuffer)
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+		}
+		p.zstd = z
+		b = bufio.NewReaderSize(z, readBuffer)
+	}
+	if err := p.open(b); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// open reads the head of what is unpacked.
+func (r *Reader) open(b *bufio.Reader) error {
+	head, _ := b.Peek(4)
+	if !IsCapture(head) {
+		return ErrFormat
+	}
+	if head[0] == 0x0a {
+		ng, err := pcapgo.NewNgReader(b, pcapgo.NgReaderOptions{WantMixedLinkType: true, SkipUnknownVersion: true})
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrFormat, err)
+		}
+		r.mixed, r.next = true, ng.ZeroCopyReadPacketData
+		return nil
+	}
+	p, err := pcapgo.NewReader(b)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	// The upper bits say how long the checksum behind a frame is.
+	r.link, r.next = Link(p.LinkType())&0xffff, p.ZeroCopyReadPacketData
+	return nil
+}
+
+// Next returns the next packet, whose data is valid until the call after it.
+// The error is io.EOF at the end, or wraps ErrCorrupt.
+func (r *Reader) Next() (Packet, error) {
+	data, ci, err := r.next()
+	if err != nil {
+		if err == io.EOF { //nolint:errorlint // the bare one alone is the end
+			return Packet{}, io.EOF
+		}
+		return Packet{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if len(data) > maxCapture {
+		data = data[:maxCapture]
+	}
+	p := Packet{Time: ci.Timestamp.UnixNano(), Data: data, Length: ci.Length, Link: r.link}
+	if r.mixed {
+		p.Link = LinkNull
+		if len(ci.AncillaryData) > 0 {
+			if l, ok := ci.AncillaryData[0].(layers.LinkType); ok {
+				p.Link = Link(l)
+			}
+		}
+	}
+	return p, nil
+}
+
+// Close gives memory back. It does not close what is read from.
+func (r *Reader) Close() {
+	if r.zstd != nil {
+		r.zstd.Close()
+	}
+}
+
+// Read feeds a capture to a new Meter, to its end or until ctx is done. When
+// the capture cannot be read to its end, what came before was emitted all the
+// same, and the error wraps ErrFormat or ErrCorrupt.
+func Read(ctx context.Context, r io.Reader, o Options) (Stats, error) {
+	m := New(o)
+	err := readAll(ctx, r, m.Feed)
+	m.End()
+	return m.Stats(), err
+}
+
+// readAll calls feed with the packets of a capture.
+func readAll(ctx context.Context, r io.Reader, feed func(Packet)) error {
+	p, err := NewReader(r)
+	if err != nil {
+		return fmt.Errorf("reading a capture: %w", err)
+	}
+	defer p.Close()
+	for n := 0; ; n++ {
+		if n%checkEvery == 0 && ctx.Err() != nil {
+			return nil
+		}
+		pkt, err := p.Next()
+		if err == io.EOF { //nolint:errorlint // Next returns it bare
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading a capture behind packet %d: %w", n, err)
+		}
+		feed(pkt)
+	}
+}

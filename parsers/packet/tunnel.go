@@ -1,0 +1,275 @@
+package packet
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"slices"
+
+	"github.com/slips-go/slips/parsers/flow"
+)
+
+// tunnel is a tunnel that was seen, by its two ends.
+type tunnel struct {
+	from, to addr
+	v6       bool
+	port     [2]uint16
+	kind     string
+	start    int64 // unix ns
+	last     int64
+}
+
+// inner decodes what is in a tunnel, as an Ethernet type says.
+func (m *Meter) inner(f *frame, kind string, typ uint16, b []byte) {
+	if f.depth >= maxDepth {
+		m.count(DeepTunnel)
+		return
+	}
+	m.sawTunnel(f, kind, 0, 0)
+	g := frame{t: f.t, cut: f.cut, depth: f.depth + 1}
+	m.ether(&g, typ, b)
+}
+
+// sawTunnel emits a record when a tunnel is new.
+func (m *Meter) sawTunnel(f *frame, kind string, sp, dp uint16) {
+	k := addrPair{f.from, f.to}
+	if bytes.Compare(k.a[:], k.b[:]) > 0 {
+		k.a, k.b = k.b, k.a
+	}
+	if t := m.tunnels[k]; t != nil {
+		t.last = f.t
+		return
+	}
+	if len(m.tunnels) >= maxTunnels {
+		m.closeOldest()
+	}
+	t := &tunnel{f.from, f.to, f.v6, [2]uint16{sp, dp}, kind, f.t, f.t}
+	m.tunnels[k] = t
+	m.tunnelRecord(t, f.t, "Tunnel::DISCOVER")
+}
+
+// closeOldest emits the end of the tunnel used longest ago.
+func (m *Meter) closeOldest() {
+	var key addrPair
+	var oldest *tunnel
+	for k, t := range m.tunnels {
+		if oldest == nil || cmp.Or(cmp.Compare(t.last, oldest.last), t.compare(oldest)) < 0 {
+			key, oldest = k, t
+		}
+	}
+	delete(m.tunnels, key)
+	m.tunnelRecord(oldest, oldest.last, "Tunnel::CLOSE")
+}
+
+// compare orders tunnels by their start.
+func (t *tunnel) compare(u *tunnel) int {
+	return cmp.Or(cmp.Compare(t.start, u.start), bytes.Compare(t.from[:], u.from[:]), bytes.Compare(t.to[:], u.to[:]))
+}
+
+// closeTunnels emits the end of all tunnels, in the order in which they began.
+func (m *Meter) closeTunnels() {
+	for _, t := range slices.SortedFunc(maps.Values(m.tunnels), (*tunnel).compare) {
+		m.tunnelRecord(t, t.last, "Tunnel::CLOSE")
+	}
+	clear(m.tunnels)
+}
+
+func (m *Meter) tunnelRecord(t *tunnel, at int64, action string) {
+	r := m.record(flow.Tunnel)
+	r.Time = at
+	r.Src, r.Dst = t.from.netip(t.v6), t.to.netip(t.v6)
+	r.SrcPort, r.DstPort, r.HasPorts = t.port[0], t.port[1], true
+	r.LocalOrig, r.LocalResp = m.local(r.Src), m.local(r.Dst)
+	var b [64]byte
+	id := append(b[:0], t.from[:]...)
+	id = append(id, t.to[:]...)
+	id = binary.BigEndian.AppendUint64(id, uint64(t.start))
+	uid := uidOf(append(id, t.kind...))
+	r.UID = r.Hold(uid[:])
+	r.Tunnel.Type, r.Tunnel.Action = t.kind, action
+	m.emit(r)
+}
+
+// ipTunnel decodes IP in IP.
+func (m *Meter) ipTunnel(f *frame, b []byte) {
+	if len(b) < 20 || b[0]>>4 != 4 && b[0]>>4 != 6 || (b[0]>>4 == 4) != (f.proto == 4) {
+		m.count(BadTunnel)
+		return
+	}
+	m.inner(f, "Tunnel::IP", etherIPv4, b)
+}
+
+// greTunnel decodes GRE (RFC 2784 and 2890) and PPTP's variant (RFC 2637).
+func (m *Meter) greTunnel(f *frame, b []byte) {
+	if m.short(f, b, 4) {
+		return
+	}
+	flags, typ := be16(b), be16(b[2:])
+	n, version := 4, flags&7
+	for _, bit := range [...]uint16{0x8000, 0x2000, 0x1000} { // checksum, key, sequence
+		if flags&bit != 0 {
+			n += 4
+		}
+	}
+	if version == 1 && flags&0x0080 != 0 { // acknowledgement
+		n += 4
+	}
+	if flags&0x4000 != 0 || version > 1 || len(b) < n { // source routes are not in use any more
+		m.count(BadTunnel)
+		return
+	}
+	b = b[n:]
+	g := *f
+	switch {
+	case version == 1:
+		if typ != 0x880b || len(b) < 4 {
+			m.count(BadTunnel)
+			return
+		}
+		if p := be16(b[2:]); b[0] != 0xff || b[1] != 3 || p != 0x21 && p != 0x57 {
+			m.count(NotIP) // control messages, and payload that is compressed
+			return
+		}
+		m.inner(&g, "Tunnel::GRE", etherIPv4, b[4:])
+	case typ == 0x88be && flags&0x1000 != 0: // ERSPAN, version 2
+		m.innerBehind(&g, b, 8)
+	case typ == 0x88be:
+		m.innerBehind(&g, b, 0)
+	case typ == 0x22eb: // ERSPAN, version 3
+		skip := 12
+		if len(b) >= 12 && b[11]&1 != 0 {
+			skip += 8
+		}
+		m.innerBehind(&g, b, skip)
+	case isAruba(typ):
+		if f.depth >= maxDepth {
+			m.count(DeepTunnel)
+			return
+		}
+		m.sawTunnel(f, "Tunnel::GRE", 0, 0)
+		w := frame{t: f.t, cut: f.cut, depth: f.depth + 1}
+		m.wifi(&w, b)
+	default:
+		m.inner(&g, "Tunnel::GRE", typ, b)
+	}
+}
+
+// isAruba reports whether a GRE type is one by which Aruba's access points
+// send Wi-Fi frames.
+func isAruba(typ uint16) bool {
+	return typ == 0x9000 || typ&0x0f == 0 && (typ&0xff00 == 0x8200 || typ >= 0x8300 && typ <= 0x8370)
+}
+
+// innerBehind decodes Ethernet behind a header of GRE's payload.
+func (m *Meter) innerBehind(f *frame, b []byte, skip int) {
+	if len(b) < skip {
+		m.count(BadTunnel)
+		return
+	}
+	m.inner(f, "Tunnel::GRE", etherTEB, b[skip:])
+}
+
+// udpTunnel decodes tunnels over UDP: by the port of the server, and by what
+// they must look like.
+func (m *Meter) udpTunnel(f *frame, c *conn, b []byte) {
+	if len(b) < 8 {
+		return
+	}
+	switch c.respP {
+	case 4789: // VXLAN, RFC 7348
+		if b[0]&8 != 0 && len(b) >= 22 {
+			m.udpInner(f, c, "vxlan", "Tunnel::VXLAN", etherTEB, b[8:])
+		}
+	case 6081: // Geneve, RFC 8926
+		n := 8 + int(b[0]&0x3f)*4
+		if b[0]>>6 == 0 && len(b) >= n+14 {
+			m.udpInner(f, c, "geneve", "Tunnel::GENEVE", be16(b[2:]), b[n:])
+		}
+	case 2152: // GTP-U, 3GPP TS 29.281
+		if b[0]>>5 == 1 && b[0]&0x10 != 0 && b[1] == 0xff {
+			if in := gtpInner(b); in != nil {
+				m.udpInner(f, c, "gtpv1", "Tunnel::GTPv1", etherIPv4, in)
+			}
+		}
+	case 4754: // GRE, RFC 8086
+		g := *f
+		g.size = len(b)
+		m.greTunnel(&g, b)
+	case 5072: // AYIYA
+		if b[2]&15 == 1 && (b[3] == 4 || b[3] == 41) {
+			n := 8 + 1<<(b[0]>>4) + int(b[1]>>4)*4 // the identity, the signature
+			if len(b) > n+20 {
+				m.udpInner(f, c, "ayiya", "Tunnel::AYIYA", etherIPv4, b[n:])
+			}
+		}
+	default: // Teredo, RFC 4380: hosts talk to each other on any port
+		if b[0] == 0x60 || b[0] == 0 {
+			if in := teredoInner(b); in != nil {
+				m.udpInner(f, c, "teredo", "Tunnel::TEREDO", etherIPv6, in)
+			}
+		}
+	}
+}
+
+// udpInner decodes what is in a datagram of a tunnel.
+func (m *Meter) udpInner(f *frame, c *conn, service, kind string, typ uint16, b []byte) {
+	if f.depth >= maxDepth {
+		m.count(DeepTunnel)
+		return
+	}
+	c.serve(service)
+	m.sawTunnel(f, kind, c.origP, c.respP)
+	g := frame{t: f.t, cut: f.cut, depth: f.depth + 1}
+	m.ether(&g, typ, b)
+}
+
+// gtpInner returns the IP packet in a GTP-U message; nil when there is none.
+func gtpInner(b []byte) []byte {
+	n := 8
+	if b[0]&7 != 0 {
+		n += 4
+		if len(b) < n {
+			return nil
+		}
+		if b[0]&4 != 0 {
+			for next := b[n-1]; next != 0; {
+				if len(b) < n+4 || b[n] == 0 {
+					return nil
+				}
+				n += int(b[n]) * 4
+				if len(b) < n {
+					return nil
+				}
+				next = b[n-1]
+			}
+		}
+	}
+	if b = b[n:]; len(b) >= 20 && (b[0]>>4 == 4 || b[0]>>4 == 6) {
+		return b
+	}
+	return nil
+}
+
+// teredoInner returns the IPv6 packet in a Teredo datagram.
+func teredoInner(b []byte) []byte {
+	if len(b) >= 4 && b[0] == 0 && b[1] == 1 { // authentication
+		n := 13 + int(b[2]) + int(b[3])
+		if len(b) < n {
+			return nil
+		}
+		b = b[n:]
+	}
+	if len(b) >= 8 && b[0] == 0 && b[1] == 0 { // origin
+		b = b[8:]
+	}
+	if len(b) < 40 || b[0]>>4 != 6 || int(be16(b[4:]))+40 != len(b) {
+		return nil
+	}
+	for _, a := range [...][]byte{b[8:], b[24:]} { // one end has a Teredo address, or is setting itself up
+		if be32(a) == 0x20010000 || be16(a) == 0xfe80 {
+			return b
+		}
+	}
+	return nil
+}
