@@ -26,7 +26,7 @@ import (
 var (
 	ErrUnrecognised = errors.New("not a log of a known format (Zeek, Suricata, Argus, nfdump); --format overrides")
 	ErrNoLogs       = errors.New("no logs in this directory")
-	ErrPackets      = errors.New("a packet capture; packet input is not part of this version: run zeek -r on it and give the logs")
+	ErrPackets      = errors.New("a packet capture: name it with -f by itself; it cannot be followed, nor be found in a directory")
 	ErrBinaryNfdump = errors.New(`a binary nfdump file: run "nfdump -r FILE -o csv" and give what it prints`)
 	ErrSpecial      = errors.New("neither a file nor a directory")
 	ErrTooMany      = errors.New("too many sources")
@@ -85,6 +85,10 @@ type Options struct {
 	// Wake is sent to, without waiting, after every batch that was queued.
 	Wake chan<- struct{}
 
+	// Others says that records come from elsewhere too, so that no paths at all
+	// are fine.
+	Others bool
+
 	Log *slog.Logger     // nil: no log
 	Now func() time.Time // wall clock for throttling the log; nil: time.Now
 }
@@ -131,7 +135,7 @@ type Set struct {
 func Open(o Options) (*Set, error) { return open(o, formats()) }
 
 func open(o Options, known []format) (*Set, error) {
-	if len(o.Paths) == 0 {
+	if len(o.Paths) == 0 && !o.Others {
 		return nil, errors.New("no input given")
 	}
 	if o.Poll <= 0 {

@@ -37,10 +37,16 @@ func (s *sightings) observe(f *flow.Flow, tell func(*flow.Flow, News)) {
 		if d.Query == "" || len(d.Answers) == 0 {
 			return
 		}
+		if strings.Contains(d.Query, "._") || d.Query[0] == '_' {
+			return // a service, which mDNS announces with the addresses of its hosts
+		}
 		if d.QType == "PTR" {
 			if a, ok := reverse(d.Query); ok && !isAddress(d.Answers[0]) {
 				s.tell(f, tell, a, d.Answers[0], "ptr")
 			}
+			return
+		}
+		if strings.HasSuffix(d.Query, ".arpa") {
 			return
 		}
 		q := flow.HashLower(flow.HashSeed, d.Query)

@@ -66,6 +66,7 @@ func (r *run) summarise(s *export.Summary) error {
 		s.Letters = &l
 	}
 	r.know.summarise(s)
+	r.caps.summarise(s)
 	end := time.Now()
 	r.info.End = &end
 	return errors.Join(r.dir.WriteSummary(s), r.metadata(), r.hosts())

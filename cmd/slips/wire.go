@@ -87,6 +87,7 @@ type run struct {
 	file   *os.File // slips.log
 	alerts *alerts.Manager
 	know   *knowledge
+	caps   *captureSet
 	engine *profiler.Engine
 	set    *parsers.Set
 	info   export.Run
@@ -206,13 +207,23 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		return result{}, err
 	}
 	wake := make(chan struct{}, 1)
-	paths := o.Paths
+	var paths []string
+	r.caps, paths = findCaptures(o, func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	if len(r.caps.list) > 0 {
+		r.ui.Note(r.caps.text())
+		r.log.Info("packets are read by the built-in meter", "captures", len(r.caps.list))
+	}
 	if r.know.answers != nil {
 		paths = append(slices.Clone(paths), r.dir.Path(lookupLog))
 	}
 	r.set, err = parsers.Open(parsers.Options{
 		Paths: paths, Format: o.Format, Follow: o.Follow, Stdin: o.Stdin, Resume: positions,
-		Poll: c.Follow.PollInterval, Wake: wake, Log: r.log,
+		Poll: c.Follow.PollInterval, Wake: wake, Others: len(r.caps.list) > 0, Log: r.log,
 	})
 	if err != nil {
 		return result{}, err
@@ -224,7 +235,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		}
 	}
 	err = r.pump(ctx, wake)
-	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.unusable())
+	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.caps.problems(), r.unusable())
 	if err != nil {
 		return result{Problems: problems}, errors.Join(err, r.summarise(nil))
 	}
@@ -289,7 +300,7 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 	})
 	defer unhook()
 
-	in := profiler.Inputs{Initial: r.set.Inputs, Later: r.set.More, Wake: wake}
+	in := profiler.Inputs{Initial: slices.Concat(r.set.Inputs, r.caps.inputs()), Later: r.set.More, Wake: wake}
 	if r.o.Follow {
 		t := time.NewTicker(time.Second)
 		defer t.Stop()
@@ -297,6 +308,9 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 	}
 	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
 	g.Go(func() error { return r.set.Run(reading) })
+	for _, x := range r.caps.list {
+		g.Go(func() error { return r.caps.read(reading, x) })
+	}
 	for _, task := range r.know.run(reading, r.o.Follow) {
 		g.Go(task)
 	}

@@ -78,7 +78,7 @@ func layers() map[string]layer {
 
 		"config": {foreign: []string{"github.com/spf13/viper", yaml}},
 
-		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "feeds", "feeds/*", "internal/eval", "internal/selftest", "modules", "modules/all", "parsers", "parsers/flow", "parsers/zeek", "parsers/suricata", "profiler", "profiler/*"}, foreign: []string{
+		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "feeds", "feeds/*", "internal/eval", "internal/selftest", "modules", "modules/all", "parsers", "parsers/flow", "parsers/packet", "parsers/zeek", "parsers/suricata", "profiler", "profiler/*"}, foreign: []string{
 			fastjson, "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/sync", "golang.org/x/term",
 		}},
 		"cmd/bench": {foreign: []string{fastjson}},

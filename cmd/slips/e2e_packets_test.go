@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+)
+
+// scanCapture is a capture of one host that knocks at a port of many.
+func scanCapture(t *testing.T, hosts int) []byte {
+	t.Helper()
+	var file bytes.Buffer
+	w := pcapgo.NewWriter(&file)
+	must(t, w.WriteFileHeader(65536, layers.LinkTypeEthernet))
+	for i := range hosts {
+		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.IP{10, 0, 0, 5}, DstIP: net.IP{10, 0, 1, byte(i + 1)}}
+		tcp := &layers.TCP{SrcPort: layers.TCPPort(40000 + i), DstPort: 445, SYN: true, Window: 1024, Seq: uint32(i)}
+		must(t, tcp.SetNetworkLayerForChecksum(ip))
+		eth := &layers.Ethernet{SrcMAC: net.HardwareAddr{0, 0x17, 0xf2, 0, 0, 5}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 1, byte(i + 1)}, EthernetType: layers.EthernetTypeIPv4}
+		b := gopacket.NewSerializeBuffer()
+		must(t, gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, eth, ip, tcp))
+		at := time.Unix(1_700_000_000+int64(i), 0)
+		must(t, w.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: len(b.Bytes()), Length: len(b.Bytes())}, b.Bytes()))
+	}
+	return file.Bytes()
+}
+
+// A capture is read by the built-in meter, which is said; the results do not
+// depend on lanes, and a capture that is cut short gives what was in it and an
+// exit code that says so.
+func TestPacketCapture(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	whole, cut := filepath.Join(dir, "scan.pcap"), filepath.Join(dir, "cut.pcap")
+	text := scanCapture(t, 30)
+	writeFile(t, whole, string(text))
+	writeFile(t, cut, string(text[:len(text)-20]))
+	var first string
+	for i, lanes := range []string{"1", "3"} {
+		out := filepath.Join(dir, "out"+lanes)
+		code, said := runProgram(t, "-f", whole, "-o", out, "--lanes", lanes)
+		if log := readFile(t, filepath.Join(out, "slips.log")); code != exitOK || !strings.Contains(log, "built-in meter") {
+			t.Fatalf("exit code %d: %s\n%s", code, said, log)
+		}
+		got := results(t, out)
+		if got.summary.Kinds["conn"] != 30 || got.evidence.types("10.0.0.5")["HORIZONTAL_PORT_SCAN"] == 0 || len(got.alerts) == 0 {
+			t.Errorf("%v, %d alerts, %v", got.summary.Kinds, len(got.alerts), got.evidence.types("10.0.0.5"))
+		}
+		b, err := os.ReadFile(filepath.Join(out, "alerts", "evidence.jsonl"))
+		must(t, err)
+		if i > 0 && string(b) != first {
+			t.Error("the evidence depends on the lanes")
+		}
+		first = string(b)
+		if log := readFile(t, filepath.Join(out, "alerts", "alerts.log")); !strings.Contains(log, "MAC 00:17:f2:00:00:05 Apple") {
+			t.Errorf("the vendor of the host's card is not told: %.500s", log)
+		}
+	}
+	out := filepath.Join(dir, "outcut")
+	code, said := runProgram(t, "-f", cut, "-o", out)
+	if code != exitInput || !strings.Contains(said, "cut.pcap") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	if got := results(t, out); got.summary.Kinds["conn"] != 29 {
+		t.Errorf("%v", got.summary.Kinds)
+	}
+}
