@@ -125,12 +125,8 @@ func (m *Manager) fetch(ctx context.Context, s *Source, meta Meta, force bool) (
 	}
 	defer func() { err = errors.Join(err, d.discard()) }()
 	switch {
-	case s.taxii():
-		unchanged, err = m.client.pull(ctx, s, m.store, &next, d)
-	case s.misp():
-		unchanged, err = m.client.events(ctx, s, m.store, &next, d)
 	case s.URL != "":
-		unchanged, err = m.client.download(ctx, s, m.store, &next, d)
+		unchanged, err = m.client.receive(ctx, s, m.store, &next, d)
 	default:
 		unchanged, err = readPath(s, m.store, &next, d)
 	}
@@ -175,6 +171,20 @@ func (m *Manager) fetch(ctx context.Context, s *Source, meta Meta, force bool) (
 	}
 	next, err = m.store.meta(s.Name)
 	return next, rep, false, err
+}
+
+// receive gets a feed from its server within the time that it may take.
+func (c *client) receive(ctx context.Context, s *Source, st store, m *Meta, d *draft) (unchanged bool, err error) {
+	get, limit := c.download, fileTimeout
+	switch {
+	case s.taxii():
+		get, limit = c.pull, partsTimeout
+	case s.misp():
+		get, limit = c.events, partsTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no whole answer within %s", limit))
+	defer cancel()
+	return get(ctx, s, st, m, d)
 }
 
 // download fetches a feed that is one file on a web server.
@@ -224,6 +234,7 @@ func readPath(s *Source, st store, m *Meta, d *draft) (unchanged bool, err error
 // CheckReport is what Check found in a file.
 type CheckReport struct {
 	Format   string
+	Columns  format.Columns // of format csv
 	Report   format.Report
 	Kinds    map[string]int    // entries by kind
 	Examples []intel.Indicator // the first few entries
@@ -244,7 +255,7 @@ func Check(path string, s Source, now time.Time) (CheckReport, error) {
 		}
 		return nil
 	})
-	if rep.Format = s.Format; err != nil {
+	if rep.Format, rep.Columns = s.Format, s.Columns; err != nil {
 		return rep, err
 	}
 	rep.Verdict = s.suspicious(rep.Report, 0)
@@ -274,7 +285,7 @@ func Read(path string, s *Source, now time.Time, add func(intel.Indicator) error
 		return rep, fmt.Errorf("%s: %w", path, err)
 	}
 	if s.Format == "" {
-		if s.Format, err = guess(path, tmp); err != nil {
+		if s.Format, s.Columns, err = guessFile(path, tmp); err != nil {
 			return rep, err
 		}
 		s.Private, s.MayBeEmpty, s.Kinds = true, true, localKinds(s.Format)

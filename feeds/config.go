@@ -49,13 +49,19 @@ func Sources(path string) ([]Source, error) {
 	all := make(map[string]*Source)
 	c := decoder{file: "feeds.yaml (embedded)", sources: all}
 	c.read([]byte(defaults))
+	builtin := slices.Collect(maps.Keys(all))
 	if path != "" {
 		text, err := readFile(path, maxConfig)
 		if err != nil {
 			return nil, fmt.Errorf("feeds: %w", err)
 		}
-		c.file, c.dir = path, filepath.Dir(path)
+		c.file, c.dir, c.builtin, c.decided = path, filepath.Dir(path), true, make(map[string]bool)
 		c.read(text)
+		for _, name := range builtin {
+			if !c.builtin && !c.decided[name] {
+				all[name].Enabled = false
+			}
+		}
 	}
 	if err := errors.Join(c.problems...); err != nil {
 		return nil, err
@@ -73,6 +79,8 @@ type decoder struct {
 	file, dir string
 	sources   map[string]*Source
 	problems  []error
+	builtin   bool            // the feeds of the embedded list are on as it says
+	decided   map[string]bool // feeds of which the file says whether they are on
 }
 
 func (d *decoder) bad(n *yaml.Node, text string, args ...any) {
@@ -95,10 +103,13 @@ func (d *decoder) read(text []byte) {
 		d.problems = append(d.problems, fmt.Errorf("%s: more than one YAML document", d.file))
 		return
 	}
-	d.mapping(doc.Content[0], "", map[string]setter{"feeds": func(n *yaml.Node) error {
-		d.feeds(n)
-		return nil
-	}})
+	d.mapping(doc.Content[0], "", map[string]setter{
+		"builtin": boolean(&d.builtin),
+		"feeds": func(n *yaml.Node) error {
+			d.feeds(n)
+			return nil
+		},
+	})
 }
 
 // mapping hands the values of a mapping to the setters of its keys.
@@ -196,6 +207,9 @@ func (d *decoder) feed(k, v *yaml.Node) {
 			}
 		}
 		return false
+	}
+	if given("enabled") && d.decided != nil {
+		d.decided[s.Name] = true
 	}
 	if given("url") && given("path") {
 		d.bad(k, "%swant either url or path", prefix)

@@ -59,6 +59,35 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// "builtin: false" leaves what the file itself switches on, wherever it stands.
+func TestBuiltin(t *testing.T) {
+	for _, text := range []string{
+		"builtin: false\nfeeds:\n  feodo: { enabled: true }\n  urlhaus: { level: low }\n  tranco: { enabled: false }\n  ours: { path: x, format: lines }\n",
+		"feeds:\n  feodo: { enabled: true }\n  ours: { path: x, format: lines }\nbuiltin: false\n",
+	} {
+		path := filepath.Join(t.TempDir(), "own.yaml")
+		write(t, path, text)
+		sources, err := Sources(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var on []string
+		for _, s := range sources {
+			if s.Enabled {
+				on = append(on, s.Name)
+			}
+		}
+		if d := cmp.Diff([]string{"feodo", "ours"}, on); d != "" {
+			t.Errorf("feeds that are on (-want +got):\n%s", d)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "own.yaml")
+	write(t, path, "builtin: no\n")
+	if _, err := Sources(path); err == nil || !strings.Contains(err.Error(), "own.yaml:1: builtin: ") {
+		t.Error(err)
+	}
+}
+
 // A file of one's own adds feeds and changes some of a known one.
 func TestSourcesOverride(t *testing.T) {
 	dir := t.TempDir()
@@ -151,7 +180,7 @@ func TestSourcesBad(t *testing.T) {
 		{"feeds:\n  local-a: {url: https://e.org, format: lines}", `feed "local-a": a name has`},
 		{"feeds:\n  a: {url: https://e.org, format: lines}\n  a: {enabled: false}", `own.yaml:3: feed a is given twice`},
 		{"feeds: [a]", `want the names of feeds as keys`},
-		{"fedes: {}", `unknown key "fedes", known are feeds`},
+		{"fedes: {}", `unknown key "fedes", known are builtin, feeds`},
 		{"feeds: {}\n---\nfeeds: {}", `more than one YAML document`},
 		{"\tfeeds: {", `own.yaml: yaml:`},
 		{"- a", `want keys and values`},

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,8 +28,11 @@ const (
 	firstPause    = time.Second      // before the second try, doubled before each further one
 	maxPause      = 30 * time.Second // longest pause within one check
 	maxAfter      = 24 * time.Hour   // longest that a server can put off the next check with Retry-After
-	tryTimeout    = 5 * time.Minute  // one try with its body: 200 MB at 6 Mbit/s
+	fileTimeout   = 5 * time.Minute  // a feed of one file with all tries: 200 MB at 6 Mbit/s
+	partsTimeout  = 20 * time.Minute // a feed of many files: 2,000 events of MISP at 0.6 s each
 	headerTimeout = 30 * time.Second // until the answer begins
+	slowAfter     = 30 * time.Second // from then on a body has to have come at slowRate on average: a feed that does not would take hours
+	slowRate      = 1 << 10          // bytes/s
 	maxRedirects  = 5
 	maxKey        = 4 << 10   // bytes of a key file
 	maxWindow     = 128 << 20 // window of a zstd stream, bounds the memory it can claim
@@ -190,7 +194,7 @@ func (c *client) get(ctx context.Context, r request, body func(io.Reader) error)
 		switch {
 		case ctx.Err() != nil:
 			return a, context.Cause(ctx)
-		case try == tries, errors.As(err, &large), errors.As(err, &cert), errors.As(err, &refused), errors.Is(err, errRedirect),
+		case try == tries, errors.As(err, &large), errors.As(err, &cert), errors.As(err, &refused), errors.Is(err, errRedirect), errors.Is(err, errSlow),
 			errors.As(err, &status) && !status.again():
 			return a, err
 		}
@@ -226,8 +230,8 @@ func (e *contentError) Error() string { return e.err.Error() }
 func (e *contentError) Unwrap() error { return e.err }
 
 func (c *client) once(ctx context.Context, r request, body func(io.Reader) error) (a answer, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, tryTimeout, fmt.Errorf("no whole answer within %s", tryTimeout))
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.ReplaceAll(r.url, "{key}", url.QueryEscape(r.key)), http.NoBody)
 	if err != nil {
 		return a, errors.New("the URL cannot be used") // the error would show the key
@@ -259,9 +263,11 @@ func (c *client) once(ctx context.Context, r request, body func(io.Reader) error
 		}
 		return a, err
 	}
+	pace := &paced{r: resp.Body, begin: c.now(), now: c.now, t: time.AfterFunc(slowAfter, func() { cancel(errSlow) })}
 	defer func() {
-		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain) // whatever it holds, only the connection matters
+		_, _ = io.CopyN(io.Discard, pace, maxDrain) // whatever it holds, only the connection matters
 		_ = resp.Body.Close()
+		pace.t.Stop()
 	}()
 	a = answer{etag: resp.Header.Get("ETag"), changed: resp.Header.Get("Last-Modified"), header: resp.Header}
 	switch {
@@ -271,7 +277,7 @@ func (c *client) once(ctx context.Context, r request, body func(io.Reader) error
 	case resp.StatusCode != http.StatusOK:
 		return a, &statusError{code: resp.StatusCode, after: c.after(resp.Header.Get("Retry-After"))}
 	}
-	if err := body(&limited{r: resp.Body, left: r.limit, limit: r.limit}); err != nil {
+	if err := body(&limited{r: pace, left: r.limit, limit: r.limit}); err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
@@ -289,6 +295,29 @@ func (c *client) after(text string) time.Duration {
 		d = t.Sub(c.now())
 	}
 	return min(max(d, 0), maxAfter)
+}
+
+var errSlow = fmt.Errorf("the server sends less than %d bytes/s", slowRate)
+
+// paced reads a body whose timer ends the request when the body falls behind:
+// each byte puts that off.
+type paced struct {
+	r     io.Reader
+	n     int64
+	begin time.Time
+	now   func() time.Time
+	t     *time.Timer
+}
+
+func (p *paced) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	p.n += int64(n)
+	if due := time.Duration(float64(p.n) / slowRate * float64(time.Second)); err == nil && due > slowAfter {
+		p.t.Reset(due - p.now().Sub(p.begin))
+	} else if err != nil {
+		p.t.Stop()
+	}
+	return n, err
 }
 
 // limited fails instead of ending when more than limit bytes come.
@@ -360,6 +389,9 @@ func unzip(w io.Writer, r io.Reader, limit int64, spool func() (*os.File, error)
 		return &contentError{fmt.Errorf("unpacking: %w", err)}
 	}
 	var only *zip.File
+	if slices.ContainsFunc(z.File, func(m *zip.File) bool { return m.Name == "[Content_Types].xml" }) { // of ECMA-376, part 2
+		return &contentError{errors.New("a spreadsheet or document of an office program: save it as CSV")}
+	}
 	for _, m := range z.File {
 		if m.FileInfo().IsDir() {
 			continue

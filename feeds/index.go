@@ -22,7 +22,7 @@ import (
 const (
 	indexMeta   = "index.json"
 	indexSuffix = ".index"
-	indexLayout = 1 // part of the key: raised when the same content is to give another index
+	indexLayout = 2 // part of the key: raised when the same content is to give another index
 
 	// maxIndicators bounds the index of all feeds. An indicator takes some 50
 	// bytes there, and four times that while it is compiled.

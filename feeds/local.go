@@ -26,9 +26,9 @@ const (
 	fresh = 2 * time.Second
 )
 
-// localFormat returns how a file of the directory of local lists is read;
-// nothing for a file that is none. The four names are those of the original.
-func localFormat(name string) string {
+// ownFormat returns how the lists of the original are read, which are known by
+// their names; nothing for other names.
+func ownFormat(name string) string {
 	switch name {
 	case "own_malicious_iocs.csv":
 		return "slips_iocs"
@@ -39,20 +39,16 @@ func localFormat(name string) string {
 	case "known_fp_md5_hashes.csv":
 		return "slips_fp_hashes"
 	}
-	if strings.HasPrefix(name, ".") {
-		return ""
-	}
-	switch filepath.Ext(name) {
-	case ".intel":
-		return "zeek"
-	case ".netset", ".ipset":
-		return "netset"
-	case ".txt":
-		return "lines"
-	case ".csv":
-		return "slips_iocs"
-	}
 	return ""
+}
+
+// isList reports whether a file of the directory of local lists is one.
+func isList(name string) bool {
+	switch filepath.Ext(name) {
+	case ".intel", ".netset", ".ipset", ".txt", ".csv":
+		return !strings.HasPrefix(name, ".")
+	}
+	return false
 }
 
 // stored is the name of the source in the store.
@@ -93,8 +89,7 @@ func (m *Manager) readLocals(keep bool) {
 	next := make(map[string]*localFile)
 	for _, e := range list {
 		name := e.Name()
-		how := localFormat(name)
-		if how == "" || e.IsDir() {
+		if !isList(name) || e.IsDir() {
 			continue
 		}
 		if len(next) == maxLocals {
@@ -102,7 +97,7 @@ func (m *Manager) readLocals(keep bool) {
 			break
 		}
 		old := m.locals[name]
-		f, ferr := m.readLocal(name, how, old, keep)
+		f, ferr := m.readLocal(name, old, keep)
 		if ferr != nil {
 			err = errors.Join(err, ferr)
 			if f = old; f == nil {
@@ -119,7 +114,7 @@ func (m *Manager) readLocals(keep bool) {
 // sorts do not say what a hash is of, so it is taken for all that it can be: of a
 // file, a certificate, or a fingerprint of TLS.
 func localKinds(how string) []intel.Kind {
-	if how != "lines" && how != "slips_iocs" {
+	if how != "lines" && how != "slips_iocs" && how != "csv" {
 		return nil
 	}
 	return []intel.Kind{
@@ -128,8 +123,17 @@ func localKinds(how string) []intel.Kind {
 	}
 }
 
+// localSource is how a list is read that begins with head.
+func localSource(name, path string, head []byte) *Source {
+	how, columns := guess(name, head)
+	return &Source{
+		Name: name, Provider: "local", Path: path, Format: how, Columns: columns, Kinds: localKinds(how), Level: 2, Tags: []string{localTag},
+		Enabled: true, Private: true, MayBeEmpty: true, local: true,
+	}
+}
+
 // readLocal reads one list unless it is as old says.
-func (m *Manager) readLocal(name, how string, old *localFile, keep bool) (*localFile, error) {
+func (m *Manager) readLocal(name string, old *localFile, keep bool) (*localFile, error) {
 	path := filepath.Join(m.o.Local, name)
 	st, err := os.Stat(path)
 	if err != nil {
@@ -154,10 +158,7 @@ func (m *Manager) readLocal(name, how string, old *localFile, keep bool) (*local
 		f.entry, f.good = old.entry, old.good
 		return f, nil
 	}
-	src := &Source{
-		Name: name, Provider: "local", Path: path, Format: how, Level: 2, Tags: []string{localTag}, Enabled: true,
-		Private: true, MayBeEmpty: true, local: true, Kinds: localKinds(how),
-	}
+	src := localSource(name, path, text)
 	last := entry{src: src, meta: Meta{Name: src.stored()}}
 	switch {
 	case old != nil:
@@ -169,7 +170,7 @@ func (m *Manager) readLocal(name, how string, old *localFile, keep bool) (*local
 		}
 	}
 	if last.meta.Content != "" && last.meta.SHA256 == f.sum && exists(m.store.path(last.meta.Content)) {
-		last.meta.Refused = ""
+		last.meta.Refused, last.meta.Faults = "", ""
 		f.entry, f.good = last, true
 		return f, nil
 	}
@@ -195,15 +196,21 @@ func (m *Manager) readLocal(name, how string, old *localFile, keep bool) (*local
 		m.log.Info("local list read", "file", path, "indicators", meta.Count)
 		return f, err
 	case old != nil && old.good, last.meta.Content != "":
+		if old == nil { // the stored version may be of another format
+			if head, err := m.store.head(last.meta); err == nil {
+				last.src = localSource(name, path, head)
+			}
+		}
 		f.entry, f.good = last, true
+		f.entry.meta.Refused = why
 		m.log.Error("local list has a fault, its last good version stays in use", "file", path, "fault", why)
 	case err != nil:
-		f.entry.meta.Count, f.entry.text = 0, nil
+		f.entry.meta.Count, f.entry.meta.Refused, f.entry.text = 0, why, nil
 		m.log.Error("local list cannot be read", "file", path, "fault", why)
 	default:
+		f.entry.meta.Faults = why
 		m.log.Warn("local list has faults, the rest of it is used", "file", path, "fault", why, "indicators", meta.Count)
 	}
-	f.entry.meta.Refused = why
 	m.count(func(c *Counts) { c.Refused++ })
 	return f, nil
 }
@@ -237,13 +244,11 @@ func (m *Manager) keepLocal(e *entry) error {
 	return nil
 }
 
-// localEntries returns the local lists in use.
+// localEntries returns the local lists, also those of which nothing is in use.
 func (m *Manager) localEntries() []entry {
 	out := make([]entry, 0, len(m.locals))
 	for _, f := range m.locals {
-		if f.entry.text != nil || f.entry.meta.Content != "" {
-			out = append(out, f.entry)
-		}
+		out = append(out, f.entry)
 	}
 	slices.SortFunc(out, func(a, b entry) int { return strings.Compare(a.src.Name, b.src.Name) })
 	return out

@@ -64,9 +64,10 @@ type Manager struct {
 	broken map[string]bool   // names in the store whose content cannot be read, and is fetched anew
 	tried  map[string]int64  // unix s before which a feed is not tried again, should its meta file not say
 
-	mu     sync.Mutex
-	counts Counts
-	shown  []entry // local lists, for Status
+	mu      sync.Mutex
+	counts  Counts
+	shown   []entry           // local lists, for Status
+	missing map[string]string // feeds that the view was made without, and why; replaced, never changed
 }
 
 // Counts are what a Manager has done since it was made.
@@ -197,7 +198,11 @@ func (m *Manager) entries() []entry {
 	m.mu.Lock()
 	m.shown = local
 	m.mu.Unlock()
-	out = append(out, local...)
+	for _, e := range local {
+		if e.text != nil || e.meta.Content != "" {
+			out = append(out, e)
+		}
+	}
 	sortEntries(out)
 	return out
 }
@@ -233,6 +238,7 @@ func (m *Manager) settleOnce(ctx context.Context, keep, last bool) (changed bool
 	if len(entries) == 0 {
 		m.opened = indexInfo{Key: key}
 		m.view.Store(intel.Empty())
+		m.leftOut(nil)
 		return true, nil
 	}
 	saved, err := m.store.index()
@@ -242,6 +248,7 @@ func (m *Manager) settleOnce(ctx context.Context, keep, last bool) (changed bool
 		switch {
 		case err == nil:
 			m.count(func(c *Counts) { c.Opened++ })
+			m.leftOut(nil)
 			return true, nil
 		case !errors.Is(err, fs.ErrNotExist):
 			m.log.Warn("the index is made anew", "err", err)
@@ -283,6 +290,7 @@ func (m *Manager) recompile(ctx context.Context, entries []entry, key string, ke
 	if info.Unfit > 0 {
 		m.log.Warn("entries that the index has no place for", "entries", info.Unfit, "first", info.unfit)
 	}
+	m.leftOut(skip)
 	if keep && len(skip) == 0 && m.store.dir != "" {
 		saved, err := m.store.saveIndex(info, compiled)
 		if err == nil {
@@ -302,7 +310,18 @@ func (m *Manager) recompile(ctx context.Context, entries []entry, key string, ke
 	return nil
 }
 
-// publish makes the saved index the view.
+// leftOut notes which feeds the view was made without.
+func (m *Manager) leftOut(skip map[string]error) {
+	missing := make(map[string]string, len(skip))
+	for name, err := range skip {
+		missing[name] = err.Error()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.missing = missing
+}
+
+// publish makes the saved index, which no feed is left out of, the view.
 func (m *Manager) publish(saved indexInfo) error {
 	v, mapped, err := m.store.openIndex(saved, m.maps < maxMaps)
 	if mapped {
@@ -395,8 +414,10 @@ func (m *Manager) refresh(ctx context.Context, which []*Source, force bool) ([]R
 	for _, f := range m.locals {
 		known[f.entry.src.stored()] = true
 	}
-	if err := m.store.sweep(known); err != nil {
-		m.complain("clearing up", err)
+	gone, err := m.store.sweep(known, m.now())
+	m.complain("clearing up", err)
+	for _, name := range gone {
+		m.log.Info("stored content is removed: nobody has configured or checked the feed for long", "feed", name, "days", int(keepUnknown/(24*time.Hour)))
 	}
 	return results, nil
 }

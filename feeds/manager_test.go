@@ -214,16 +214,13 @@ func TestUpdate(t *testing.T) {
 		t.Errorf("status %+v, %v", st, err)
 	}
 
-	// Gone from the configuration: gone from the index and from the disk.
+	// Gone from the configuration: gone from the index; see TestSharedDirectory.
 	other := manager(t, Options{Dir: m.o.Dir, Sources: []Source{source("b", base+"/b")}})
 	if v, err := other.Load(t.Context()); err != nil || knows(v, "9.9.9.3") {
 		t.Errorf("a feed that is not configured is in use (%v)", err)
 	}
 	s.text("/b", "9.9.9.4\n")
 	update(t, other, false, "b")
-	if exists(other.store.path("a" + metaSuffix)) {
-		t.Error("the files of a feed that is not configured are still there")
-	}
 	if files, _ := filepath.Glob(other.store.path("*" + indexSuffix)); len(files) != 1 {
 		t.Errorf("indexes %q, want one", files)
 	}
@@ -507,7 +504,7 @@ func TestRetries(t *testing.T) {
 		if r := update(t, m, false, "a"); r.Outcome != Failed || !strings.Contains(r.Reason, "no whole answer within 5m") {
 			t.Errorf("%+v", r)
 		}
-		if took := at().Sub(begin); took > tries*(tryTimeout+maxPause) {
+		if took := at().Sub(begin); took != fileTimeout {
 			t.Errorf("a server that does not answer held us up for %s", took)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -700,6 +697,133 @@ func TestTwoProcesses(t *testing.T) {
 	})
 }
 
+// states returns what is said of each feed.
+func states(t *testing.T, m *Manager) map[string]string {
+	t.Helper()
+	all, err := m.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[string]string)
+	for i := range all {
+		out[all[i].Name] = all[i].State()
+	}
+	return out
+}
+
+// A server that trickles, or stops in the middle, is given up soon, one that is
+// slow only at first is not.
+func TestSlow(t *testing.T) {
+	for name, c := range map[string]struct {
+		chunk int
+		every time.Duration
+		code  int
+		took  time.Duration // until it is given up; 0: it is not
+	}{
+		"trickles":           {50, time.Second, http.StatusOK, slowAfter},
+		"stops":              {2000, time.Hour, http.StatusOK, slowAfter},
+		"comes in gulps":     {45 << 10, 20 * time.Second, http.StatusOK, 0}, // of 60 KiB
+		"enough":             {slowRate * 2, time.Second, http.StatusOK, 0},
+		"trickles and fails": {50, time.Second, http.StatusNotFound, slowAfter},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				text := strings.Repeat("# a comment of a line that is long enough\n", 1500) + addresses(3)
+				m := manager(t, Options{
+					Sources: []Source{source("a", "https://e.org/a")},
+					Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+						body := &slowBody{ctx: r.Context(), r: strings.NewReader(text), chunk: c.chunk, every: c.every}
+						return &http.Response{StatusCode: c.code, Header: make(http.Header), Body: body, Request: r}, nil
+					}),
+				})
+				begin := time.Now()
+				r := update(t, m, false, "a")
+				took := time.Since(begin)
+				switch {
+				case c.took == 0 && (r.Outcome != Added || r.Count != 3):
+					t.Errorf("%+v after %s", r, took)
+				case c.took != 0 && (r.Outcome != Failed || took != c.took):
+					t.Errorf("%+v after %s, want %s", r, took, c.took)
+				case c.took != 0 && c.code == http.StatusOK && r.Reason != errSlow.Error():
+					t.Errorf("reason %q", r.Reason)
+				}
+			})
+		})
+	}
+}
+
+// slowBody gives a chunk now and then.
+type slowBody struct {
+	ctx   context.Context
+	r     io.Reader
+	chunk int
+	every time.Duration
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	if err := sleep(b.ctx, b.every); err != nil {
+		return 0, err
+	}
+	return b.r.Read(p[:min(len(p), b.chunk)])
+}
+
+func (b *slowBody) Close() error { return nil }
+
+// All tries of a feed together have an end.
+func TestDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite()
+		s.set("/a", func(w http.ResponseWriter, r *http.Request) {
+			if sleep(r.Context(), 2*time.Minute) == nil {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		})
+		m := manager(t, Options{Sources: []Source{source("a", "https://e.org/a")}, Transport: s})
+		begin := time.Now()
+		if r := update(t, m, false, "a"); r.Outcome != Failed || time.Since(begin) != fileTimeout || s.requests() != 3 {
+			t.Errorf("%+v after %s and %d requests", r, time.Since(begin), s.requests())
+		}
+	})
+}
+
+// Feeds that another configuration uses stay in the directory, and go when
+// nobody has checked them for long.
+func TestSharedDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite()
+		s.text("/a", addresses(60))
+		s.text("/b", "8.8.9.1\n")
+		a, b := source("a", "https://e.org/a"), source("b", "https://e.org/b")
+		ma := manager(t, Options{Sources: []Source{a}, Transport: s})
+		var log bytes.Buffer
+		mb := manager(t, Options{Sources: []Source{b}, Transport: s, Dir: ma.o.Dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		update(t, ma, false)
+		write(t, ma.store.path(".tmp-1"), "half")
+		update(t, mb, false)
+		if knows(mb.View(), "9.9.0.1") || !knows(mb.View(), "8.8.9.1") {
+			t.Error("the index is not that of the feeds that are configured")
+		}
+		if exists(ma.store.path(".tmp-1")) {
+			t.Error("a temporary file is left")
+		}
+		v, err := manager(t, Options{Sources: []Source{a}, Dir: ma.o.Dir, Transport: s, Offline: true}).Load(t.Context())
+		if err != nil || !knows(v, "9.9.0.1") {
+			t.Fatal("the other configuration has lost its feed", err)
+		}
+		time.Sleep(keepUnknown - time.Hour)
+		update(t, mb, false)
+		meta, err := ma.store.meta("a")
+		if err != nil || !exists(ma.store.path(meta.Content)) {
+			t.Fatal("gone too soon", err)
+		}
+		time.Sleep(time.Hour)
+		update(t, mb, false)
+		if exists(ma.store.path("a"+metaSuffix)) || exists(ma.store.path(meta.Content)) || !strings.Contains(log.String(), "feed=a") {
+			t.Errorf("still there, or it is not said: %s", log.String())
+		}
+	})
+}
+
 // Whatever a killed process leaves behind, and whatever is damaged on disk,
 // the next one works, and says what it left out.
 func TestCrash(t *testing.T) {
@@ -785,8 +909,14 @@ func TestCrash(t *testing.T) {
 		if err != nil || knows(v, "9.9.0.1") || !knows(v, "8.8.9.1") || m.Counts().Damaged != 1 {
 			t.Errorf("%v, %+v", err, m.Counts())
 		}
+		if got := states(t, m); !strings.HasPrefix(got["a"], "damaged, left out of the index: feed a: ") || got["b"] != "in use" {
+			t.Errorf("states %q", got)
+		}
 		if r := update(t, m, false, "a"); r.Count != 60 {
 			t.Errorf("%+v", r)
+		}
+		if got := states(t, m); got["a"] != "in use" {
+			t.Errorf("mended, and the states are %q", got)
 		}
 		if !knows(m.View(), "9.9.0.1") {
 			t.Error("a damaged feed is not mended by an update")

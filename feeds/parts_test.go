@@ -1,6 +1,7 @@
 package feeds
 
 import (
+	"archive/zip"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/slips-go/slips/feeds/format"
 	"github.com/slips-go/slips/feeds/intel"
 )
 
@@ -273,10 +275,138 @@ func TestLocalFormats(t *testing.T) {
 		t.Errorf("%d lists, %v", len(st), err)
 	}
 	for _, s := range st {
-		if bad := s.Name == "partly.txt"; bad != (s.Meta.Refused != "") {
-			t.Errorf("%s: %q", s.Name, s.Meta.Refused)
+		want := "in use"
+		if s.Name == "partly.txt" {
+			want = `in use, with faults: line 2: "no": not an indicator`
+		}
+		if s.State() != want || s.Meta.Refused != "" {
+			t.Errorf("%s: %q, want %q", s.Name, s.State(), want)
 		}
 	}
+}
+
+// States of local lists, as edits go wrong and are mended; a version of another
+// format is read as what it is.
+func TestLocalStates(t *testing.T) {
+	local, dir := t.TempDir(), filepath.Join(t.TempDir(), "feeds")
+	path := filepath.Join(local, "x.csv")
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	load := func() (*intel.View, string) {
+		m := manager(t, Options{Local: local, Dir: dir, Now: func() time.Time { return now }})
+		v, err := m.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v, states(t, m)["x.csv"]
+	}
+	write(t, path, "9.9.5.1,high,x\nrubbish,high,y\n")
+	if v, got := load(); got != `in use, with faults: line 2: field value: "rubbish": not an indicator` || !knows(v, "9.9.5.1") {
+		t.Error(got)
+	}
+	write(t, path, "0.0.0.0 bad.example.net\n0.0.0.0 worse.example.net\n")
+	if v, got := load(); got != "in use" || !v.Domain("bad.example.net").OK() {
+		t.Error(got)
+	}
+	write(t, path, "1.1.1.1,high\nrubbish,high,y\n")
+	if v, got := load(); !strings.HasPrefix(got, "newest version refused: ") || knows(v, "1.1.1.1") || !v.Domain("worse.example.net").OK() {
+		t.Error(got)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, `{"objects": [`)
+	if v, got := load(); !strings.HasPrefix(got, "newest version refused: ") || v.Has(intel.Domain) {
+		t.Error(got)
+	}
+}
+
+// Providers' files are known by what is in them, and numbers are nothing.
+func TestGuess(t *testing.T) {
+	const (
+		md5    = "00112233445566778899aabbccddeeff"
+		sha1   = "00112233445566778899aabbccddeeff00112233"
+		banner = "################################################################\n# abuse.ch Database Dump (CSV)                                 #\n# Last updated: 2026-09-01 10:00:00 (UTC)                      #\n#\n"
+	)
+	threatfoxRow := `"2026-09-01 10:00:00", "17", "5.5.5.5:443", "ip:port", "botnet_cc", "win.x", "A,B", "Xbot", "", "100", "0", "None", "c2", "0", "me"` + "\n"
+	for _, c := range []struct{ name, text, want string }{
+		{
+			"urlhaus.csv", banner + "# id,dateadded,url,url_status,last_online,threat,tags,urlhaus_link,reporter\r\n\"3\",\"2026-09-01 00:00:00\",\"http://5.5.5.5:5/a\",\"online\",\"\",\"malware_download\",\"elf\",\"https://urlhaus.abuse.ch/url/3/\",\"r\"\r\n",
+			"urlhaus url:5.5.5.5:5/a malware_download",
+		},
+		{
+			"no-head.csv", "\"3\",\"2026-09-01 00:00:00\",\"http://5.5.5.5:5/a\",\"online\",\"\",\"malware_download\",\"elf\",\"https://urlhaus.abuse.ch/url/3/\",\"r\"\n",
+			"csv url:5.5.5.5:5/a",
+		},
+		{"urlhaus.json", `{"3":[{"dateadded":"2026-09-01 00:00:00 UTC","url":"http://5.5.5.5/a","url_status":"online","threat":"malware_download","tags":["elf"]}]}`, "urlhaus url:5.5.5.5/a malware_download"},
+		{
+			"x.csv", banner + `# "first_seen_utc","ioc_id","ioc_value","ioc_type","threat_type","fk_malware","malware_alias","malware_printable","last_seen_utc","confidence_level","is_compromised","reference","tags","anonymous","reporter"` + "\n" + threatfoxRow,
+			"threatfox ip:5.5.5.5/32 Xbot, botnet_cc",
+		},
+		{"x.json", `{"17":[{"ioc_value":"a.example.com","ioc_type":"domain","malware_printable":"X"}]}`, "threatfox domain:a.example.com X"},
+		{"x.json", `{"query_status":"ok","data":[{"id":"1","ioc":"a.example.com","ioc_type":"domain"}]}`, "threatfox domain:a.example.com"},
+		{"x.csv", banner + `"first_seen_utc","dst_ip","dst_port","c2_status","last_online","malware"` + "\n" + `"2026-01-13 21:41:15","5.5.5.5","443","offline","2026-03-01","QakBot"` + "\n", "feodo ip:5.5.5.5/32 QakBot"},
+		{"x.json", `[{"ip_address":"5.5.5.5","port":443,"status":"online","hostname":null,"malware":"Q"}]`, "feodo ip:5.5.5.5/32 Q"},
+		{"x.csv", banner + "# Listingdate,SHA1,Listingreason\n2024-09-02 06:17:52," + sha1 + ",X C&C\n", "sslbl_cert cert_sha1:" + sha1 + " X C&C"},
+		{"x.csv", "\xef\xbb\xbfSHA1,ListingReason,ListingDate\r\n" + sha1 + ",X C&C,12/22/2023 6:58\r\n", "sslbl_cert cert_sha1:" + sha1 + " X C&C"},
+		{"x.csv", banner + "# ja3_md5,Firstseen,Lastseen,Listingreason\n" + md5 + ",2017-07-14 18:08:15,2019-07-27 20:42:54,Dridex\n", "sslbl_ja3 ja3:" + md5 + " Dridex"},
+		{"x.csv", banner + "# Firstseen,DstIP,DstPort\n2026-07-01 10:00:00,5.5.5.5,443\n", "sslbl_ip ip:5.5.5.5/32"},
+		{"top-1m.csv", "1,example.com\r\n2,example.org\r\n3,a.example.net\r\n", "tranco popular:example.com popular:example.org popular:a.example.net"},
+		{"ipsum.txt", "# IPsum Threat Intelligence Feed\n#\n# IP\tnumber of (black)lists\n#\n5.5.5.5\t10\n", "ipsum ip:5.5.5.5/32 on 10 lists"},
+		{"x.txt", "127.0.0.1 localhost\n::1 localhost\n0.0.0.0 a.example.com\n0.0.0.0 b.example.com\n", "hosts domain:a.example.com domain:b.example.com"},
+		{"drop_v4.json", `{"cidr":"1.10.16.0/20","sblid":"SBL1","rir":"apnic"}` + "\n" + `{"type":"metadata","size":1}` + "\n", "spamhaus_drop range:1.10.16.0/20 SBL1"},
+		{"asndrop.json", `{"asn":64500,"rir":"x","domain":"a.example","cc":"US","asname":"Bad"}` + "\n", "spamhaus_drop asn:64500 Bad"},
+		{"list.json", `{"description":"d","list":["a.example.com"],"matching_attributes":["domain"],"name":"Good","type":"hostname","version":1}`, "misp_warninglist domain:a.example.com Good"},
+		{"x.json", `{"Event":{"info":"I","Attribute":[{"type":"domain","value":"a.example.com","to_ids":true}]}}`, "misp domain:a.example.com I"},
+		{"x.json", `{"response":[{"Event":{"info":"I","Attribute":[{"type":"domain","value":"a.example.com"}]}}]}`, "misp domain:a.example.com I"},
+		{"x.json", `[{"RegisterPositionId":1,"DomainAddress":"a.example.com","InsertDate":"2026-09-09T00:00:00","DeleteDate":null}]`, "cert_pl domain:a.example.com"},
+		{"x.json", `{"ip":{"v4":"5.5.5.5","num":1},"fseen":1679011200,"src":{"name":["repos"]}}` + "\n", "rstcloud ip:5.5.5.5/32 repos"},
+		{"x", "ExitNode 4273E6\nPublished 2021-11-02 11:01:07\nExitAddress 5.5.5.5 2021-11-02 23:17:02\n", "tor ip:5.5.5.5/32 Tor exit"},
+		{"x.csv", "first_seen,Indicator,Threat Level,Malware family,tags\n2026-01-01,5.5.5.5,High,\"Bot, new\",a\n", "csv ip:5.5.5.5/32 Bot, new"},
+		{"x.csv", "id;date;hash;comment\n1;2026-01-01;" + sha1 + ";bad, as seen\n", "csv sha1:" + sha1 + " bad, as seen cert_sha1:" + sha1 + " bad, as seen"},
+		{"x.csv", "# rank,ip,reason\n1,5.5.5.5,scans\n", "csv ip:5.5.5.5/32 scans"},
+		{"x.csv", "5.5.5.5,2026-01-01,2026-01-02\n", "csv ip:5.5.5.5/32"},
+		{"x.csv", "1,x\n2,y\n", "slips_iocs ! not an indicator"},
+		{"x.csv", "5.5.5.5,high,first\nAS64500,low,second\n64501,low,third\n", "slips_iocs ip:5.5.5.5/32 first asn:64500 second ! not an indicator"},
+		{"known_fp_md5_hashes.csv", md5 + "\n", "slips_fp_hashes md5:" + md5},
+	} {
+		path := filepath.Join(t.TempDir(), c.name)
+		write(t, path, c.text)
+		s := Source{}
+		got := ""
+		rep, err := Read(path, &s, time.Date(2026, 9, 10, 0, 0, 0, 0, time.UTC), func(in intel.Indicator) error {
+			value := in.Value
+			if in.Prefix.IsValid() {
+				value = in.Prefix.String()
+			}
+			got += strings.TrimSuffix(fmt.Sprintf(" %v:%s %s", in.Kind, value, in.Description), " ")
+			return nil
+		})
+		for reason := range rep.Rejected {
+			if s.Format != "hosts" {
+				got += " ! " + reason
+			}
+		}
+		if got = s.Format + got; err != nil || got != c.want {
+			t.Errorf("%s: %v\n got %q\nwant %q", c.name, err, got, c.want)
+		}
+	}
+}
+
+func FuzzGuess(f *testing.F) {
+	f.Add("x.csv", "a;b\n1;5.5.5.5\n")
+	f.Add("x.json", `{"a":[{"ioc":1}]}`)
+	f.Add("x", "\xef\xbb\xbf[[[{\"cidr\":")
+	f.Fuzz(func(t *testing.T, name, text string) {
+		how, columns := guess(name, []byte(text))
+		s := Source{Name: "x", Path: "x", Format: how, Columns: columns, MaxSize: 1 << 20}
+		if err := s.check(); err != nil || !slices.Contains(format.Names(), how) {
+			t.Fatalf("%q: %v", how, err)
+		}
+		rep, err := s.parse(strings.NewReader(text), time.Unix(1, 0), 0, func(intel.Indicator) error { return nil })
+		if how == "csv" && columns.Value == "" || err == nil && rep.Lines < 0 {
+			t.Fatalf("%+v, %+v", columns, rep)
+		}
+	})
 }
 
 func TestLookup(t *testing.T) {
@@ -301,6 +431,7 @@ func TestLookup(t *testing.T) {
 		{"hxxp://www.bad.example.net:8080/x?y=1", "url", "url www.bad.example.net:8080/x?y=1=1 domain bad.example.net=1"},
 		{"http://9.9.5.1/z", "url", "ip 9.9.5.1=2 asn AS64496=1"},
 		{"AS64496", "asn", "asn AS64496=1"},
+		{strings.Repeat("AB:", 15) + "ab", "md5", "ja3 " + md5 + "=1 ja3s " + md5 + "=1"},
 		{strings.ToUpper(md5), "md5", "ja3 " + md5 + "=1 ja3s " + md5 + "=1"},
 	} {
 		a, err := Lookup(v, c.query)
@@ -324,6 +455,22 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+// spreadsheet is the frame of an XLSX file.
+func spreadsheet(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	z := zip.NewWriter(&b)
+	for _, name := range []string{"[Content_Types].xml", "xl/workbook.xml"} {
+		if _, err := z.Create(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 func TestCheck(t *testing.T) {
 	dir := t.TempDir()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -338,6 +485,7 @@ func TestCheck(t *testing.T) {
 		{"tor", "9.9.9.1\n", "tor", "tor ip=1"},
 		{"bad", "what\nis\nthis\n9.9.9.1\n", "", "lines ip=1 | 3 of 4 entries were rejected"},
 		{"html", "<html>", "", "!a web page"},
+		{"book.xlsx", spreadsheet(t), "", "!a spreadsheet"},
 		{"tranco.csv", "1,example.com\n", "tranco", "tranco popular=1"},
 	} {
 		path := filepath.Join(dir, c.name)

@@ -20,6 +20,28 @@ type Status struct {
 	Meta  Meta // its Name is that of the files; zero but for it when there is no content yet
 	Local bool
 	Age   time.Duration // since the content was published or last changed; 0: there is none
+	// Damaged says why what is stored cannot be used, so that the view is
+	// without it.
+	Damaged string
+}
+
+// State says in words how the feed stands, the worst first.
+func (s *Status) State() string {
+	switch {
+	case s.Damaged != "":
+		return "damaged, left out of the index: " + s.Damaged
+	case s.Meta.Error != "":
+		return "last check failed: " + s.Meta.Error
+	case s.Meta.Refused != "":
+		return "newest version refused: " + s.Meta.Refused
+	case s.Meta.Faults != "":
+		return "in use, with faults: " + s.Meta.Faults
+	case !s.Enabled:
+		return "disabled"
+	case !s.Local && s.Meta.Content == "":
+		return "not fetched yet"
+	}
+	return "in use"
 }
 
 // Status returns all feeds, enabled or not, and the local lists as they were
@@ -28,8 +50,15 @@ type Status struct {
 func (m *Manager) Status() ([]Status, error) {
 	var out []Status
 	var problems []error
-	add := func(s Source, meta Meta) {
-		st := Status{Source: s, Meta: meta, Local: s.local}
+	m.mu.Lock()
+	local, missing := slices.Clone(m.shown), m.missing
+	m.mu.Unlock()
+	add := func(s Source, meta Meta, err error) {
+		st := Status{Source: s, Meta: meta, Local: s.local, Damaged: missing[s.Name]}
+		if err != nil {
+			st.Damaged = err.Error()
+			problems = append(problems, err)
+		}
 		if meta.Updated != 0 {
 			st.Age = max(m.now().Sub(time.Unix(meta.Updated, 0)), 0)
 		}
@@ -37,16 +66,10 @@ func (m *Manager) Status() ([]Status, error) {
 	}
 	for _, s := range m.sources {
 		meta, err := m.store.meta(s.Name)
-		if err != nil {
-			problems = append(problems, err)
-		}
-		add(s, meta)
+		add(s, meta, err)
 	}
-	m.mu.Lock()
-	local := slices.Clone(m.shown)
-	m.mu.Unlock()
 	for _, e := range local {
-		add(*e.src, e.meta)
+		add(*e.src, e.meta, nil)
 	}
 	slices.SortFunc(out, func(a, b Status) int { return cmp.Compare(a.Name, b.Name) })
 	return out, errors.Join(problems...)

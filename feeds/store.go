@@ -11,9 +11,11 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -40,6 +42,7 @@ type Meta struct {
 	Rejected map[string]int `json:"rejected,omitempty"` // by reason
 
 	Refused string `json:"refused,omitempty"` // why the newest version is not in use
+	Faults  string `json:"faults,omitempty"`  // what is wrong with the version in use: a local list of which the rest is taken
 	Error   string `json:"error,omitempty"`   // why the last check failed
 	Fails   int    `json:"fails,omitempty"`   // checks in a row that failed or were refused
 	Since   int64  `json:"since,omitempty"`   // of the first of them
@@ -96,6 +99,16 @@ func (s store) open(m Meta) (io.ReadCloser, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return &unpacked{z, f}, nil
+}
+
+// head gives the first guessBytes of the content that m names.
+func (s store) head(m Meta) (head []byte, err error) {
+	r, err := s.open(m)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	return io.ReadAll(io.LimitReader(r, guessBytes))
 }
 
 // unpacked is a compressed file.
@@ -239,19 +252,41 @@ func (s store) replace(name string, content []byte) (err error) {
 	return os.Rename(f.Name(), s.path(name))
 }
 
-// sweep removes what a killed process left behind, and the feeds that are not
-// configured any more. The caller has the lock.
-func (s store) sweep(known map[string]bool) error {
+// keepUnknown is how long the content of a feed that is not configured stays
+// after its last check: other configurations may use the same directory.
+const keepUnknown = 90 * 24 * time.Hour
+
+// sweep removes what a killed process left behind, and feeds that are not
+// known and were not checked for keepUnknown, whose names it returns. The
+// caller has the lock.
+func (s store) sweep(known map[string]bool, now time.Time) (gone []string, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	inUse := make(map[string]bool)
 	unreadable := make(map[string]bool) // feeds of which nothing is removed
-	for name := range known {
+	kept := maps.Clone(known)
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), metaSuffix)
+		if !ok || known[name] {
+			continue
+		}
 		m, err := s.meta(name)
-		inUse[m.Content] = true
-		unreadable[name] = err != nil
+		checked := time.Unix(m.Checked, 0)
+		if info, ierr := e.Info(); ierr == nil && err != nil {
+			checked = info.ModTime() // of the last check
+		}
+		if kept[name] = now.Sub(checked) < keepUnknown; !kept[name] {
+			gone = append(gone, name)
+		}
+	}
+	for name, keep := range kept {
+		if keep {
+			m, err := s.meta(name)
+			inUse[m.Content] = true
+			unreadable[name] = err != nil
+		}
 	}
 	idx, _ := s.index() // a damaged one is written anew
 	inUse[idx.File] = true
@@ -263,7 +298,7 @@ func (s store) sweep(known map[string]bool) error {
 		case strings.HasSuffix(name, contentSuffix), strings.HasSuffix(name, indexSuffix):
 			drop = !inUse[name]
 		case strings.HasSuffix(name, metaSuffix):
-			drop = !known[feed]
+			drop = !kept[feed]
 		default:
 			drop = strings.HasPrefix(name, strings.TrimSuffix(tempName, "*"))
 		}
@@ -271,7 +306,7 @@ func (s store) sweep(known map[string]bool) error {
 			err = errors.Join(err, os.Remove(s.path(name)))
 		}
 	}
-	return err
+	return gone, err
 }
 
 // lock makes this process the one that may change the directory, which it

@@ -384,8 +384,9 @@ func feeds(names []string, m intel.Match) []string {
 		return names
 	}
 	for i := range m.Len() {
-		if n := m.At(i).Feed.Name; !slices.Contains(names, n) {
-			names = append(names, n)
+		// That something is on a list of harmless things is no accusation.
+		if l := m.At(i); !l.Harmless && !slices.Contains(names, l.Feed.Name) {
+			names = append(names, l.Feed.Name)
 		}
 	}
 	return names

@@ -226,22 +226,13 @@ func statusText(c *config.Config, m *feeds.Manager, list []feeds.Status, places 
 	w := columns(&b)
 	row(w, "feed", "entries", "age", "checked", "level", "kinds", "state")
 	idle := 0
-	for _, s := range list {
-		if !s.Enabled && s.Meta.Count == 0 {
+	for i := range list {
+		s := &list[i]
+		if !s.Enabled && s.Meta.Count == 0 && s.Damaged == "" {
 			idle++
 			continue
 		}
-		state := "in use"
-		switch {
-		case s.Meta.Error != "":
-			state = "last check failed: " + s.Meta.Error
-		case s.Meta.Refused != "":
-			state = "newest version refused: " + s.Meta.Refused
-		case s.Meta.Count == 0 && s.Meta.Checked == 0:
-			state = "not fetched yet"
-		case !s.Enabled:
-			state = "disabled"
-		}
+		state := s.State()
 		checked, age := "never", "-"
 		if s.Meta.Checked != 0 {
 			checked = ago(now.Sub(time.Unix(s.Meta.Checked, 0)))
@@ -318,6 +309,16 @@ func checkText(path string, rep *feeds.CheckReport) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: format %s, %s lines, %s indicators: %s\n", path, rep.Format, thousands(int64(rep.Report.Lines)),
 		thousands(int64(rep.Report.Indicators)), cmp.Or(kindsText(rep.Kinds), "none"))
+	if c := rep.Columns; rep.Format == "csv" {
+		for _, x := range [][2]string{
+			{"value", c.Value}, {"kind", c.Kind}, {"level", c.Level}, {"confidence", c.Confidence}, {"description", c.Description},
+			{"tags", c.Tags}, {"since", c.Since}, {"expires", c.Expires},
+		} {
+			if x[1] != "" {
+				fmt.Fprintf(&b, "  column %s: %s\n", x[0], printable(x[1]))
+			}
+		}
+	}
 	for _, in := range rep.Examples {
 		fmt.Fprintf(&b, "  %s %s %s\n", in.Kind, printable(indicatorText(&in)), printable(in.Description))
 	}

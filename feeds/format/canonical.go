@@ -153,8 +153,8 @@ func look(s string) intel.Kind {
 	case isJA4(s):
 		return intel.JA4
 	}
-	if isHex(s) {
-		switch len(s) {
+	if h := plainHex(s); isHex(h) {
+		switch len(h) {
 		case 32:
 			return intel.MD5
 		case 40:
@@ -205,9 +205,6 @@ func canonical(k intel.Kind, s string) (c canon, err error) {
 	case intel.JA3, intel.JA3S, intel.MD5:
 		c.ind.Value, err = hash(s, 32)
 	case intel.SHA1, intel.CertSHA1:
-		if len(s) == 59 { // as openssl prints fingerprints
-			s = strings.ReplaceAll(s, ":", "")
-		}
 		c.ind.Value, err = hash(s, 40)
 	case intel.JARM:
 		c.ind.Value, err = hash(s, 62)
@@ -589,7 +586,22 @@ func mailbox(s string) (string, error) {
 	return strings.ToLower(s[:at]) + "@" + domain, nil
 }
 
+// plainHex drops the colons between the bytes of a hash, as openssl and
+// browsers print fingerprints. A text of another form comes back as it is.
+func plainHex(s string) string {
+	if len(s) < 3*16-1 || len(s)%3 != 2 { // MD5 is the shortest; no IPv6 address is so long
+		return s
+	}
+	for i := 2; i < len(s); i += 3 {
+		if s[i] != ':' {
+			return s
+		}
+	}
+	return strings.ReplaceAll(s, ":", "")
+}
+
 func hash(s string, digits int) (string, error) {
+	s = plainHex(s)
 	if len(s) != digits || !isHex(s) {
 		return "", ErrHash
 	}

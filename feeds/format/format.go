@@ -309,12 +309,12 @@ func (p *parser) asWhat(kind intel.Kind, value string) ([]intel.Kind, error) {
 	k := kind
 	if k == intel.NoKind {
 		k = look(value)
-		if k == intel.NoKind && isDigits(value) && slices.Contains(p.kinds, intel.ASN) {
-			k = intel.ASN
+		if k == intel.NoKind && isDigits(value) && len(p.kinds) == 1 && p.kinds[0] == intel.ASN {
+			k = intel.ASN // elsewhere a bare number may be a rank, a count, an id
 		}
 	}
 	switch {
-	case k == intel.NoKind && len(p.kinds) > 0:
+	case k == intel.NoKind && p.oneSort():
 		return p.kinds[:1], nil // to be told what is wrong with it
 	case k == intel.NoKind:
 		return nil, ErrUnrecognised
@@ -334,6 +334,16 @@ func (p *parser) asWhat(kind intel.Kind, value string) ([]intel.Kind, error) {
 		kinds = kinds[:1] // the text decides between the two
 	}
 	return kinds, nil
+}
+
+// oneSort reports whether the kinds that are wanted look alike, so that it is
+// clear what a value was meant to be.
+func (p *parser) oneSort() bool {
+	if len(p.kinds) == 0 {
+		return false
+	}
+	alike := Alike(p.kinds[0])
+	return !slices.ContainsFunc(p.kinds, func(k intel.Kind) bool { return !slices.Contains(alike, k) })
 }
 
 func isIP(k intel.Kind) bool { return k == intel.Address || k == intel.Range }

@@ -107,8 +107,16 @@ func feedCases() []feedCase {
 		{
 			name: "declared kinds", o: Options{Format: "lines", Kinds: []intel.Kind{intel.JA3, intel.JA3S, intel.ASN}},
 			in:       md5a + "\n64500\nAS7\n1.1.1.1\nxyz\n",
-			want:     []string{"ja3 " + md5a, "ja3s " + md5a, "asn 64500", "asn 7"},
-			rejected: map[string]int{"kind not wanted": 1, "bad hash": 1},
+			want:     []string{"ja3 " + md5a, "ja3s " + md5a, "asn 7"},
+			rejected: map[string]int{"kind not wanted": 1, "not an indicator": 2},
+		},
+		{
+			name: "declared fingerprints", o: Options{Format: "lines", Kinds: []intel.Kind{intel.JA3, intel.JA3S}},
+			in: md5a + "\nxyz\n", want: []string{"ja3 " + md5a, "ja3s " + md5a}, rejected: map[string]int{"bad hash": 1},
+		},
+		{
+			name: "declared as numbers", o: Options{Format: "lines", Kinds: []intel.Kind{intel.ASN}},
+			in: "64500\nAS7\nxyz\n", want: []string{"asn 64500", "asn 7"}, rejected: map[string]int{"bad as number": 1},
 		},
 		{
 			name: "csv by number loses no line", o: Options{Format: "csv", Now: now, Columns: Columns{Value: "2", Level: "1", Description: "3", Tags: "4", Expires: "5", Since: "6"}},
@@ -216,9 +224,9 @@ func feedCases() []feedCase {
 		{name: "misp hashes.csv", o: Options{Format: "misp"}, in: md5a + ",5f1f-aa\n", err: ErrValueHashes},
 		{
 			name: "misp_warninglist", o: Options{Format: "misp_warninglist", Private: true}, in: `{"description":"d","list":["10.0.0.0/8","1.1.1.1","x"],"name":"Good","type":"cidr","version":1}`,
-			want: []string{`range 10.0.0.0/8 level=0 "Good"`, `ip 1.1.1.1/32 level=0 "Good"`}, rejected: map[string]int{"bad address": 1},
+			want: []string{`range 10.0.0.0/8 level=0 "Good" [known_good]`, `ip 1.1.1.1/32 level=0 "Good" [known_good]`}, rejected: map[string]int{"bad address": 1},
 		},
-		{name: "warninglist of hosts", o: Options{Format: "misp_warninglist"}, in: `{"list":[".a.example.com","b.example.com"],"name":"N","type":"hostname"}`, want: []string{`domain a.example.com level=0 "N"`, `domain b.example.com level=0 "N"`}},
+		{name: "warninglist of hosts", o: Options{Format: "misp_warninglist"}, in: `{"list":[".a.example.com","b.example.com"],"name":"N","type":"hostname"}`, want: []string{`domain a.example.com level=0 "N" [known_good]`, `domain b.example.com level=0 "N" [known_good]`}},
 		{name: "warninglist of regexes", o: Options{Format: "misp_warninglist"}, in: `{"list":["/x/"],"type":"regex"}`, err: ErrWarningType},
 		{
 			name: "stix", o: Options{Format: "stix", Now: now}, comments: 1,
@@ -273,8 +281,11 @@ func feedCases() []feedCase {
 		{name: "slips_ja3", o: Options{Format: "slips_ja3"}, in: md5a + ",high,X\n", want: []string{"ja3 " + md5a + ` level=3 "X"`, "ja3s " + md5a + ` level=3 "X"`}},
 		{name: "slips_jarm", o: Options{Format: "slips_jarm"}, in: jarma + ",medium,X\nabc,low,Y\n", want: []string{"jarm " + jarma + ` level=2 "X"`}, rejected: map[string]int{"bad hash": 1}},
 		{
-			name: "slips_fp_hashes", o: Options{Format: "slips_fp_hashes"}, comments: 1, in: "# d, MD5\nEmpty, or not, " + md5a + "," + sha1a + "\nnone, here\n",
-			want: []string{"md5 " + md5a + ` level=0 "Empty, or not" [known_good]`, "sha1 " + sha1a + ` level=0 "Empty, or not" [known_good]`}, rejected: map[string]int{"bad hash": 1},
+			name: "slips_fp_hashes", o: Options{Format: "slips_fp_hashes"}, comments: 1, in: "# d, MD5\nEmpty, or not, " + md5a + "," + sha1a + "\nnone, here\n" + sha2a + "\n" + md5a + "," + sha1a + "\n",
+			want: []string{
+				"md5 " + md5a + ` level=0 "Empty, or not" [known_good]`, "sha1 " + sha1a + ` level=0 "Empty, or not" [known_good]`,
+				"sha256 " + sha2a + " level=0 [known_good]", "md5 " + md5a + " level=0 [known_good]", "sha1 " + sha1a + " level=0 [known_good]",
+			}, rejected: map[string]int{"bad hash": 1},
 		},
 		{name: "rita", o: Options{Format: "rita"}, in: "1.1.1.1\na.example.com\n", want: []string{"ip 1.1.1.1/32", "domain a.example.com"}},
 		{name: "a web page", o: Options{Format: "lines"}, in: "\r\n <!DOCTYPE html><html>", err: ErrHTML},

@@ -250,11 +250,14 @@ func (p *parser) maltrail() error {
 	})
 }
 
+// harmless is the tag of what is no indicator of anything bad.
+const harmless = "known_good"
+
 // knownGood reads the original's list of files that are often mistaken:
-// description, hash, hash …. Each comes back with the tag known_good: it is no
-// indicator of anything bad.
+// description, hash, hash …, where the description may be missing. Each comes
+// back with the tag harmless.
 func (p *parser) knownGood() error {
-	tags := p.tags("known_good", ",")
+	tags := p.tags(harmless, ",")
 	return p.each(func(line string) error {
 		if p.comment(line) {
 			return nil
@@ -265,7 +268,7 @@ func (p *parser) knownGood() error {
 			return nil
 		}
 		first := len(cells) // the descriptions have commas too
-		for first > 1 && isHex(cells[first-1]) && len(cells[first-1]) >= 32 {
+		for first > 0 && isHex(cells[first-1]) && len(cells[first-1]) >= 32 {
 			first--
 		}
 		if first == len(cells) {

@@ -9,8 +9,9 @@ import (
 )
 
 // warninglist reads a MISP warninglist: a list of what is harmless though it
-// turns up among indicators. Entries of type "string" match exactly in MISP; a
-// domain among them covers its children here.
+// turns up among indicators, so its entries come with the tag harmless. Those of
+// type "string" match exactly in MISP; a domain among them covers its children
+// here.
 func (p *parser) warninglist() error {
 	var list struct {
 		Name string
@@ -34,9 +35,10 @@ func (p *parser) warninglist() error {
 	default:
 		return fmt.Errorf("%w: %q", ErrWarningType, list.Type)
 	}
+	tags := p.tags(harmless, ",")
 	for _, v := range list.List {
 		p.rep.Lines++
-		if err := p.put("list", k, string(v), meta{level: 0, description: list.Name}); err != nil {
+		if err := p.put("list", k, string(v), meta{level: 0, description: list.Name, tags: tags}); err != nil {
 			return err
 		}
 	}

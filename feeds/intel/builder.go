@@ -211,6 +211,10 @@ func (b *Builder) merge(x *entry, y entry) {
 	}
 }
 
+func isKnownGood(tag string) bool {
+	return len(tag) == len(KnownGood) && strings.EqualFold(strings.NewReplacer("-", "_", " ", "_").Replace(tag), KnownGood)
+}
+
 // node is an indicator that at least one feed lists.
 type node struct {
 	key     uint32 // where it begins in Builder.keys
@@ -321,6 +325,15 @@ func (b *Builder) group(h *header, rank []uint16, numbers []uint32) (nodes []nod
 	nodes = make([]node, 0, b.count)
 	counts = make([]uint32, len(rank))
 	known := map[string]uint32{}
+	good := map[uint32]bool{} // whether KnownGood is among tags, by their text
+	tagged := func(tags uint32) bool {
+		is, ok := good[tags]
+		if !ok {
+			is = slices.ContainsFunc(splitTags(b.texts[tags]), isKnownGood)
+			good[tags] = is
+		}
+		return is
+	}
 	var list []byte
 	for k := range b.entries {
 		for entries := b.entries[k]; len(entries) > 0; {
@@ -331,7 +344,11 @@ func (b *Builder) group(h *header, rank []uint16, numbers []uint32) (nodes []nod
 				e := &entries[0]
 				counts[rank[e.feed]]++
 				list = le.AppendUint16(list, rank[e.feed])
-				list = append(list, byte(e.level), 0)
+				flags := byte(0)
+				if tagged(e.tags) || tagged(b.feeds[e.feed].tags) {
+					flags = harmless
+				}
+				list = append(list, byte(e.level), flags)
 				for _, x := range []uint32{numbers[e.description], numbers[e.tags], e.since, e.expires} {
 					list = le.AppendUint32(list, x)
 				}
@@ -340,7 +357,7 @@ func (b *Builder) group(h *header, rank []uint16, numbers []uint32) (nodes []nod
 				}
 				entries = entries[1:]
 			}
-			list[len(list)-listingSize+3] = lastListing
+			list[len(list)-listingSize+3] |= lastListing
 			at, ok := known[string(list)]
 			if !ok {
 				at = uint32(len(listings) / listingSize)

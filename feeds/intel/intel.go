@@ -65,6 +65,12 @@ type Level uint8
 // none of its own.
 const FeedLevel Level = 255
 
+// KnownGood is the tag of what is harmless though it turns up among indicators:
+// public resolvers, ranges of content networks, common files. An entry that has
+// it, or whose feed has it, says nothing bad. Its case does not matter, and "-" or a
+// blank may stand for the "_".
+const KnownGood = "known_good"
+
 // Indicator is one entry of a feed in canonical form.
 type Indicator struct {
 	Kind Kind
@@ -104,4 +110,5 @@ type Listing struct {
 	Tags        []string // the entry's own, sorted; the feed's are in Feed
 	Since       int64    // unix s; 0: not said
 	Expires     int64    // unix s; 0: never
+	Harmless    bool     // by KnownGood among the tags of the entry or its feed
 }

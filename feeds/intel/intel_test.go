@@ -804,3 +804,86 @@ func TestKindNames(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestPrivate shows which indicators are outside the public Internet.
+func TestPrivate(t *testing.T) {
+	good := Indicator{Kind: Range, Prefix: netip.MustParsePrefix("10.0.0.0/8"), Level: FeedLevel, Tags: []string{"Known good"}}
+	for _, tt := range []struct {
+		name  string
+		items []item
+		want  bool
+		ask   string
+		match bool
+	}{
+		{"nothing", nil, false, "10.0.0.66", false},
+		{"a public address", []item{{0, ip("8.8.8.8")}}, false, "8.8.8.8", false},
+		{"a private address", []item{{0, ip("8.8.8.8")}, {0, ip("10.0.0.66")}, {0, ip("2001:500::1")}}, true, "10.0.0.66", true},
+		{"beside it", []item{{0, ip("9.255.255.255")}, {0, ip("11.0.0.0")}}, false, "11.0.0.0", false},
+		{"a private range", []item{{0, ip("192.168.0.0/16")}}, true, "192.168.3.4", true},
+		{"the whole of multicast and what is reserved", []item{{0, ip("224.0.0.0/4")}}, true, "239.1.1.1", true},
+		{"a range around a private one", []item{{0, ip("8.0.0.0/5")}}, false, "10.0.0.66", false},
+		{"a private address in a range around it", []item{{0, ip("8.0.0.0/5")}, {0, ip("10.0.0.66")}}, true, "10.0.0.66", true},
+		{"shared addresses", []item{{0, ip("100.64.0.0/12")}}, true, "100.64.1.1", true},
+		{"link-local", []item{{0, ip("fe80::1")}}, true, "fe80::1", true},
+		{"unique local", []item{{0, ip("fd00:1::/32")}}, true, "fd00:1::9", true},
+		{"behind unique local", []item{{0, ip("fe00::1")}}, false, "fe00::1", false},
+		{"harmless", []item{{0, good}}, false, "10.0.0.66", true},
+		{"harmless and not", []item{{0, good}, {1, ip("10.0.0.0/8")}}, true, "10.0.0.66", true},
+		{"in a harmless one", []item{{0, good}, {1, ip("10.9.9.9")}}, true, "10.0.0.66", true},
+		{"no address", []item{{0, text(Domain, "a.example")}}, false, "10.0.0.66", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := view(t, tt.items...)
+			if got := v.Private(); got != tt.want {
+				t.Errorf("the view: %v", got)
+			}
+			if got := v.Address(netip.MustParseAddr(tt.ask)).Private(); got != tt.match {
+				t.Errorf("the match: %v", got)
+			}
+		})
+	}
+	if (*View)(nil).Private() || (Match{}).Private() || view(t, item{0, text(Domain, "a.example")}).Domain("a.example").Private() {
+		t.Error("what is no address is private")
+	}
+}
+
+// TestHarmless tells entries of what is harmless from others, by the tags of the
+// entry or its feed.
+func TestHarmless(t *testing.T) {
+	b := NewBuilder()
+	for i, tags := range [][]string{{"c2"}, {"a", "known-good"}, {"well_known_good", "known_goods"}} {
+		b.AddFeed(Feed{Name: fmt.Sprint("f", i), Tags: tags})
+	}
+	add := func(feed int, in Indicator, tags ...string) {
+		if in.Tags = tags; b.Add(feed, in) != nil {
+			t.Fatal(in)
+		}
+	}
+	add(0, text(Domain, "bad.example"), "x")
+	add(0, text(Domain, "good.example"), "x", KnownGood)
+	add(1, text(Domain, "listed.example"))
+	add(2, text(Domain, "alike.example"), "known_good_")
+	add(0, text(Domain, "both.example"), "y")
+	add(1, text(Domain, "both.example"), "y")
+	add(0, text(Domain, "sub.listed.example"))
+	add(1, text(Domain, "good.bad.example"))
+	add(2, text(MD5, strings.Repeat("e", 32)), "KNOWN GOOD")
+	v := open(t, b.Compile(1))
+	for name, want := range map[string]string{
+		"bad.example": "false [false]", "good.example": "true [true]", "www.listed.example": "true [true]", "alike.example": "false [false]",
+		"both.example": "false [false true]", "sub.listed.example": "false [false true]", "good.bad.example": "false [true false]",
+		"unknown.example": "false []",
+	} {
+		m := v.Domain(name)
+		var of []bool
+		for i := range m.Len() {
+			of = append(of, m.At(i).Harmless)
+		}
+		if got := fmt.Sprint(m.Harmless(), " ", of); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	if !v.Text(MD5, strings.Repeat("E", 32)).Harmless() {
+		t.Error("a hash that is known to be good is not harmless")
+	}
+}

@@ -27,20 +27,21 @@ import (
 // of their keys. A node that follows the last ends the last key.
 //
 // The listings of a node follow each other, by the name of the feed; the last has
-// the flag. Nodes whose listings are equal share them.
+// a flag. Nodes whose listings are equal share them.
 //
 // Keys: Address has the 4 or 16 bytes of the address, Range the same and a byte
 // with the length of the prefix, all others their text.
 const (
 	magic   = "slipsti"
-	version = 1
+	version = 2
 
 	headerSize  = 40 + 4*(7+int(NumKinds)) + 4 // and 4 bytes to a multiple of 8
 	feedSize    = 32                           // name, provider, URL, tags, level, count: uint32; updated: int64
 	listingSize = 20                           // feed uint16, level, flags: byte; description, tags, since, expires: uint32
 	nodeSize    = 12                           // key, listing, parent: uint32
 
-	lastListing = 1             // the flag
+	lastListing = 1             // flag: the last of a node
+	harmless    = 2             // flag: says that the indicator is no bad one
 	maxFeeds    = 1 << 16       // the number of a feed has 16 bits
 	maxSize     = math.MaxInt32 // of what is counted or addressed with uint32; so it fits an int everywhere
 	maxTime     = math.MaxUint32
@@ -206,6 +207,7 @@ func Open(compiled []byte) (*View, error) {
 		return nil, err
 	}
 	v.readFeeds(int(h.Feeds))
+	v.private = v.hasPrivate()
 	return v, nil
 }
 
@@ -227,7 +229,7 @@ func (v *View) verify(h *header) error {
 			return damaged("damaged: a listing without its feed, level or text")
 		}
 	}
-	if n := len(v.listings); n > 0 && v.listings[n-listingSize+3] != lastListing {
+	if n := len(v.listings); n > 0 && v.listings[n-listingSize+3]&lastListing == 0 {
 		return damaged("damaged: the last listing has no end")
 	}
 	if err := v.verifyNodes(h); err != nil {

@@ -79,6 +79,8 @@ func use(tb testing.TB, v *View, names ...string) {
 		}
 		m.Level()
 		m.Kind()
+		m.Harmless()
+		m.Private()
 	}
 	for _, s := range append(names, "a.b", "x.A.longlabel.eightlet.", "a@b.example", "t13d", strings.Repeat("e", 32)) {
 		look(v.Domain(s))

@@ -1,9 +1,13 @@
 package intel
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -24,6 +28,8 @@ type View struct {
 	built  int64
 	id     [16]byte
 	as     func(netip.Addr) (asn uint32, org string)
+
+	private bool
 }
 
 // Empty returns a View that knows nothing.
@@ -33,6 +39,46 @@ func Empty() *View { return &View{} }
 // if not.
 func (v *View) Has(k Kind) bool {
 	return v != nil && k < NumKinds && v.first[k+1] > v.first[k]
+}
+
+// Private reports whether an address or a range is listed that is no part of the
+// public Internet, as only an operator's own list has them; harmless ones do not
+// count. Callers need not look such addresses up if not.
+func (v *View) Private() bool { return v != nil && v.private }
+
+// hasPrivate works out Private. Keys are sorted, so that it looks at few of them.
+func (v *View) hasPrivate() bool {
+	for _, block := range special {
+		from := addrKey(nil, block.Addr())
+		for _, k := range []Kind{Address, Range} {
+			first := v.first[k]
+			n := first + uint32(sort.Search(int(v.first[k+1]-first), func(i int) bool {
+				key := v.key(first + uint32(i))
+				key = key[:len(key)-int(k-Address)] // without the length of a range
+				return cmp.Or(cmp.Compare(len(key), len(from)), bytes.Compare(key, from)) >= 0
+			}))
+			for ; n < v.first[k+1]; n++ {
+				if p := v.prefix(n); !block.Contains(p.Addr()) {
+					break
+				} else if p.Bits() >= block.Bits() && !(Match{v, n, true}).Harmless() {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// prefix returns what an Address or a Range names.
+func (v *View) prefix(n uint32) netip.Prefix {
+	key := v.key(n)
+	if n < v.first[Range] {
+		a, _, _ := keyAddr(key)
+		return netip.PrefixFrom(a, a.BitLen())
+	}
+	bits := len(key) - 1
+	a, _, _ := keyAddr(key[:bits])
+	return netip.PrefixFrom(a, int(key[bits]))
 }
 
 func (v *View) key(n uint32) []byte {
@@ -359,12 +405,9 @@ func (v *View) indicator(n uint32) string {
 	key := v.key(n)
 	switch v.kind(n) {
 	case Address:
-		a, _, _ := keyAddr(key)
-		return a.String()
+		return v.prefix(n).Addr().String()
 	case Range:
-		bits := len(key) - 1
-		a, _, _ := keyAddr(key[:bits])
-		return netip.PrefixFrom(a, int(key[bits])).String()
+		return v.prefix(n).String()
 	case ASN:
 		return "AS" + string(key)
 	default:
@@ -417,7 +460,7 @@ func (m Match) each(fn func(node, listing uint32) bool) {
 			if !fn(node, l) {
 				return
 			}
-			if m.v.listings[uint64(l)*listingSize+3] == lastListing {
+			if m.v.listings[uint64(l)*listingSize+3]&lastListing != 0 {
 				break
 			}
 		}
@@ -427,6 +470,28 @@ func (m Match) each(fn func(node, listing uint32) bool) {
 		}
 		node = up
 	}
+}
+
+// Harmless reports whether something is known, and all of it is that the thing is
+// harmless: whoever looks for the bad passes it by.
+func (m Match) Harmless() bool {
+	all := m.OK()
+	m.each(func(_, l uint32) bool {
+		all = m.v.listings[uint64(l)*listingSize+3]&harmless != 0
+		return all
+	})
+	return all
+}
+
+// Private reports whether the most specific indicator is an address or a range
+// that is no part of the public Internet. A range that merely reaches over such
+// addresses says nothing about them.
+func (m Match) Private() bool {
+	if m.v == nil || m.node >= m.v.first[Range+1] {
+		return false
+	}
+	p := m.v.prefix(m.node)
+	return slices.ContainsFunc(special, func(block netip.Prefix) bool { return p.Bits() >= block.Bits() && block.Contains(p.Addr()) })
 }
 
 // Len returns the number of listings.
@@ -468,7 +533,7 @@ func (m Match) At(i int) Listing {
 	return Listing{
 		Feed: &m.v.feeds[le.Uint16(b)], Level: Level(b[2]),
 		Description: m.v.text(le.Uint32(b[4:])), Tags: splitTags(m.v.text(le.Uint32(b[8:]))),
-		Since: int64(le.Uint32(b[12:])), Expires: int64(le.Uint32(b[16:])),
+		Since: int64(le.Uint32(b[12:])), Expires: int64(le.Uint32(b[16:])), Harmless: b[3]&harmless != 0,
 	}
 }
 

@@ -154,7 +154,7 @@ func (st *State) popular(e *Event, now int64) string {
 		if n.Addr != e.Peer || n.At > now || !n.counts(e.Time) {
 			continue
 		}
-		if !n.Popular || n.Listed {
+		if !n.Popular {
 			return ""
 		}
 		if name == "" || n.Name < name {
@@ -187,7 +187,7 @@ func (r rule) report(cx *modules.Context, st *State, b *batch) {
 		if e.Grade == confirmed {
 			trust = 1 - (1-trust)*(1-sighting)
 		}
-		if it.What == answerOf && it.Lone && level < evidence.High {
+		if it.What == answerOf && it.Lone != "" && level < evidence.High {
 			// Its word counts with the name; one such feed makes no second finding.
 			level = evidence.Info
 		}
@@ -201,13 +201,22 @@ func (r rule) report(cx *modules.Context, st *State, b *batch) {
 	if weight == 0 {
 		level, weight = evidence.Info, 1
 	}
-	group := Group{types[it.What], it.Host, cx.WindowAt(e.Time).Start, level == evidence.Info}
+	confidence := math.Round(100*trust*it.Part*weight) / 100
+	word := Word{it.Lone, it.Host, cx.WindowAt(e.Time).Start}
+	counted, certain, worth := st.counted(cx, it, level, confidence, word)
+	if counted < level || certain < confidence {
+		level, confidence = counted, certain
+		more += fmt.Sprintf("; %s alone says so, and is not to make an alert by itself", it.Lone)
+	}
+	group := Group{types[it.What], it.Host, word.Window, level == evidence.Info}
 	n, _ := st.Reports.Get(group)
 	if n >= r.max {
 		return
 	}
 	st.Reports.Put(group, n+1, maxGroups)
-	confidence := math.Round(100*trust*it.Part*weight) / 100
+	if worth != nil {
+		st.Words.Put(word, worth, maxWords)
+	}
 	text := fmt.Sprintf("%s: %s%s; confidence %.2f.", happened(b), it.Said, more, confidence)
 	if it.N > 1 {
 		text += fmt.Sprintf(" There are %d such records in this window.", it.N)
@@ -232,6 +241,63 @@ func (r rule) report(cx *modules.Context, st *State, b *batch) {
 	default:
 	}
 	cx.Emit(out)
+}
+
+// One provider that says less than high is to make no alert by itself: a feed that
+// goes wrong lists a site, its addresses and its files, and what types of evidence
+// are worth is added up. An alert takes 15 points, and a second tactic makes a
+// quarter more (package alerts). Files are reported from the state of their
+// sender, so some points are kept free for those that a host receives.
+const (
+	perAlert    = 15
+	twoTactics  = 1.25
+	tacticFrom  = 3
+	lessened    = 0.4                                     // what is left of a confidence that is too much
+	keptForFile = 2 * perAlert * 0.5 * opinion * lessened // any number of files at level medium
+)
+
+// counted returns the level and the confidence with which evidence of one provider
+// alone counts: all, less, or as information, so that what it says of the host in
+// the window makes no alert; and what that is worth, nil when it need not be kept.
+func (st *State) counted(cx *modules.Context, it *Finding, level evidence.Level, confidence float64, word Word) (evidence.Level, float64, []Worth) {
+	less := math.Round(100*lessened*confidence) / 100
+	switch {
+	case it.Lone == "" || level >= evidence.High || level == evidence.Info || it.What == visitor:
+		return level, confidence, nil
+	case it.What == received || it.What == sent:
+		return level, less, nil
+	case it.Host != cx.Profile(): // the certificate of a server, from the server's state
+		return evidence.Info, confidence, nil
+	}
+	before, _ := st.Words.Get(word)
+	for _, c := range [...]float64{confidence, less} {
+		all := append(slices.Clone(before), Worth{types[it.What], perAlert * level.Value() * c})
+		if len(before) < maxWorth && score(all) < perAlert {
+			return level, c, all
+		}
+	}
+	return evidence.Info, confidence, nil
+}
+
+// score is at least what evidence is worth together as package alerts counts: of
+// each type the greatest in full, and each further one half as much as the one
+// before.
+func score(all []Worth) float64 {
+	slices.SortFunc(all, func(a, b Worth) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(b.Points, a.Points)) })
+	weight, points, access := 1.0, keptForFile, 0.0
+	for i, w := range all {
+		if weight /= 2; i == 0 || w.Type != all[i-1].Type {
+			weight = 1
+		}
+		points += float64(weight * w.Points)
+		if w.Type == From || w.Type == Email {
+			access += float64(weight * w.Points)
+		}
+	}
+	if access >= tacticFrom {
+		points *= twoTactics
+	}
+	return points
 }
 
 // happened says what a host did.

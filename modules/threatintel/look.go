@@ -51,9 +51,9 @@ func lookConn(v *intel.View, f *flow.Flow, yield func(found) bool) {
 		return
 	}
 	// Hosts are pinged and traced for no harm (reference 3.6.4).
-	if !f.Proto.IsICMP() && profile.IsPublic(f.Dst) {
+	if !f.Proto.IsICMP() {
 		if addresses {
-			if m := v.Address(f.Dst); m.OK() && !yield(found{what: toAddress, m: m, addr: f.Dst, grade: reached(f)}) {
+			if m := at(v, f.Dst); m.OK() && !yield(found{what: toAddress, m: m, addr: f.Dst, grade: reached(f)}) {
 				return
 			}
 		}
@@ -63,15 +63,12 @@ func lookConn(v *intel.View, f *flow.Flow, yield func(found) bool) {
 			}
 		}
 	}
-	if !profile.IsPublic(f.Src) {
-		return
-	}
 	grade := uint8(knocked)
 	if reached(f) == exchanged {
 		grade = served
 	}
 	if addresses {
-		if m := v.Address(f.Src); m.OK() && !yield(found{what: fromAddress, m: m, addr: f.Src, grade: grade}) {
+		if m := at(v, f.Src); m.OK() && !yield(found{what: fromAddress, m: m, addr: f.Src, grade: grade}) {
 			return
 		}
 	}
@@ -82,7 +79,25 @@ func lookConn(v *intel.View, f *flow.Flow, yield func(found) bool) {
 	}
 }
 
+// at looks an address up. One that is not public is found when it or a range of
+// such addresses is listed, which operators do; never because a range of public
+// ones reaches over it.
+func at(v *intel.View, a netip.Addr) intel.Match {
+	if profile.IsPublic(a) {
+		return v.Address(a)
+	}
+	if v.Private() {
+		if m := v.Address(a); m.Private() {
+			return m
+		}
+	}
+	return intel.Match{}
+}
+
 func system(v *intel.View, a netip.Addr) intel.Match {
+	if !profile.IsPublic(a) {
+		return intel.Match{}
+	}
 	n, _ := v.AS(a)
 	if n == 0 {
 		return intel.Match{}
@@ -121,10 +136,10 @@ func lookDNS(v *intel.View, f *flow.Flow, yield func(found) bool) {
 	}
 	for _, s := range d.Answers[:min(len(d.Answers), maxAnswers)] {
 		if a, ok := address(s); ok {
-			if !addresses || !profile.IsPublic(a) {
+			if !addresses {
 				continue
 			}
-			if m := v.Address(a); m.OK() {
+			if m := at(v, a); m.OK() {
 				grade := uint8(unpopular)
 				if isPopular(v, q) {
 					grade = popular
@@ -194,10 +209,10 @@ func lookFingerprint(v *intel.View, f *flow.Flow, what What, kind intel.Kind, te
 // lookServer finds a listed server that was asked for by a name, which tells
 // what else is at its address.
 func lookServer(v *intel.View, f *flow.Flow, name string, yield func(found) bool) {
-	if name == "" || !hasAddresses(v) || !profile.IsPublic(f.Dst) {
+	if name == "" || !hasAddresses(v) {
 		return
 	}
-	if m := v.Address(f.Dst); m.OK() {
+	if m := at(v, f.Dst); m.OK() {
 		yield(found{what: server, m: m, addr: f.Dst})
 	}
 }
@@ -231,10 +246,10 @@ func lookHTTP(v *intel.View, f *flow.Flow, yield func(found) bool) {
 	}
 	// A proxy is asked for other addresses than its own.
 	if a, ok := address(name); ok {
-		if a == f.Dst || !addresses || !profile.IsPublic(a) {
+		if a == f.Dst || !addresses {
 			return
 		}
-		if m := v.Address(a); m.OK() {
+		if m := at(v, a); m.OK() {
 			grade := uint8(unanswered)
 			if h.StatusCode/100 == 2 || h.StatusCode/100 == 3 {
 				grade = exchanged

@@ -107,6 +107,10 @@ const (
 	maxUIDs = 20
 	// maxGroups bounds the counters of reports.
 	maxGroups = 128
+	// maxWords bounds the providers whose word is counted, and maxWorth the pieces
+	// of evidence of one of them; from then on they are information.
+	maxWords = 32
+	maxWorth = 32
 	// maxText bounds the words of others in a description, in bytes.
 	maxText = 100
 	// memory is how long a name counts for the address that it was resolved to.
@@ -192,6 +196,7 @@ type State struct {
 	Pending  []Event
 	Names    []Name // of addresses, the oldest first
 	Reports  modules.Recent[Group, int]
+	Words    modules.Recent[Word, []Worth]
 	Dropped  uint64 // events not looked at because Pending was full
 }
 
@@ -204,7 +209,7 @@ type Finding struct {
 	Level     evidence.Level
 	Trust     float64 // that the feeds are right, 0 to 1
 	Part      float64 // of Trust that is left, when the indicator is not the thing itself
-	Lone      bool    // all are of one provider
+	Lone      string  // the provider, when one alone has it
 	Said      string  // what they say
 	N         int64   // connections, queries, files …
 	Grade     uint8
@@ -261,6 +266,19 @@ type Group struct {
 	Info   bool
 }
 
+// Word is what one provider alone says of a host in a window.
+type Word struct {
+	Provider string
+	Host     netip.Addr
+	Window   int64 // start
+}
+
+// Worth is what a piece of evidence is worth, in points.
+type Worth struct {
+	Type   evidence.Type
+	Points float64
+}
+
 type rule struct {
 	max int
 	tor bool
@@ -287,9 +305,9 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 // Looks implements modules.Looker.
 func (rule) Looks(v *intel.View, f *flow.Flow) bool {
 	hit := false
-	look(v, f, func(found) bool {
-		hit = true
-		return false
+	look(v, f, func(x found) bool {
+		hit = !x.m.Harmless()
+		return !hit
 	})
 	return hit
 }
@@ -299,7 +317,7 @@ func (rule) Looks(v *intel.View, f *flow.Flow) bool {
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if cx.Role() == profile.Server {
 		look(cx.Intel(), f, func(x found) bool {
-			if x.what == fromAddress && !cx.Network().IsHome(f.Src) {
+			if x.what == fromAddress && !ours(cx.Network(), x) {
 				x.what = visitor
 				r.note(cx, st, f, x)
 			}
@@ -313,8 +331,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	look(cx.Intel(), f, func(x found) bool {
 		switch {
-		case x.what == server:
-		case x.addr.IsValid() && x.what <= fromSystem && cx.Network().IsHome(x.addr): // our own
+		case x.what == server || x.m.Harmless() || ours(cx.Network(), x):
 		case x.what == mail:
 			x.grade = mailGrade(cx.Network(), f, x.grade)
 			r.note(cx, st, f, x)
@@ -342,6 +359,12 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		st.named(cx, f, host(f.HTTP), inHTTP)
 	default: // the others are no connections
 	}
+}
+
+// ours reports whether an address of our own was found, which a feed lists by
+// mistake. What only an operator can have listed is meant.
+func ours(n *profile.Network, x found) bool {
+	return x.addr.IsValid() && n.IsHome(x.addr) && !x.m.Private()
 }
 
 // mailGrade says how much a mail weighs with a listed sender or recipient. A
@@ -405,7 +428,7 @@ func (r rule) note(cx *modules.Context, st *State, f *flow.Flow, x found) bool {
 			return false
 		}
 		it = Finding{
-			What: x.what, Indicator: indicator, Host: who, Level: w.level, Trust: w.trust, Part: w.part, Lone: w.providers == 1, Said: w.said,
+			What: x.what, Indicator: indicator, Host: who, Level: w.level, Trust: w.trust, Part: w.part, Lone: w.lone, Said: w.said,
 		}
 	}
 	r.pend(cx, st, f, x, k, e, it)
@@ -494,10 +517,11 @@ func (st *State) remember(n Name, uid string) {
 // named notes by what name a client asked a server that is listed, or that a
 // listed name was resolved to: others may be at that address too.
 func (st *State) named(cx *modules.Context, f *flow.Flow, name string, seen Seen) {
-	if name == "" || len(name) > maxName || !profile.IsPublic(f.Dst) {
+	if name == "" || len(name) > maxName {
 		return
 	}
-	known := cx.Intel().Address(f.Dst).OK()
+	m := at(cx.Intel(), f.Dst)
+	known := m.OK() && !m.Harmless()
 	for i := range st.Names {
 		known = known || st.Names[i].Addr == f.Dst
 	}

@@ -251,6 +251,155 @@ ioc high ip 203.0.114.61
 	}
 }
 
+// TestClumsyFeed holds feeds that list what is benign to no alert of their own,
+// whatever a host does all day; and to being heard nonetheless.
+func TestClumsyFeed(t *testing.T) {
+	const ja3, cert, file = "6734f37431670b3ab4292b8f60f29984", "1111111111111111111111111111111111111111", "22222222222222222222222222222222"
+	var everything strings.Builder
+	everything.WriteString("feed clumsy medium tags=malware\n")
+	for i := range 20 {
+		fmt.Fprintf(&everything, "ioc clumsy domain site%d.example.net\nioc clumsy ip 203.0.114.%d\nioc clumsy url site%d.example.net/a\n", i, i, i)
+	}
+	fmt.Fprintf(&everything, "ioc clumsy ja3 %s\nioc clumsy cert_sha1 %s\nioc clumsy md5 %s\nioc clumsy email a@example.net\n", ja3, cert, file)
+	everything.WriteString("ioc clumsy asn 64500\nas 203.0.114.0/24 64500\n")
+
+	// A day of a site: it is resolved, under an alias too, and visited.
+	visits := func(n int, name, addr, alias string) (fs []*flow.Flow) {
+		for i := range n {
+			sec, uid := float64(6*i), func(s string) string { return fmt.Sprint(s, name, i) }
+			mail := record(flow.SMTP, sec+4, uid("M"), "203.0.115.25", 25)
+			mail.SMTP.From, mail.SMTP.RcptTo = "b@example.org", append(mail.SMTP.RcptTo, "a@"+strings.TrimPrefix(name, "www."))
+			f := record(flow.Files, sec+4, uid("F"), addr, 80)
+			f.Files.MD5 = file
+			s := tls(sec+2, uid("S"), addr, name)
+			s.SSL.JA3, s.SSL.SHA1 = ja3, cert
+			fs = append(fs,
+				dns(sec, uid("D"), name, addr), dns(sec, uid("A"), alias, name, addr), conn(sec+2, uid("S"), addr, 443), s,
+				conn(sec+3, uid("H"), addr, 80), web(sec+3, uid("H"), addr, name, "/a"), mail, f)
+		}
+		return fs
+	}
+	dayOf := func(dst string, port uint16) (fs []*flow.Flow) {
+		for i := range 520 {
+			fs = append(fs, conn(float64(6*i), fmt.Sprint("C", i), dst, port))
+		}
+		return fs
+	}
+	var many []*flow.Flow
+	for i := range 20 {
+		many = append(many, visits(10, fmt.Sprintf("site%d.example.net", i), fmt.Sprintf("203.0.114.%d", i), "shop.example.com")...)
+	}
+	many = append(many, visits(70, "example.net", "203.0.114.1", "shop.example.com")...)
+	slices.SortStableFunc(many, func(a, b *flow.Flow) int { return cmp.Compare(a.Time, b.Time) })
+	const site = "feed rank info\nioc rank popular example.org\nfeed clumsy high tags=c2\nioc clumsy domain example.org\n"
+	for _, tt := range []struct {
+		name    string
+		feeds   string
+		records []*flow.Flow
+		from    float64
+	}{
+		{"medium, sites with their addresses and files", everything.String(), many, 7},
+		{"high, a site that many visit", site, visits(520, "www.example.org", "203.0.115.1", "shop.example.com"), 5},
+		{"high, such a site and its address", site + "ioc clumsy ip 203.0.115.1", visits(520, "www.example.org", "203.0.115.1", "example.org"), 5},
+		{"high, a public resolver", "feed clumsy high tags=c2\nioc clumsy ip 8.8.8.8", dayOf("8.8.8.8", 53), 7},
+		{"medium, a public resolver", "feed clumsy medium\nioc clumsy ip 8.8.8.8", dayOf("8.8.8.8", 53), 4},
+		{"high, a whole /8", "feed clumsy high\nioc clumsy range 8.0.0.0/8", append(dayOf("8.8.8.8", 53), dayOf("8.8.4.4", 53)...), 4},
+		{"medium, a whole /8", "feed clumsy medium\nioc clumsy range 203.0.0.0/8", visits(520, "www.example.org", "203.0.115.1", "shop.example.com"), 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBench(t, view(t, tt.feeds))
+			windows := map[int64][]evidence.Evidence{}
+			for _, e := range b.run(tt.records...) {
+				w := b.Host.At(e.Time).Start
+				windows[w] = append(windows[w], e)
+			}
+			best := 0.0
+			for _, es := range windows {
+				s := score(es)
+				if best = max(best, s); s < threshold {
+					continue
+				}
+				t.Errorf("score %.2f, which is an alert", s)
+				for _, e := range es {
+					t.Logf("%s %s %.2f step %d %s", e.Type, e.Level, e.Confidence, e.Step, e.Description)
+				}
+			}
+			t.Logf("score %.2f", best)
+			if best < tt.from {
+				t.Errorf("score %.2f, want at least %v", best, tt.from)
+			}
+		})
+	}
+	t.Run("our own network", func(t *testing.T) {
+		b := newBench(t, view(t, "feed clumsy critical tags=c2\nioc clumsy range 198.51.101.0/24\nioc clumsy ip 198.51.101.7"))
+		b.Host.Net = &profile.Network{Home: []netip.Prefix{netip.MustParsePrefix("198.51.101.0/24")}}
+		for _, e := range b.run(append(dayOf("198.51.101.7", 443), dns(4000, "D1", "www.example.org", "198.51.101.7"))...) {
+			t.Errorf("reported: %s %s", e.Type, e.Description)
+		}
+	})
+}
+
+// TestOperator shows that what an operator lists inside the own network is found
+// there, though it is home.
+func TestOperator(t *testing.T) {
+	b := newBench(t, view(t, "feed own high\nioc own ip 10.0.0.66\nioc own range 172.16.0.0/12"))
+	b.Host.Net = &profile.Network{Home: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	var got []string
+	for _, e := range b.run(conn(0, "C1", "10.0.0.66", 443), conn(1, "C2", "10.0.0.67", 443), conn(2, "C3", "172.31.0.1", 443)) {
+		got = append(got, fmt.Sprintf("%s %s %s", e.Type, e.Level, e.Subject))
+	}
+	want := []string{"THREAT_INTELLIGENCE_TO_BLACKLISTED_IP high 10.0.0.66", "THREAT_INTELLIGENCE_TO_BLACKLISTED_IP high 172.16.0.0/12"}
+	if d := gocmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestNotPublic compares what packages profile and intel take for the public
+// Internet, at the edges of all blocks.
+func TestNotPublic(t *testing.T) {
+	for _, s := range []string{
+		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/29", "192.0.0.170/31", "192.0.2.0/24",
+		"192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "::/127", "2001:db8::/32", "fc00::/7",
+		"fe80::/10", "ff00::/8", "8.0.0.0/8", "192.88.99.0/24", "2002::/16", "fec0::/10", "64:ff9b::/96",
+	} {
+		p := netip.MustParsePrefix(s)
+		last := p.Addr().AsSlice()
+		for i := p.Bits(); i < len(last)*8; i++ {
+			last[i/8] |= 0x80 >> (i % 8)
+		}
+		end, _ := netip.AddrFromSlice(last)
+		for _, a := range []netip.Addr{p.Addr().Prev(), p.Addr(), end, end.Next()} {
+			if !a.IsValid() {
+				continue
+			}
+			v := view(t, "feed own high\nioc own ip "+a.String())
+			if v.Private() == profile.IsPublic(a) || v.Address(a).Private() == profile.IsPublic(a) {
+				t.Errorf("%s: private %v, public %v", a, v.Private(), profile.IsPublic(a))
+			}
+		}
+	}
+}
+
+// TestLooksPassesTheHarmlessBy shows that what is only known to be harmless makes
+// no state: content networks are visited all day.
+func TestLooksPassesTheHarmlessBy(t *testing.T) {
+	v := view(t, "feed good info tags=known_good\nfeed c2list high\nioc good range 203.0.114.0/24\nioc good range 10.0.0.0/8\nioc good domain example.net\n"+
+		"ioc good md5 22222222222222222222222222222222\nioc c2list ip 203.0.114.9\nioc c2list range 192.168.0.0/24")
+	l := lookerOf(t)
+	for _, f := range all("203.0.114.1", "www.example.net", "22222222222222222222222222222222") {
+		if n := testing.AllocsPerRun(100, func() {
+			if l.Looks(v, f) {
+				t.Errorf("%s: found something", f.Kind)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", f.Kind, n)
+		}
+	}
+	if !l.Looks(v, conn(0, "C", "203.0.114.9", 443)) || !l.Looks(v, conn(0, "C", "192.168.0.9", 443)) || l.Looks(v, conn(0, "C", "10.0.0.9", 443)) {
+		t.Error("the listed ones are not found, or the harmless one is")
+	}
+}
+
 // TestOrderOfLogs holds the module to the same evidence whichever log is
 // ahead, by a few records or by all of them.
 func TestOrderOfLogs(t *testing.T) {
@@ -264,6 +413,9 @@ ioc c2list domain bad.example.net
 ioc c2list domain worse.example.net
 ioc ads domain ads.example.net
 ioc rank popular example.org
+feed clumsy medium tags=malware
+ioc clumsy domain shop.example.net
+ioc clumsy ip 203.0.114.7
 `)
 	for _, tt := range []struct {
 		name string
@@ -296,6 +448,20 @@ ioc rank popular example.org
 			},
 		},
 		{
+			"one provider alone has a name and its address, at level medium",
+			[][]*flow.Flow{
+				{dns(0, "D1", "shop.example.net", "203.0.114.7"), dns(500, "D2", "www.example.com")},
+				{tls(30, "C1", "203.0.114.7", "shop.example.net"), tls(400, "X", "203.0.114.99", "x.example.com")},
+				{conn(30, "C1", "203.0.114.7", 443), conn(600, "X", "203.0.114.99", 443)},
+			},
+			[]string{
+				"THREAT_INTELLIGENCE_ANSWER_OF_BLACKLISTED_QUERY shop.example.net 1 D1", "THREAT_INTELLIGENCE_ANSWER_OF_BLACKLISTED_QUERY shop.example.net 2 D1,C1",
+				"THREAT_INTELLIGENCE_BLACKLISTED_DNS_ANSWER 203.0.114.7 1 D1", "THREAT_INTELLIGENCE_BLACKLISTED_DOMAIN shop.example.net 1 D1",
+				"THREAT_INTELLIGENCE_BLACKLISTED_DOMAIN shop.example.net 2 D1,C1 lowered",
+				"THREAT_INTELLIGENCE_TO_BLACKLISTED_IP 203.0.114.7 1 D1,C1",
+			},
+		},
+		{
 			"the popular name of a server comes with the session, and the connection is logged when it ends",
 			[][]*flow.Flow{
 				{tls(1, "C1", "203.0.114.1", "www.example.org"), tls(400, "X", "203.0.114.99", "x.example.com")},
@@ -319,6 +485,9 @@ ioc rank popular example.org
 				s := p[0] + " " + strings.Trim(p[4], `"`) + " " + strings.TrimPrefix(p[6], "count=") + " " + strings.TrimPrefix(p[7], "uids=")
 				if strings.Contains(l, "many visit") {
 					s += " popular"
+				}
+				if strings.Contains(l, "alone says so") {
+					s += " lowered"
 				}
 				got = append(got, s)
 			}

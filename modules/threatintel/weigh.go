@@ -11,6 +11,7 @@ import (
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/feeds/intel"
 	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/profiler/profile"
 )
 
 const (
@@ -39,8 +40,7 @@ const (
 // Words in the tags of feeds and of their entries. Tags are compared in lower
 // case, with "_" and blanks as "-".
 const (
-	torTag  = "tor-exit"
-	goodTag = "known-good"
+	torTag = "tor-exit"
 	// scanTags are of lists of those who come from outside: scanners, guessers of
 	// passwords, senders of spam, and what honeypots see.
 	scanTags = " honeypot honeypots scanner scanners scan scans scanning portscan port-scan bruteforce brute-force bruteforcer ssh-bruteforce ssh login " +
@@ -52,13 +52,13 @@ const (
 
 // verdict is what the feeds say of a match.
 type verdict struct {
-	level     evidence.Level
-	trust     float64 // 0: nothing that counts
-	part      float64 // of it that is left, because what is listed lies around the thing itself
-	providers int
-	said      string
-	tor       string // likewise, of the lists of exit nodes of Tor; "" when there is none
-	good      bool   // a list of known good things has it
+	level evidence.Level
+	trust float64 // 0: nothing that counts
+	part  float64 // of it that is left, because what is listed lies around the thing itself
+	lone  string  // the provider, when one alone has it
+	said  string
+	tor   string // likewise, of the lists of exit nodes of Tor; "" when there is none
+	good  bool   // a list of known good things has it
 }
 
 // weigh adds up what the feeds say. It allocates, so it is for what was found
@@ -66,14 +66,14 @@ type verdict struct {
 func weigh(v *intel.View, x found) (w verdict) {
 	built := v.Snapshot().Built
 	all := make([]entry, 0, 4)
-	var exits []entry
+	var exits, good []entry
 	for i := range x.m.Len() {
 		e := entry{Listing: x.m.At(i), of: x.m.IndicatorAt(i)}
-		if e.tagged(" " + goodTag + " ") {
-			w.good = true
-		}
 		switch {
 		case e.Expires != 0 && e.Expires < built:
+		case x.m.Private() && public(e.of): // it says nothing about this address
+		case e.Harmless:
+			good = append(good, e)
 		case e.tagged(" " + torTag + " "):
 			exits = append(exits, e)
 		default:
@@ -84,7 +84,7 @@ func weigh(v *intel.View, x found) (w verdict) {
 	if len(exits) > 0 {
 		w.tor = said(exits)
 	}
-	if w.good && hashes(x.m.Kind()) {
+	if w.good = len(good) > 0; w.good && hashes(x.m.Kind()) {
 		return verdict{good: true}
 	}
 	if w.level > evidence.Info {
@@ -94,7 +94,7 @@ func weigh(v *intel.View, x found) (w verdict) {
 	if len(all) == 0 {
 		return w
 	}
-	exact := x.exact()
+	exact := x.exact() && all[0].of == x.m.Indicator() // and not by those that do not count
 	scanners := true
 	var who []string
 	var trusted []float64 // by provider
@@ -122,7 +122,10 @@ func weigh(v *intel.View, x found) (w verdict) {
 	for _, p := range trusted {
 		doubt *= 1 - p
 	}
-	w.trust, w.part, w.providers, w.said = 1-doubt, 1, len(who), said(all)
+	w.trust, w.part, w.said = 1-doubt, 1, said(all)
+	if len(who) == 1 {
+		w.lone = modules.Clip(who[0], maxText)
+	}
 	if !exact {
 		w.part = around(x.m.Kind())
 	}
@@ -140,7 +143,31 @@ func weigh(v *intel.View, x found) (w verdict) {
 		}
 	default:
 	}
+	if w.good {
+		w.level = min(w.level, evidence.Low)
+		w.said += ", and also on a list of harmless things (" + names(good) + ")"
+	}
 	return w
+}
+
+// public reports whether a range begins on the public Internet.
+func public(of string) bool {
+	p, err := netip.ParsePrefix(of)
+	return err == nil && profile.IsPublic(p.Addr())
+}
+
+// names lists the feeds of entries, each once.
+func names(all []entry) string {
+	var out []string
+	for i := range all {
+		if n := modules.Clip(all[i].Feed.Name, maxText); !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	if n := len(out); n > maxSaid {
+		out = append(out[:maxSaid], fmt.Sprintf("%d more", n-maxSaid))
+	}
+	return strings.Join(out, ", ")
 }
 
 // entry is a listing and the indicator that it is of.
