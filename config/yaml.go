@@ -146,7 +146,12 @@ func isHarmless(key string) bool {
 		"parameters.metadata_dir", "parameters.export_letters", "parameters.export_timeline":
 		return true
 	}
-	return strings.HasPrefix(key, "follow.") || strings.HasPrefix(key, "output.")
+	for _, section := range []string{"follow.", "output.", "feeds.", "enrichment."} { // lists change under a run in any case
+		if strings.HasPrefix(key, section) {
+			return true
+		}
+	}
+	return false
 }
 
 // Hash returns a fingerprint, in hex, of everything that changes results: a

@@ -319,7 +319,7 @@ func (b *Book) address(a netip.Addr, at int64) *evidence.Known {
 
 // lookup makes what is known of the address of a page; nil when that is nothing.
 func (b *Book) lookup(p *page) *evidence.Known {
-	k := &evidence.Known{Names: p.Names, MAC: p.MAC, FirstSeen: p.First, LastSeen: p.Last}
+	k := &evidence.Known{Names: p.Names, More: p.More, MAC: p.MAC, FirstSeen: p.First, LastSeen: p.Last}
 	if p.MAC != "" {
 		k.Vendor = oui.Vendor(p.MAC)
 	}

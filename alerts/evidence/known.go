@@ -14,6 +14,7 @@ type Known struct {
 	ASN                 uint32 // 0 when not known
 	AS                  string // who runs it
 	Names               []Name // the first seen first
+	More                bool   // there are names that are not kept
 	MAC, Vendor         string // of hosts of the own network
 	Feeds               []string
 	Rank                int   // of its name in the list of popular domains; 0: not in it

@@ -81,7 +81,7 @@ func (l *List) gatherHost(x *index, h *hits, side uint8, a netip.Addr, k *eviden
 	if broad {
 		x.gatherASN(h, side, k.ASN)
 	}
-	if strict && (len(k.Feeds) > 0 || !x.allListed(k.Names)) {
+	if strict && (len(k.Feeds) > 0 || k.More || !x.allListed(k.Names)) { // of those that are not kept nobody knows
 		return
 	}
 	for _, n := range k.Names {

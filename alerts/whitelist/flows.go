@@ -184,12 +184,22 @@ func (w *Flows) answers(f *flow.Flow, at int64, name int32) {
 			w.share(a)
 			continue
 		}
+		if !w.believes(f.Dst) {
+			continue
+		}
 		k := w.known.put(a)
 		if k.name != name {
 			k.Name, k.name = strings.Clone(f.DNS.Query), name
 		}
 		k.Seen = max(k.Seen, at)
 	}
+}
+
+// believes reports whether a resolver is one of ours. Whoever runs a resolver on
+// the Internet could have any address go by a listed name, for all hosts.
+func (w *Flows) believes(resolver netip.Addr) bool {
+	return resolver.IsPrivate() || resolver.IsLoopback() || resolver.IsLinkLocalUnicast() ||
+		slices.ContainsFunc(w.list.home, func(p netip.Prefix) bool { return p.Contains(resolver) })
 }
 
 // remember adds what earlier records have said about an address; its name only

@@ -311,8 +311,14 @@ func checkText(path string, rep *feeds.CheckReport) string {
 		thousands(int64(rep.Report.Indicators)), cmp.Or(kindsText(rep.Kinds), "none"))
 	if c := rep.Columns; rep.Format == "csv" {
 		for _, x := range [][2]string{
-			{"value", c.Value}, {"kind", c.Kind}, {"level", c.Level}, {"confidence", c.Confidence}, {"description", c.Description},
-			{"tags", c.Tags}, {"since", c.Since}, {"expires", c.Expires},
+			{"value", c.Value},
+			{"kind", c.Kind},
+			{"level", c.Level},
+			{"confidence", c.Confidence},
+			{"description", c.Description},
+			{"tags", c.Tags},
+			{"since", c.Since},
+			{"expires", c.Expires},
 		} {
 			if x[1] != "" {
 				fmt.Fprintf(&b, "  column %s: %s\n", x[0], printable(x[1]))

@@ -37,8 +37,7 @@ type knowledge struct {
 	log    *slog.Logger
 	feeds  *feeds.Manager // nil when switched off
 	places *geo.DB
-	view   atomic.Pointer[intel.View] // with the autonomous systems of places
-	plain  atomic.Pointer[intel.View] // the one of feeds that it was made of
+	views  atomic.Pointer[views]
 
 	list    atomic.Pointer[whitelist.List]
 	watch   *whitelist.Watcher // nil: the list never changes
@@ -165,22 +164,27 @@ func (k *knowledge) look() *intel.View {
 	if k.feeds == nil {
 		return nil // a view that knows nothing
 	}
-	v := k.feeds.View()
-	if v == k.plain.Load() {
-		return k.view.Load()
+	v, last := k.feeds.View(), k.views.Load()
+	if last != nil && last.plain == v {
+		return last.full
 	}
-	with := v
+	next := &views{v, v}
 	if len(k.places.Sources()) > 0 {
-		with = v.WithAS(k.places.AS)
+		next.full = v.WithAS(k.places.AS)
 	}
-	k.view.Store(with)
-	if old := k.plain.Swap(v); old != nil && old != v {
+	if !k.views.CompareAndSwap(last, next) {
+		return k.look() // another goroutine was faster
+	}
+	if last != nil {
 		s := v.Snapshot()
 		k.log.Info("the feeds have changed; what comes from here on is looked up in the new index", "index", s.ID, "feeds", len(s.Feeds))
 		k.changed.Store(true)
 	}
-	return with
+	return next.full
 }
+
+// views is a snapshot of the feeds, and the same with autonomous systems.
+type views struct{ plain, full *intel.View }
 
 // openWhitelist reads the whitelist.
 func (k *knowledge) openWhitelist(o *runOptions) error {

@@ -88,7 +88,8 @@ func (c *captureSet) read(ctx context.Context, x *packetFile) error {
 		return nil
 	}
 	defer func() { _ = f.Close() }() // only read
-	if _, err = x.src.Read(ctx, f); err != nil && ctx.Err() == nil {
+	// The context may have ended by now because all records were taken.
+	if _, err = x.src.Read(ctx, f); err != nil && !errors.Is(err, context.Canceled) {
 		c.fail(x, err)
 	}
 	return nil

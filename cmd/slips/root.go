@@ -171,7 +171,7 @@ func (p *program) root(args []string) *cobra.Command {
 	cmd.PersistentFlags().StringArrayVar(&p.set, "set", nil, "set one configuration key, as `KEY=VALUE`; may be repeated")
 	f.register(cmd.Flags())
 	cmd.AddCommand(p.configCommand(), p.modulesCommand(), p.timelineCommand(), p.evalCommand(), p.selftestCommand(), p.feedsCommand(),
-		p.lookupCommand(), p.huntCommand(), p.whitelistCommand(), p.enrichCommand(), p.versionCommand())
+		p.lookupCommand(), p.huntCommand(), p.whitelistCommand(), p.enrichCommand(), p.zeekScriptsCommand(), p.versionCommand())
 	return cmd
 }
 

@@ -279,6 +279,7 @@ func (b *Builder) Compile(built int64) []byte {
 	le.PutUint32(v.nodes[len(nodes)*nodeSize:], uint32(at))
 
 	content := sha256.New()
+	content.Write(le.AppendUint64(nil, uint64(built))) // how fresh a feed is counts from there
 	for _, s := range [][]byte{v.feedTable, v.textIndex, v.texts, v.listings, v.nodes, v.keys} {
 		content.Write(s)
 	}

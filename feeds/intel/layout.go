@@ -352,8 +352,8 @@ func (v *View) readFeeds(n int) {
 
 // Snapshot says what a View was made of.
 type Snapshot struct {
-	// ID is 32 hexadecimal digits of a hash over feeds and indicators: the same
-	// content has the same ID, whenever it was built. Empty for an empty View.
+	// ID is 32 hexadecimal digits of a hash over feeds, indicators and the time:
+	// with the same ID all look-ups give the same. Empty for an empty View.
 	ID     string
 	Built  int64  // unix s
 	Feeds  []Feed // by name; the tags are shared, read only

@@ -76,9 +76,10 @@ func layers() map[string]layer {
 		"alerts/block/nft":  {own: []string{"alerts/block"}, foreign: append([]string{"github.com/google/nftables"}, netlink...)},
 		"alerts/block/host": {own: []string{"alerts/block"}, foreign: netlink},
 
-		"config": {foreign: []string{"github.com/spf13/viper", yaml}},
+		"zeekscripts": {foreign: []string{"golang.org/x/sys"}},
+		"config":      {foreign: []string{"github.com/spf13/viper", yaml}},
 
-		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "feeds", "feeds/*", "internal/eval", "internal/selftest", "modules", "modules/all", "parsers", "parsers/flow", "parsers/packet", "parsers/zeek", "parsers/suricata", "profiler", "profiler/*"}, foreign: []string{
+		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "feeds", "feeds/*", "zeekscripts", "internal/eval", "internal/selftest", "modules", "modules/all", "parsers", "parsers/flow", "parsers/packet", "parsers/zeek", "parsers/suricata", "profiler", "profiler/*"}, foreign: []string{
 			fastjson, "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/sync", "golang.org/x/term",
 		}},
 		"cmd/bench": {foreign: []string{fastjson}},

@@ -261,7 +261,7 @@ func (r rule) answer(cx *modules.Context, st *State, f *flow.Flow) {
 	kind := intel.ParseKind(l.Of)
 	switch kind {
 	case intel.MD5, intel.SHA1, intel.SHA256:
-		if goodFile(cx.Intel(), kind, l.Subject) {
+		if cx.Intel().Text(kind, l.Subject).Harmless() {
 			return
 		}
 		o = r.ofFile(l)
@@ -517,17 +517,6 @@ func ofServer(v *intel.View, jarm string) opinion {
 		fmt.Sprintf("has the fingerprint %s that feeds list (%s)", strings.ToLower(jarm), modules.Clip(strings.Join(says, "; "), maxText)),
 		min(level, evidence.Medium), 0.7,
 	}
-}
-
-// goodFile reports whether a feed of harmless files knows the hash.
-func goodFile(v *intel.View, k intel.Kind, text string) bool {
-	m := v.Text(k, text)
-	for i := range m.Len() {
-		if x := m.At(i); slices.Contains(x.Tags, "known_good") || slices.Contains(x.Feed.Tags, "known_good") {
-			return true
-		}
-	}
-	return false
 }
 
 // hash returns the hash by which a file is asked about: MD5 first, the one that

@@ -1,0 +1,504 @@
+package zeekscripts
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is for what has to happen and takes long on a busy machine.
+const patience = 30 * time.Second
+
+// next returns what comes over a channel, which must be something.
+func next[T any](t *testing.T, c <-chan T, what string) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("no %s", what)
+	}
+	panic("unreachable")
+}
+
+// files returns the names of everything below dir but the logs.
+func leftovers(t *testing.T, dir string) []string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if path != dir && !strings.HasSuffix(path, ".log") {
+			names = append(names, d.Name())
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func TestFind(t *testing.T) {
+	programs, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := func(program string) string { // a folder with zeek in it
+		dir := t.TempDir()
+		if err := os.Symlink(filepath.Join(programs, program), filepath.Join(dir, "zeek")); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	good, old, newer, nonsense := place("good"), place("old"), place("new"), place("nonsense")
+	ctx := t.Context()
+
+	z, err := find(ctx, "", []string{t.TempDir(), "", ".", good}, nil)
+	if err != nil || z.Version != "8.0.10" || z.Path != filepath.Join(good, "zeek") {
+		t.Errorf("in PATH: %v, %v", z, err)
+	}
+	if z, err = find(ctx, "", []string{old, nonsense}, []string{good}); err != nil || z.Version != "8.0.10" {
+		t.Errorf("in a usual folder, behind an old one: %v, %v", z, err)
+	}
+	if _, err = find(ctx, "", []string{t.TempDir()}, nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("nowhere: %v", err)
+	}
+	var v *VersionError
+	if _, err = find(ctx, "", []string{old, newer}, nil); !errors.As(err, &v) || v.Version != "5.2.2" {
+		t.Errorf("too old: %v", err)
+	}
+	if _, err = find(ctx, newer, []string{good}, nil); !errors.As(err, &v) || v.Version != "10.0.0-dev.7" {
+		t.Errorf("too new: %v", err)
+	}
+	if _, err = find(ctx, filepath.Join(good, "zeek"), nil, nil); err != nil {
+		t.Errorf("configured: %v", err)
+	}
+	if _, err = find(ctx, filepath.Join(good, "nope"), []string{good}, nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a configured path that is wrong: %v", err)
+	}
+	if _, err = find(ctx, t.TempDir(), []string{good}, nil); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a configured folder that is empty: %v", err)
+	}
+	if _, err = find(ctx, "find.go", nil, nil); err == nil || !strings.Contains(err.Error(), "not an executable") {
+		t.Errorf("a file that is no program: %v", err)
+	}
+	if _, err = find(ctx, nonsense, nil, nil); err == nil || len(err.Error()) > 2000 || !strings.Contains(err.Error(), "not what zeek answers") {
+		t.Errorf("nonsense: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if _, err = find(ctx, place("mute"), nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("no answer: %v", err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	z := fake(t, "good")
+	for name, o := range map[string]Options{
+		"no zeek":         {Dir: "d", Pcap: "p"},
+		"no folder":       {Zeek: z, Pcap: "p"},
+		"no source":       {Zeek: z, Dir: "d"},
+		"two sources":     {Zeek: z, Dir: "d", Pcap: "p", Interfaces: []string{"lo"}},
+		"twice":           {Zeek: z, Dir: "d", Interfaces: []string{"lo", "lo"}},
+		"one folder":      {Zeek: z, Dir: "d", Interfaces: []string{"a:b", "a_b"}},
+		"filter of other": {Zeek: z, Dir: "d", Interfaces: []string{"lo"}, Filters: map[string]string{"eth0": "tcp"}},
+		"rotation":        {Zeek: z, Dir: "d", Interfaces: []string{"lo"}, Rotation: time.Millisecond},
+		"negative":        {Zeek: z, Dir: "d", Interfaces: []string{"lo"}, Retention: -1},
+	} {
+		if _, err := New(o); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestPcapErrors(t *testing.T) {
+	pcap := filepath.Join(t.TempDir(), "a.pcap")
+	if err := os.WriteFile(pcap, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, program, pcap, want string }{
+		{"missing program", "no-such-program", pcap, "the program cannot be run"},
+		{"dying", "dying", pcap, "CAP_NET_RAW"},
+		{"hanging", "hanging", pcap, "nothing was heard of it"},
+		{"babble", "babble", pcap, "without having begun"},
+		{"missing pcap", "good", pcap + "x", "no such file"},
+		{"folder", "good", filepath.Dir(pcap), "is a folder"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := New(Options{Zeek: fake(t, c.program), Pcap: c.pcap, Dir: dir, StartTimeout: 300 * time.Millisecond, Grace: 50 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.name == "babble" || c.name == "dying" {
+				s.o.StartTimeout = patience
+			}
+			err = s.Run(t.Context())
+			if err == nil || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 8000 {
+				t.Errorf("got %v, want %q in it", err, c.want)
+			}
+			if l := leftovers(t, dir); len(l) > 0 {
+				t.Errorf("left: %q", l)
+			}
+		})
+	}
+}
+
+func TestPcapIntoOldLogs(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "conn.log"), []byte("x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Options{Zeek: fake(t, "good"), Pcap: "main_test.go", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "already holds logs") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestLive(t *testing.T) {
+	dir := t.TempDir()
+	ready := make(chan string, 8)
+	s, stop := live(t, Options{
+		Zeek: fake(t, "good"), Interfaces: []string{"lo", "x::y"}, Dir: dir, Filter: "ip or arp", Filters: map[string]string{"lo": "net 10.0.0.0/8"},
+		Extra: []string{"site/more.zeek"}, OnReady: func(i string) { ready <- i },
+	})
+	got := []string{next(t, ready, "start"), next(t, ready, "start")}
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"lo", "x::y"}) {
+		t.Errorf("started: %q", got)
+	}
+	b, err := os.ReadFile(filepath.Join(s.Dirs()[0], "args.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := string(b)
+	for _, w := range []string{"-C -i lo ", "-f (ip or arp) and (net 10.0.0.0/8) ", "__load__.zeek ", "site/more.zeek"} {
+		if !strings.Contains(args, w) {
+			t.Errorf("arguments %q lack %q", args, w)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	for _, d := range s.Dirs() {
+		if l := leftovers(t, d); !slices.Equal(l, []string{"args.txt"}) {
+			t.Errorf("left: %q", l)
+		}
+		if n, err := logsIn(d); err != nil || !slices.Equal(n, []string{"conn.log"}) {
+			t.Errorf("logs: %q, %v", n, err)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	s, err := New(Options{Zeek: fake(t, "good"), Interfaces: []string{"lo"}, Dir: t.TempDir(), TCPInactivity: 90 * time.Minute, Rotation: 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := (&watch{s: s, live: true}).settings()
+	for _, w := range []string{"redef tcp_inactivity_timeout = 5400.000sec;\n", "redef Log::default_rotation_interval = 86400.000sec;\n"} {
+		if !strings.Contains(got, w) {
+			t.Errorf("%q lacks %q", got, w)
+		}
+	}
+	if got := (&watch{s: s}).settings(); strings.Contains(got, "rotation") {
+		t.Errorf("the logs of a pcap are rotated: %q", got)
+	}
+	if got, want := quote("a\"b\\c\n"), `"a\"b\\c\x0a"`; got != want {
+		t.Errorf("quote: %s, want %s", got, want)
+	}
+}
+
+func TestNoInterface(t *testing.T) {
+	s, err := New(Options{Zeek: fake(t, "good"), Interfaces: []string{"slips-none0"}, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e *StartError
+	if err := s.Run(t.Context()); !errors.As(err, &e) || !strings.Contains(err.Error(), "no such interface; there are") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestFirstStartFails(t *testing.T) {
+	s, err := New(Options{Zeek: fake(t, "dying"), Interfaces: []string{"lo"}, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e *StartError
+	err = s.Run(t.Context())
+	if !errors.As(err, &e) || !strings.Contains(e.Reason, "CAP_NET_RAW") || !strings.Contains(e.Zeek, "permission to capture") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestIgnoresSIGTERM(t *testing.T) {
+	dir := t.TempDir()
+	ready := make(chan string, 1)
+	var n notebook
+	_, stop := live(t, Options{
+		Zeek: fake(t, "stubborn"), Interfaces: []string{"lo"}, Dir: dir, Grace: 50 * time.Millisecond, Log: n.logger(),
+		OnReady: func(i string) { ready <- i },
+	})
+	next(t, ready, "start")
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(n.String(), "does not end when it is told to") {
+		t.Errorf("nothing said: %s", n.String())
+	}
+	if l := leftovers(t, dir); len(l) > 0 {
+		t.Errorf("left: %q", l)
+	}
+}
+
+func TestCrashAndRestart(t *testing.T) {
+	dir := t.TempDir()
+	ready := make(chan string, 8)
+	gaps := make(chan Gap, 8)
+	_, stop := live(t, Options{
+		Zeek: fake(t, "crashing"), Interfaces: []string{"lo"}, Dir: dir,
+		OnReady: func(i string) { ready <- i }, OnGap: func(g Gap) { gaps <- g },
+	})
+	next(t, ready, "first start")
+	g := next(t, gaps, "gap")
+	if g.Interface != "lo" || g.Starts != 2 || !g.To.After(g.From) || g.Err == nil || !strings.Contains(g.Err.Error(), "segmentation fault") {
+		t.Errorf("gap: %+v", g)
+	}
+	next(t, ready, "third start")
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	logs, err := logsIn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(logs) != 3 || logs[0] != "conn.log" && logs[2] != "conn.log" {
+		t.Errorf("the logs of the crashed are gone: %q", logs)
+	}
+	for _, l := range logs {
+		if l != "conn.log" && !rotated.MatchString(l) {
+			t.Errorf("%q is not named like a rotated log", l)
+		}
+	}
+}
+
+func TestHangsLater(t *testing.T) {
+	gaps, losses := make(chan Gap, 8), make(chan Loss, 10000)
+	_, stop := live(t, Options{
+		Zeek: fake(t, "silent"), Interfaces: []string{"lo"}, Dir: t.TempDir(), Silence: 2 * time.Second,
+		OnGap: func(g Gap) { gaps <- g },
+		OnLoss: func(l Loss) {
+			select {
+			case losses <- l:
+			default:
+			}
+		},
+	})
+	if g := next(t, gaps, "gap"); g.Err == nil || !strings.Contains(g.Err.Error(), "hangs") {
+		t.Errorf("gap: %+v", g)
+	}
+	want := Loss{Source: "lo", Log: "stats", Time: time.Unix(1700000000, 5e8).UTC(), Dropped: 10, Of: 100, Percent: 10}
+	if l := next(t, losses, "loss"); l != want {
+		t.Errorf("loss %+v, want %+v", l, want)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// An interface that goes away and comes back has another number in the kernel.
+func TestInterfaceDisappears(t *testing.T) {
+	ip := func(args ...string) error { return exec.CommandContext(t.Context(), "ip", args...).Run() }
+	name := fmt.Sprintf("slz%d", os.Getpid()%100000)
+	if err := ip("link", "add", name, "type", "veth", "peer", "name", name+"p"); err != nil {
+		t.Skipf("NOT TESTED: no interface can be made here: %v", err)
+	}
+	defer exec.Command("ip", "link", "del", name).Run()
+	ready, gaps := make(chan string, 8), make(chan Gap, 8)
+	_, stop := live(t, Options{
+		Zeek: fake(t, "good"), Interfaces: []string{name}, Dir: t.TempDir(), OnReady: func(i string) { ready <- i }, OnGap: func(g Gap) { gaps <- g },
+	})
+	next(t, ready, "start")
+	if err := ip("link", "del", name); err != nil {
+		t.Fatal(err)
+	}
+	if g := next(t, gaps, "gap"); g.Err == nil || !strings.Contains(g.Err.Error(), "disappeared") {
+		t.Errorf("gap: %+v", g)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLossAndReports(t *testing.T) {
+	losses := make(chan Loss, 8)
+	var n notebook
+	_, stop := live(t, Options{
+		Zeek: fake(t, "losing"), Interfaces: []string{"lo"}, Dir: t.TempDir(), Log: n.logger(), OnLoss: func(l Loss) { losses <- l },
+	})
+	want := []Loss{
+		{Source: "lo", Log: "stats", Time: time.Unix(1700000000, 5e8).UTC(), Dropped: 100, Of: 1000, Percent: 10},
+		{Source: "lo", Log: "capture_loss", Time: time.Unix(1700000060, 5e8).UTC(), Dropped: 5, Of: 20, Percent: 25},
+	}
+	for _, w := range want {
+		if l := next(t, losses, "loss"); l != w {
+			t.Errorf("loss %+v, want %+v", l, w)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(n.String(), "something broke") {
+		t.Errorf("reporter.log is not read: %s", n.String())
+	}
+}
+
+// A supervisor that is killed takes Zeek with it, even one that ignores SIGTERM.
+func TestKilledSupervisorLeavesNoOrphan(t *testing.T) {
+	if alivePath(1) == "" {
+		t.Skip("NOT TESTED: only on Linux does the kernel end the children of the killed")
+	}
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "alive.fifo")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := helper(t, fake(t, "stubborn").Path, dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(pipe) // waits until the fake has opened it too
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
+		t.Fatalf("the supervisor says %q: %v", line, err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	gone := make(chan error, 1)
+	go func() {
+		_, err := io.ReadAll(f) // ends when nobody holds the other end
+		gone <- err
+	}()
+	if err := next(t, gone, "end of the orphan"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExpire(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	for name, age := range map[string]time.Duration{
+		"conn.2026-11-20-00-00-00.log":   48 * time.Hour,
+		"conn.2026-11-20-00-00-00-1.log": 48 * time.Hour,
+		"dns.2026-11-21-23-00-00.log":    time.Hour,
+		"conn.log":                       48 * time.Hour, // quiet, and still written
+		"conn.notes.log":                 48 * time.Hour, // not ours
+		"conn.2026-11-20-00-00-00.txt":   48 * time.Hour,
+	} {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(p, now, now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n, err := Expire(dir, now.Add(-24*time.Hour))
+	if err != nil || n != 2 {
+		t.Errorf("removed %d, %v", n, err)
+	}
+	got, err := logsIn(dir)
+	if want := []string{"conn.log", "conn.notes.log", "dns.2026-11-21-23-00-00.log"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("left %q, %v", got, err)
+	}
+}
+
+func TestFollower(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.log")
+	f := &follower{path: path}
+	read := func() (got []string) {
+		f.lines(func(b []byte) { got = append(got, string(b)) })
+		return got
+	}
+	write := func(s string, flag int) {
+		t.Helper()
+		w, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|flag, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteString(s); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(); got != nil {
+		t.Errorf("no file: %q", got)
+	}
+	write("a\nb", os.O_APPEND)
+	if got := read(); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("half a line: %q", got)
+	}
+	write("c\n", os.O_APPEND)
+	if got := read(); !slices.Equal(got, []string{"bc"}) {
+		t.Errorf("its other half: %q", got)
+	}
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	write("new\nlonger than before\n", os.O_APPEND)
+	if got := read(); !slices.Equal(got, []string{"new", "longer than before"}) {
+		t.Errorf("rotated: %q", got)
+	}
+}
+
+func FuzzLines(f *testing.F) {
+	f.Add([]byte("fatal error: x\nslips: zeek is ready\n"), 3)
+	f.Add([]byte("\x1b[2J\xff\xfe\x00\n\n"), 1)
+	f.Fuzz(func(t *testing.T, b []byte, cut int) {
+		n := 0
+		l := lines{each: func(s string) {
+			n++
+			if s == "" || len(s) > 4*maxLine || strings.ContainsAny(s, "\x1b\x00\n") {
+				t.Errorf("line %q", s)
+			}
+		}}
+		cut = min(max(cut, 0), len(b))
+		for _, p := range [][]byte{b[:cut], b[cut:]} {
+			if k, err := l.Write(p); k != len(p) || err != nil {
+				t.Fatalf("wrote %d, %v", k, err)
+			}
+		}
+		l.flush()
+		if len(l.kept) > maxKept || n > strings.Count(string(b), "\n")+1 {
+			t.Errorf("%d lines, %d kept", n, len(l.kept))
+		}
+		_ = l.last()
+	})
+}
