@@ -44,7 +44,7 @@ type Meta struct {
 
 // Env is what a module may hold on to.
 type Env struct {
-	Log   *slog.Logger
+	Log   *slog.Logger  // nil in a Spec's New: nothing is logged; a module is always handed one
 	Width time.Duration // of a time window
 }
 
@@ -127,6 +127,9 @@ func Define[C, S any](m Meta, defaults C, build func(C, Env) (Rule[S], error)) S
 			c, ok := cfg.(*C)
 			if !ok {
 				return nil, fmt.Errorf("module %s: config is %T, want *%T", m.Name, cfg, *new(C))
+			}
+			if env.Log == nil {
+				env.Log = slog.New(slog.DiscardHandler)
 			}
 			r, err := build(*c, env)
 			if err != nil {

@@ -44,3 +44,18 @@ func Where(a netip.Addr, port uint16) string {
 	}
 	return netip.AddrPortFrom(a, port).String()
 }
+
+// Address returns the address that a text consists of, such as an answer of
+// DNS. It looks before it parses, because names are common and a failed parse
+// allocates.
+func Address(s string) (netip.Addr, bool) {
+	if len(s) < 2 || len(s) > 45 {
+		return netip.Addr{}, false
+	}
+	digits := '0' <= s[0] && s[0] <= '9' && '0' <= s[len(s)-1] && s[len(s)-1] <= '9'
+	if !digits && strings.IndexByte(s, ':') < 0 {
+		return netip.Addr{}, false
+	}
+	a, err := netip.ParseAddr(s)
+	return a.Unmap(), err == nil
+}

@@ -38,3 +38,15 @@ func TestWhere(t *testing.T) {
 		}
 	}
 }
+
+func TestAddress(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "2001:db8::1": "2001:db8::1", "::ffff:192.0.2.1": "192.0.2.1",
+		"example.com": "", "1.example.com": "", "1.2.3": "", "TXT 5 1:2": "", "": "", "1": "",
+	} {
+		a, ok := Address(text)
+		if ok != (want != "") || ok && a.String() != want {
+			t.Errorf("%q: %v, %v, want %q", text, a, ok, want)
+		}
+	}
+}

@@ -5,9 +5,9 @@ import (
 	"strings"
 
 	"golang.org/x/net/idna"
-	"golang.org/x/net/publicsuffix"
 
 	"github.com/slips-go/slips/feeds/intel"
+	"github.com/slips-go/slips/feeds/suffix"
 )
 
 // subject is what may be sent: public, canonical, of bounded length. It is
@@ -253,20 +253,12 @@ func asciiName(s string) (string, bool) {
 // company's. It is empty for names that are none of the public DNS, that are
 // suffixes themselves, and for those of special use.
 func icannSuffix(name string) string {
-	for rest := name; ; {
-		suffix, icann := publicsuffix.PublicSuffix(rest)
-		if icann {
-			top := suffix[strings.LastIndexByte(suffix, '.')+1:]
-			if top == "arpa" || top == "onion" || len(name) <= len(suffix) {
-				return ""
-			}
-			return suffix
-		}
-		var ok bool
-		if _, rest, ok = strings.Cut(suffix, "."); !ok {
-			return "" // no top-level domain there is: local, lan, corp, test, example, invalid …
-		}
+	public, listed := suffix.Registry(name)
+	top := public[strings.LastIndexByte(public, '.')+1:]
+	if !listed || top == "arpa" || top == "onion" || len(name) <= len(public) {
+		return "" // where none is listed there is no such top-level domain: local, lan, corp, test, example, invalid …
 	}
+	return public
 }
 
 // registered narrows a name to the domain that was registered, and an address
@@ -274,8 +266,7 @@ func icannSuffix(name string) string {
 func registered(s subject) subject {
 	s.port = 0
 	if s.kind == intel.Domain {
-		above := strings.TrimSuffix(s.text, "."+icannSuffix(s.text))
-		s.text = s.text[strings.LastIndexByte(above, '.')+1:]
+		s.text = suffix.Below(s.text, icannSuffix(s.text))
 	}
 	return s
 }

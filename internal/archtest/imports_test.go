@@ -44,8 +44,9 @@ func layers() map[string]layer {
 		"feeds/format":       {own: []string{"feeds/intel", "profiler/profile"}, foreign: []string{"golang.org/x/net"}},
 		"feeds/geo":          {foreign: []string{"github.com/oschwald/maxminddb-golang/v2"}},
 		"feeds/oui":          {pure: true},
+		"feeds/suffix":       {foreign: []string{"golang.org/x/net/publicsuffix"}, pure: true},
 		"feeds/oui/generate": {own: []string{"feeds/oui"}},
-		"feeds/online":       {own: []string{"feeds/intel", "parsers/flow", "profiler/profile"}, foreign: []string{"golang.org/x/net"}},
+		"feeds/online":       {own: []string{"feeds/intel", "feeds/suffix", "parsers/flow", "profiler/profile"}, foreign: []string{"golang.org/x/net"}},
 		"feeds/hunt":         {own: []string{"feeds/intel", "parsers/flow"}, foreign: []string{fastjson}},
 
 		// Bytes to records.
@@ -62,7 +63,7 @@ func layers() map[string]layer {
 
 		// Records to evidence.
 		"modules":         {own: leaves()},
-		"modules/*":       {own: append([]string{"feeds/oui"}, module...), foreign: []string{"golang.org/x/net/publicsuffix", "github.com/mileusna/useragent"}, pure: true},
+		"modules/*":       {own: append([]string{"feeds/oui", "feeds/suffix"}, module...), foreign: []string{"golang.org/x/net/publicsuffix", "github.com/mileusna/useragent"}, pure: true},
 		"modules/all":     {own: []string{"modules", "modules/*"}},
 		"modules/modtest": {own: append([]string{"profiler", "parsers/*"}, module...), foreign: []string{"github.com/google/go-cmp", yaml, "golang.org/x/tools/txtar"}},
 		"profiler":        {own: module},

@@ -227,9 +227,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.StrobePerMinute < 10 || c.StrobePerMinute > 100_000 {
 		return nil, fmt.Errorf("strobe_per_minute: %d is not between 10 and 100000", c.StrobePerMinute)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{min: c.MinCheckIns, score: c.MinScore, strobe: uint32(c.StrobePerMinute), log: env.Log}, nil
 }
 

@@ -4,6 +4,7 @@
 package certname
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -12,9 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/publicsuffix"
-
 	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/feeds/suffix"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -178,9 +178,6 @@ var (
 func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.MaxPerWindow < 1 || c.MaxPerWindow > 1000 {
 		return nil, fmt.Errorf("max_per_window: %d is not between 1 and 1000", c.MaxPerWindow)
-	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
 	}
 	return rule{max: c.MaxPerWindow, log: env.Log}, nil
 }
@@ -530,19 +527,8 @@ func subject(what string, server netip.Addr, port uint16) string {
 // because it is the company that has the certificate.
 func registered(name string) string {
 	name = strings.ToLower(strings.TrimSuffix(name, ".")) // the list is in lower case
-	suffix := name
-	for {
-		s, icann := publicsuffix.PublicSuffix(suffix)
-		_, parent, dotted := strings.Cut(s, ".")
-		if suffix = s; icann || !dotted {
-			break
-		}
-		suffix = parent
-	}
-	if len(suffix) >= len(name) {
-		return name
-	}
-	return name[strings.LastIndexByte(name[:len(name)-len(suffix)-1], '.')+1:]
+	public, _ := suffix.Registry(name)
+	return cmp.Or(suffix.Below(name, public), name)
 }
 
 // brand is an organisation that malware likes to be taken for.

@@ -111,9 +111,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.MaxPerSource < 1 || c.MaxPerSource > 10_000 {
 		return nil, fmt.Errorf("max_per_source: %d is not between 1 and 10000", c.MaxPerSource)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{max: c.MaxPerSource, log: env.Log}, nil
 }
 
@@ -185,7 +182,7 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	}
 	st.DNSClock = cx.Now()
 	for _, s := range f.DNS.Answers {
-		if a, ok := address(s); ok && profile.IsPublic(a) {
+		if a, ok := modules.Address(s); ok && profile.IsPublic(a) {
 			st.answer(modules.Hash(a, 0), sec(f.Time))
 		}
 	}
@@ -349,18 +346,4 @@ func isHome(n *profile.Network, a netip.Addr) bool {
 // configured by address, so no answer names them.
 func nameServer(f *flow.Flow) bool {
 	return f.DstPort == 53 || f.DstPort == 853 || strings.Contains(f.Service, "dns") || f.Service == "icmp"
-}
-
-// address returns the address that an answer consists of. It looks before it
-// parses, because names are common and a failed parse allocates.
-func address(s string) (netip.Addr, bool) {
-	if len(s) < 2 || len(s) > 45 {
-		return netip.Addr{}, false
-	}
-	digits := '0' <= s[0] && s[0] <= '9' && '0' <= s[len(s)-1] && s[len(s)-1] <= '9'
-	if !digits && strings.IndexByte(s, ':') < 0 {
-		return netip.Addr{}, false
-	}
-	a, err := netip.ParseAddr(s)
-	return a.Unmap(), err == nil
 }

@@ -105,9 +105,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.MinNames < 2 || c.MinNames > maxNames {
 		return nil, fmt.Errorf("min_names: %d is not between 2 and %d", c.MinNames, maxNames)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{min: int64(c.MinNames), log: env.Log}, nil
 }
 

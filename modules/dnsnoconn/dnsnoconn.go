@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -166,9 +165,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.MaxPerWindow < 1 || c.MaxPerWindow > 10_000 {
 		return nil, fmt.Errorf("max_per_window: %d is not between 1 and 10000", c.MaxPerWindow)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{
 		wait: int64(c.Wait), step: int64(c.Wait) / 4, max: c.MaxPerWindow, keep: 2 * (before + int64(c.Wait/time.Second)), log: env.Log,
 	}, nil
@@ -272,7 +268,7 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 		n.Until, n.Window = sec(until), w
 		want := known(addrs, n.Addrs)
 		for _, a := range d.Answers {
-			if _, ok := address(a); ok {
+			if _, ok := modules.Address(a); ok {
 				continue
 			}
 			if alias := st.Names.Get(hashName(a)); alias != nil {
@@ -489,7 +485,7 @@ func considered(name string) bool {
 func addresses(to []uint32, answers []string, v4 bool) (addrs []uint32, other, sunk bool) {
 	addrs = to
 	for _, s := range answers {
-		a, ok := address(s)
+		a, ok := modules.Address(s)
 		switch {
 		case !ok:
 		case a.IsUnspecified() || a.IsLoopback():
@@ -502,20 +498,6 @@ func addresses(to []uint32, answers []string, v4 bool) (addrs []uint32, other, s
 		}
 	}
 	return addrs, other, false
-}
-
-// address returns the address that an answer consists of. It looks before it
-// parses, because names are common and a failed parse allocates.
-func address(s string) (netip.Addr, bool) {
-	if len(s) < 2 || len(s) > 45 {
-		return netip.Addr{}, false
-	}
-	digits := '0' <= s[0] && s[0] <= '9' && '0' <= s[len(s)-1] && s[len(s)-1] <= '9'
-	if !digits && strings.IndexByte(s, ':') < 0 {
-		return netip.Addr{}, false
-	}
-	a, err := netip.ParseAddr(s)
-	return a.Unmap(), err == nil
 }
 
 // merge adds the addresses that to lacks, up to maxAddrs.

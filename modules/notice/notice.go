@@ -93,9 +93,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 			return nil, fmt.Errorf("ignore: entry %d: %q is not the name of a notice with at most a * at either end", i+1, p)
 		}
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{ignore: append([]string(nil), c.Ignore...), log: env.Log}, nil
 }
 

@@ -139,9 +139,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.MinUses < 2 || c.MinUses > 1000 {
 		return nil, fmt.Errorf("min_uses: %d is not between 2 and 1000", c.MinUses)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	width := env.Width
 	if width <= 0 || width > maxWidth {
 		width = maxWidth

@@ -69,9 +69,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if !(c.Confidence > 0 && c.Confidence <= 1) {
 		return nil, fmt.Errorf("confidence: %v is not above 0 and at most 1", c.Confidence)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{confidence: c.Confidence, log: env.Log}, nil
 }
 

@@ -109,9 +109,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.Threshold < 1 {
 		return nil, fmt.Errorf("ssh_succesful_detection_threshold: %d is not at least 1", c.Threshold)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{threshold: c.Threshold, log: env.Log}, nil
 }
 

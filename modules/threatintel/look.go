@@ -7,6 +7,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 
 	"github.com/slips-go/slips/feeds/intel"
+	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
 )
@@ -135,7 +136,7 @@ func lookDNS(v *intel.View, f *flow.Flow, yield func(found) bool) {
 		}
 	}
 	for _, s := range d.Answers[:min(len(d.Answers), maxAnswers)] {
-		if a, ok := address(s); ok {
+		if a, ok := modules.Address(s); ok {
 			if !addresses {
 				continue
 			}
@@ -245,7 +246,7 @@ func lookHTTP(v *intel.View, f *flow.Flow, yield func(found) bool) {
 		}
 	}
 	// A proxy is asked for other addresses than its own.
-	if a, ok := address(name); ok {
+	if a, ok := modules.Address(name); ok {
 		if a == f.Dst || !addresses {
 			return
 		}
@@ -349,20 +350,6 @@ func bare(name string) string { return strings.TrimSuffix(name, ".") }
 // below reports whether a name ends with suffix, in any case.
 func below(name, suffix string) bool {
 	return len(name) >= len(suffix) && strings.EqualFold(name[len(name)-len(suffix):], suffix)
-}
-
-// address returns the address that a text consists of. It looks before it
-// parses, because names are common and a failed parse allocates.
-func address(s string) (netip.Addr, bool) {
-	if len(s) < 2 || len(s) > 45 {
-		return netip.Addr{}, false
-	}
-	digits := '0' <= s[0] && s[0] <= '9' && '0' <= s[len(s)-1] && s[len(s)-1] <= '9'
-	if !digits && strings.IndexByte(s, ':') < 0 {
-		return netip.Addr{}, false
-	}
-	a, err := netip.ParseAddr(s)
-	return a.Unmap(), err == nil
 }
 
 // maxRank is how far down the list of popular domains one still is popular:

@@ -296,9 +296,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.MaxPerWindow < 1 || c.MaxPerWindow > 1000 {
 		return nil, fmt.Errorf("max_per_window: %d is not between 1 and 1000", c.MaxPerWindow)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{max: c.MaxPerWindow, tor: c.Tor, log: env.Log}, nil
 }
 
@@ -489,7 +486,7 @@ func (r rule) answers(cx *modules.Context, st *State, f *flow.Flow, x found) {
 	n.Listed = true
 	first := true
 	for _, s := range f.DNS.Answers[:min(len(f.DNS.Answers), maxAnswers)] {
-		a, ok := address(s)
+		a, ok := modules.Address(s)
 		if !ok || !profile.IsPublic(a) {
 			continue
 		}

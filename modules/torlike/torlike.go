@@ -129,9 +129,6 @@ func New(c Config, env modules.Env) (modules.Rule[State], error) {
 	if c.MaxPerWindow < 1 || c.MaxPerWindow > 1000 {
 		return nil, fmt.Errorf("max_per_window: %d is not between 1 and 1000", c.MaxPerWindow)
 	}
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{max: c.MaxPerWindow, log: env.Log}, nil
 }
 

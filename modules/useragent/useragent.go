@@ -192,9 +192,6 @@ var (
 
 // New returns the rule.
 func New(_ Config, env modules.Env) (modules.Rule[State], error) {
-	if env.Log == nil {
-		env.Log = slog.New(slog.DiscardHandler)
-	}
 	return rule{env.Log}, nil
 }
 

@@ -9,10 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/publicsuffix"
-
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/feeds/intel"
+	"github.com/slips-go/slips/feeds/suffix"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler/profile"
@@ -425,20 +424,9 @@ func registered(name string) string {
 	if intel.CheckName(name) != nil {
 		return ""
 	}
-	suffix := name
-	for {
-		s, icann := publicsuffix.PublicSuffix(suffix)
-		if suffix = s; icann {
-			break
-		}
-		_, parent, dotted := strings.Cut(s, ".")
-		if !dotted {
-			return "" // a top-level domain that there is not: local, lan, corp
-		}
-		suffix = parent
+	public, listed := suffix.Registry(name)
+	if !listed || public == "arpa" || strings.HasSuffix(public, ".arpa") || public == "onion" {
+		return "" // of the rest there is no such top-level domain: local, lan, corp
 	}
-	if len(suffix) >= len(name) || suffix == "arpa" || strings.HasSuffix(suffix, ".arpa") || suffix == "onion" {
-		return ""
-	}
-	return name[strings.LastIndexByte(name[:len(name)-len(suffix)-1], '.')+1:]
+	return suffix.Below(name, public)
 }
