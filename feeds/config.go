@@ -308,7 +308,7 @@ func oneOf(to *string, names []string) setter {
 	})
 }
 
-func level(to *intel.Level) setter { return parsed(to, parseLevel) }
+func level(to *intel.Level) setter { return parsed(to, intel.ParseLevel) }
 
 // duration reads Go's notation and whole days, "7d"; 0 is allowed where least
 // is 0.

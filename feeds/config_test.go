@@ -47,8 +47,8 @@ func TestDefaults(t *testing.T) {
 		"feodo": "high", "threatfox": "high", "urlhaus": "high", "sslbl-certificates": "high", "firehol-level1": "low",
 		"tor-exits": "info", "ipsum": "medium",
 	} {
-		if s := byName(t, sources, name); LevelName(s.Level) != want || !s.Enabled {
-			t.Errorf("feed %s: level %s, enabled %v, want %s and on", name, LevelName(s.Level), s.Enabled, want)
+		if s := byName(t, sources, name); s.Level.String() != want || !s.Enabled {
+			t.Errorf("feed %s: level %s, enabled %v, want %s and on", name, s.Level.String(), s.Enabled, want)
 		}
 	}
 	if tor := byName(t, sources, "tor-exits"); !cmp.Equal(tor.Tags, []string{"tor-exit"}) {

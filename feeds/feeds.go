@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -176,25 +175,6 @@ func first(rep format.Report) string {
 		return "none is shown"
 	}
 	return rep.Examples[0].String()
-}
-
-// levels are the names of threat levels by their number.
-func levels() []string { return []string{"info", "low", "medium", "high", "critical"} }
-
-// LevelName returns the name of a threat level.
-func LevelName(l intel.Level) string {
-	if names := levels(); int(l) < len(names) {
-		return names[l]
-	}
-	return ""
-}
-
-func parseLevel(text string) (intel.Level, error) {
-	i := slices.Index(levels(), text)
-	if i < 0 {
-		return 0, fmt.Errorf("%q is not one of %s", text, strings.Join(levels(), ", "))
-	}
-	return intel.Level(i), nil
 }
 
 // ErrBusy is returned when another process works on the directory.

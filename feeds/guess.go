@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/slips-go/slips/feeds/format"
+	"github.com/slips-go/slips/feeds/intel"
 )
 
 const (
@@ -234,7 +235,10 @@ func isIndicator(s string) bool {
 	return err == nil
 }
 
-func isLevel(s string) bool { return slices.Contains(levels(), strings.ToLower(strings.TrimSpace(s))) }
+func isLevel(s string) bool {
+	_, err := intel.ParseLevel(strings.ToLower(strings.TrimSpace(s)))
+	return err == nil
+}
 
 // guessTable finds out which columns of a CSV file say what: by their names if
 // they have some, or else where the indicators are. The list of the original,

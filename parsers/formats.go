@@ -13,6 +13,7 @@ import (
 	"github.com/slips-go/slips/parsers/argus"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/parsers/nfdump"
+	"github.com/slips-go/slips/parsers/packet"
 	"github.com/slips-go/slips/parsers/suricata"
 	"github.com/slips-go/slips/parsers/zeek"
 )
@@ -70,7 +71,7 @@ func recognise(all []format, head []byte, name string) (*format, error) {
 	switch {
 	case nfdump.IsBinary(head):
 		return nil, ErrBinaryNfdump
-	case isCapture(head):
+	case packet.IsCapture(head):
 		return nil, ErrPackets
 	}
 	var claims []*format
@@ -144,19 +145,6 @@ func decodeLine(dec Decoder, dst *flow.Flow, line []byte) error {
 		return &flow.SyntaxError{Field: "duration", Err: flow.ErrNumber}
 	}
 	return err
-}
-
-// isCapture reports whether a file begins as pcap (both byte orders, with
-// micro- or nanoseconds) or pcapng does.
-func isCapture(head []byte) bool {
-	for _, magic := range []string{
-		"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d", "\x0a\x0d\x0d\x0a",
-	} {
-		if bytes.HasPrefix(head, []byte(magic)) {
-			return true
-		}
-	}
-	return false
 }
 
 // logOf returns what the rotations of one log have in common: the log's name

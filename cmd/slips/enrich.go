@@ -49,7 +49,7 @@ func (p *program) enrich(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	if !anyService(onlineConfig(c)) {
+	if !onlineConfig(c).Enabled() {
 		return &codeError{exitUsage, errors.New("no online service is switched on: see the section enrichment in \"slips config show\", and docs/privacy.md")}
 	}
 	questions, err := readQuestions(filepath.Join(dir, filepath.FromSlash(questionsFile)))

@@ -183,7 +183,7 @@ func (p *program) feedsListCommand() *cobra.Command {
 			w := columns(&b)
 			row(w, "feed", "enabled", "level", "period", "tags", "from")
 			for _, s := range sources {
-				row(w, s.Name, yesNo(s.Enabled), feeds.LevelName(s.Level), period(s.Period), strings.Join(s.Tags, " "), cmp.Or(s.URL, s.Path))
+				row(w, s.Name, yesNo(s.Enabled), s.Level.String(), period(s.Period), strings.Join(s.Tags, " "), cmp.Or(s.URL, s.Path))
 				if s.Note != "" {
 					row(w, "", "", "", "", "", "  ("+s.Note+")")
 				}
@@ -243,7 +243,7 @@ func statusText(c *config.Config, m *feeds.Manager, list []feeds.Status, places 
 		if s.Local {
 			checked = "local"
 		}
-		row(w, s.Name, thousands(int64(s.Meta.Count)), age, checked, feeds.LevelName(s.Level), kindsText(s.Meta.Kinds), printable(state))
+		row(w, s.Name, thousands(int64(s.Meta.Count)), age, checked, s.Level.String(), kindsText(s.Meta.Kinds), printable(state))
 	}
 	_ = w.Flush() // into memory
 	if idle > 0 {
@@ -418,7 +418,7 @@ func answerText(a *feeds.Answer, places *geo.DB, now time.Time) string {
 	}
 	for _, h := range a.Hits {
 		for _, l := range h.Listings {
-			fmt.Fprintf(&b, "  %s lists %s, level %s", l.Feed.Name, printable(h.Indicator), feeds.LevelName(l.Level))
+			fmt.Fprintf(&b, "  %s lists %s, level %s", l.Feed.Name, printable(h.Indicator), l.Level.String())
 			if l.Since != 0 {
 				fmt.Fprintf(&b, ", since %s", time.Unix(l.Since, 0).UTC().Format(time.DateOnly))
 			}

@@ -77,8 +77,8 @@ func geoDirectory(c *config.Config) string {
 	return c.Feeds.Geo
 }
 
-// feedsManager returns the manager of the feeds.
-func feedsManager(c *config.Config, log *slog.Logger) (*feeds.Manager, error) {
+// feedSources reads which feeds there are.
+func feedSources(c *config.Config) ([]feeds.Source, error) {
 	sources, err := feeds.Sources(c.Feeds.File)
 	if err != nil {
 		return nil, &codeError{exitUsage, err}
@@ -90,6 +90,20 @@ func feedsManager(c *config.Config, log *slog.Logger) (*feeds.Manager, error) {
 			return nil, &codeError{exitUsage, fmt.Errorf("feeds.local: %s is no directory", c.Feeds.Local)}
 		}
 	}
+	return sources, nil
+}
+
+// feedsManager returns the manager of the feeds that there are.
+func feedsManager(c *config.Config, log *slog.Logger) (*feeds.Manager, error) {
+	sources, err := feedSources(c)
+	if err != nil {
+		return nil, err
+	}
+	return managerOf(c, sources, log)
+}
+
+// managerOf returns the manager of feeds.
+func managerOf(c *config.Config, sources []feeds.Source, log *slog.Logger) (*feeds.Manager, error) {
 	return feeds.New(feeds.Options{
 		Dir: feedsDirectory(c), Sources: sources, Local: c.Feeds.Local, Version: version(), Offline: !c.Feeds.Refresh, Log: log,
 	})
@@ -111,40 +125,41 @@ func openPlaces(ctx context.Context, c *config.Config, log *slog.Logger) *geo.DB
 	return db
 }
 
-// checkKnowledge finds mistakes in what a run is to know, before it makes an
-// output directory for nothing.
-func checkKnowledge(o *runOptions) error {
+// lists are the feeds and the whitelist that the operator names.
+type lists struct {
+	sources []feeds.Source
+	list    *whitelist.List // nil when switched off
+}
+
+// readLists reads them, and finds mistakes in them and in the keys of services
+// before the run makes an output directory for nothing.
+func readLists(o *runOptions) (l lists, err error) {
 	c := o.Config
 	if c.Feeds.Enabled {
-		if _, err := feedsManager(c, discard()); err != nil {
-			return err
+		if l.sources, err = feedSources(c); err != nil {
+			return l, err
 		}
 	}
 	if c.Whitelists.EnableLocalWhitelist {
-		list, err := readWhitelist(c)
-		if err == nil {
-			err = list.Check(o.types, o.names)
-		}
-		if err != nil {
-			return &codeError{exitUsage, err}
+		if l.list, err = readWhitelist(c, o.types, o.names); err != nil {
+			return l, err
 		}
 	}
-	if anyService(onlineConfig(c)) { // a service without its key is a mistake, whether it is asked now or by "slips enrich"
-		_, err := newAsker(c, nil, discard())
-		return err
+	if onlineConfig(c).Enabled() { // a service without its key is a mistake, whether it is asked now or by "slips enrich"
+		_, err = newAsker(c, nil, discard())
 	}
-	return nil
+	return l, err
 }
 
 // openKnowledge reads what is on this machine, and asks nobody.
-func (r *run) openKnowledge(ctx context.Context) error {
+func (r *run) openKnowledge(ctx context.Context, named lists) error {
 	o, c := &r.o, r.o.Config
 	k := &knowledge{log: r.log, popular: c.Whitelists.EnableOnlineWhitelist, book: dossier.New(dossier.Options{})}
 	r.know = k
 	k.places = openPlaces(ctx, c, r.log)
 	if c.Feeds.Enabled {
 		var err error
-		if k.feeds, err = feedsManager(c, r.log); err != nil {
+		if k.feeds, err = managerOf(c, named.sources, r.log); err != nil {
 			return err
 		}
 		if _, err := k.feeds.Load(ctx); err != nil {
@@ -152,8 +167,8 @@ func (r *run) openKnowledge(ctx context.Context) error {
 		}
 	}
 	k.look()
-	if err := k.openWhitelist(o); err != nil {
-		return err
+	if named.list != nil {
+		k.useWhitelist(o, named.list)
 	}
 	return k.openAsker(r)
 }
@@ -186,21 +201,11 @@ func (k *knowledge) look() *intel.View {
 // views is a snapshot of the feeds, and the same with autonomous systems.
 type views struct{ plain, full *intel.View }
 
-// openWhitelist reads the whitelist.
-func (k *knowledge) openWhitelist(o *runOptions) error {
+// useWhitelist makes list the whitelist.
+func (k *knowledge) useWhitelist(o *runOptions, list *whitelist.List) {
 	c := o.Config
-	if !c.Whitelists.EnableLocalWhitelist {
-		return nil
-	}
-	list, err := readWhitelist(c)
-	if err != nil {
-		return &codeError{exitUsage, err}
-	}
 	home := homes(c.Parameters.ClientIPs)
 	k.check = func(l *whitelist.List) error { return l.Check(o.types, o.names) }
-	if err := k.check(list); err != nil {
-		return &codeError{exitUsage, err}
-	}
 	for _, n := range list.Notices() {
 		k.log.Warn("whitelist", "notice", n)
 	}
@@ -217,15 +222,23 @@ func (k *knowledge) openWhitelist(o *runOptions) error {
 	if o.Follow && c.Whitelists.LocalWhitelistPath != "" {
 		k.watch = whitelist.NewWatcher(c.Whitelists.LocalWhitelistPath, list)
 	}
-	return nil
 }
 
-// readWhitelist reads the whitelist that is configured.
-func readWhitelist(c *config.Config) (*whitelist.List, error) {
+// readWhitelist reads the whitelist that is configured, for types of evidence
+// and modules that there are.
+func readWhitelist(c *config.Config, types []evidence.Type, modules []string) (list *whitelist.List, err error) {
 	if path := c.Whitelists.LocalWhitelistPath; path != "" {
-		return whitelist.Load(path)
+		list, err = whitelist.Load(path)
+	} else {
+		list, err = whitelist.Default()
 	}
-	return whitelist.Default()
+	if err == nil {
+		err = list.Check(types, modules)
+	}
+	if err != nil {
+		return nil, &codeError{exitUsage, err}
+	}
+	return list, nil
 }
 
 // watchEvery is how often the whitelist is looked at for changes.
@@ -282,22 +295,15 @@ const (
 	answersCache  = "online.json" // in the directory of the feeds
 )
 
-// anyService reports whether a service is switched on.
-func anyService(c *online.Config) bool {
-	return slices.ContainsFunc([]online.Limits{
-		c.RDNS.Limits, c.RDAP.Limits, c.VirusTotal.Limits, c.PassiveDNS.Limits, c.URLhaus.Limits, c.Hashlookup.Limits, c.DNSBL.Limits,
-		c.AbuseIPDB.Limits, c.GreyNoise.Limits, c.JARM,
-	}, func(l online.Limits) bool { return l.Enabled })
-}
-
-// newAsker returns the asker of the services that are configured.
+// newAsker returns the asker of the services that are configured. Without a
+// recorder it is of use to nobody, and only shows that they can be asked.
 func newAsker(c *config.Config, to online.Recorder, log *slog.Logger) (*online.Asker, error) {
 	home := homes(c.Parameters.ClientIPs)
 	own := func(a netip.Addr) bool {
 		return !profile.IsPublic(a) || slices.ContainsFunc(home, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
 	cache := ""
-	if dir := feedsDirectory(c); dir != "" {
+	if dir := feedsDirectory(c); dir != "" && to != nil {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			log.Warn("answers of online services are not kept for later runs", "err", err)
 		} else {
@@ -313,7 +319,7 @@ func newAsker(c *config.Config, to online.Recorder, log *slog.Logger) (*online.A
 
 // openAsker opens what questions and answers are written to.
 func (k *knowledge) openAsker(r *run) error {
-	if !anyService(onlineConfig(r.o.Config)) {
+	if !onlineConfig(r.o.Config).Enabled() {
 		return nil
 	}
 	if err := os.MkdirAll(r.dir.Path("enrichment"), 0o755); err != nil {

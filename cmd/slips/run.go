@@ -214,13 +214,19 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 		return nil, &codeError{exitOutput, fmt.Errorf("output directory: %s is a file", run.Output)}
 	}
 	run.Modules = p.enabled(cfg)
+	run.types, run.names = p.known()
+	return run, nil
+}
+
+// known returns the types of evidence and the modules that there are.
+func (p *program) known() (types []evidence.Type, names []string) {
 	for _, s := range p.specs {
-		run.names = append(run.names, s.Name)
+		names = append(names, s.Name)
 		for _, e := range s.Emits {
-			run.types = append(run.types, e.Type)
+			types = append(types, e.Type)
 		}
 	}
-	return run, nil
+	return types, names
 }
 
 // enabled returns the modules that a configuration switches on, in the order

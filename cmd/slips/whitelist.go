@@ -107,20 +107,10 @@ func (p *program) whitelist() (*whitelist.List, error) {
 	if !c.Whitelists.EnableLocalWhitelist {
 		p.complain(errors.New("whitelists.enable_local_whitelist is false: a run would ignore nothing"))
 	}
-	l, err := readWhitelist(c)
+	types, names := p.known()
+	l, err := readWhitelist(c, types, names)
 	if err != nil {
-		return nil, &codeError{exitUsage, err}
-	}
-	var types []evidence.Type
-	var names []string
-	for _, s := range p.specs {
-		names = append(names, s.Name)
-		for _, e := range s.Emits {
-			types = append(types, e.Type)
-		}
-	}
-	if err := l.Check(types, names); err != nil {
-		return nil, &codeError{exitUsage, err}
+		return nil, err
 	}
 	return l.WithHome(homes(c.Parameters.ClientIPs)), nil
 }

@@ -36,7 +36,8 @@ func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
 	if problems := missing(o.Paths); len(problems) == len(o.Paths) && !o.Follow {
 		return result{Problems: problems}, nil // before an output directory is made for nothing
 	}
-	if err := checkKnowledge(&o); err != nil {
+	named, err := readLists(&o)
+	if err != nil {
 		return result{}, err
 	}
 	saved, err := loadState(&o)
@@ -53,7 +54,7 @@ func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
 		return result{}, err
 	}
 	// A follower that is stopped this early still reads what is there.
-	if err := r.openKnowledge(context.WithoutCancel(ctx)); err != nil {
+	if err := r.openKnowledge(context.WithoutCancel(ctx), named); err != nil {
 		return result{}, errors.Join(err, r.close())
 	}
 	r.know.names(&r.info)

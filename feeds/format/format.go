@@ -457,11 +457,8 @@ func clean(s string, limit int) string {
 // level returns the level of that name; when there is none, otherwise, which
 // is noted.
 func (p *parser) level(name string, otherwise intel.Level) intel.Level {
-	name = strings.TrimSpace(name)
-	for l, n := range [...]string{"info", "low", "medium", "high", "critical"} {
-		if strings.EqualFold(name, n) {
-			return intel.Level(l)
-		}
+	if l, err := intel.ParseLevel(strings.ToLower(strings.TrimSpace(name))); err == nil {
+		return l
 	}
 	p.rep.Notes["unknown level"]++
 	return otherwise

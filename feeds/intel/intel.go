@@ -8,7 +8,10 @@
 package intel
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // Kind says what sort of thing an indicator names.
@@ -60,6 +63,26 @@ func ParseKind(name string) Kind {
 
 // Level is a threat level: evidence.Level by its number, 0 info to 4 critical.
 type Level uint8
+
+var levelNames = [...]string{"info", "low", "medium", "high", "critical"}
+
+// String returns the name of the level; nothing for what is none.
+func (l Level) String() string {
+	if int(l) < len(levelNames) {
+		return levelNames[l]
+	}
+	return ""
+}
+
+// ParseLevel returns the level of a name in lower case. The error says which
+// there are.
+func ParseLevel(name string) (Level, error) {
+	i := slices.Index(levelNames[:], name)
+	if i < 0 {
+		return 0, fmt.Errorf("%q is not one of %s", name, strings.Join(levelNames[:], ", "))
+	}
+	return Level(i), nil
+}
 
 // FeedLevel stands for the level of the feed, in an indicator whose entry has
 // none of its own.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -108,6 +109,11 @@ const (
 	maxCache   = 365 * 24 * time.Hour
 	maxEntries = 1_000_000 // an answer is some 500 bytes
 )
+
+// Enabled reports whether any service is switched on.
+func (c *Config) Enabled() bool {
+	return slices.ContainsFunc(specs(), func(s *spec) bool { return s.limits(c).Enabled })
+}
 
 // Validate returns all that is wrong with the settings, one line each with key
 // and value. Settings of services that are off are looked at too.

@@ -58,7 +58,7 @@ func layers() map[string]layer {
 		"parsers/packet":       {own: []string{"parsers/flow", "parsers/packet/proto"}, foreign: []string{"github.com/gopacket/gopacket", "github.com/klauspost/compress"}},
 		"parsers/tail":         {foreign: []string{"github.com/fsnotify/fsnotify", "github.com/klauspost/compress"}},
 		"parsers": {own: []string{
-			"parsers/flow", "parsers/zeek", "parsers/suricata", "parsers/argus", "parsers/nfdump", "parsers/tail",
+			"parsers/flow", "parsers/zeek", "parsers/suricata", "parsers/argus", "parsers/nfdump", "parsers/packet", "parsers/tail",
 		}},
 
 		// Records to evidence.

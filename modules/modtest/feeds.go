@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/feeds/intel"
 )
 
@@ -43,9 +42,9 @@ func View(text string) (*intel.View, error) {
 		}
 		switch w[0] {
 		case "feed":
-			level, ok := levelOf(w[2])
-			if !ok {
-				return nil, bad("no such level")
+			level, err := intel.ParseLevel(w[2])
+			if err != nil {
+				return nil, bad(err.Error())
 			}
 			f := intel.Feed{Name: w[1], Provider: w[1], Level: level, Updated: built}
 			for _, o := range w[3:] {
@@ -75,10 +74,11 @@ func View(text string) (*intel.View, error) {
 			in := intel.Indicator{Kind: k, Level: intel.FeedLevel}
 			rest := w[4:]
 			if len(rest) > 0 && strings.HasPrefix(rest[0], "level=") {
-				if in.Level, ok = levelOf(rest[0][len("level="):]); !ok {
-					return nil, bad("no such level")
+				level, err := intel.ParseLevel(rest[0][len("level="):])
+				if err != nil {
+					return nil, bad(err.Error())
 				}
-				rest = rest[1:]
+				in.Level, rest = level, rest[1:]
 			}
 			in.Description = strings.Join(rest, " ")
 			var err error
@@ -127,13 +127,4 @@ func View(text string) (*intel.View, error) {
 		}
 		return 0, ""
 	}), nil
-}
-
-func levelOf(name string) (intel.Level, bool) {
-	for l := evidence.Info; l <= evidence.Critical; l++ {
-		if l.String() == name {
-			return intel.Level(l), true
-		}
-	}
-	return 0, false
 }
