@@ -103,6 +103,40 @@ func (h *hosts) observe(f *flow.Flow) (*profile.Network, []Host) {
 	return h.net, ev
 }
 
+// adopt takes over what the machine itself knows about its network. It returns
+// what observe does.
+func (h *hosts) adopt(n *profile.Network) (*profile.Network, []Host) {
+	h.events = h.events[:0]
+	old := h.net
+	if !h.fixed && len(n.Home) > 0 && !slices.Equal(h.net.Home, n.Home) {
+		h.change(func(x *profile.Network) { x.Home = slices.Clone(n.Home) })
+	}
+	for _, a := range n.DHCPServers {
+		h.server(a)
+	}
+	if n.Gateway.IsValid() {
+		h.gateway(n.Gateway)
+	}
+	if h.net == old {
+		return nil, slices.Clone(h.events)
+	}
+	return h.net, slices.Clone(h.events)
+}
+
+// server learns that a answers DHCP.
+func (h *hosts) server(a netip.Addr) {
+	if !a.IsValid() || a.IsUnspecified() || h.net.IsDHCPServer(a) || len(h.net.DHCPServers) >= maxDHCPServers {
+		return
+	}
+	h.change(func(n *profile.Network) {
+		n.DHCPServers = append(n.DHCPServers, a)
+		slices.SortFunc(n.DHCPServers, netip.Addr.Compare)
+	})
+	x := h.host(a)
+	x.DHCP = true
+	h.events = append(h.events, *x)
+}
+
 // change replaces the snapshot by a copy that fn has changed.
 func (h *hosts) change(fn func(*profile.Network)) {
 	n := *h.net
@@ -221,15 +255,7 @@ func (h *hosts) learnMAC(a netip.Addr, mac string) {
 
 func (h *hosts) dhcp(f *flow.Flow) {
 	d := f.DHCP
-	if d.Server.IsValid() && !d.Server.IsUnspecified() && !h.net.IsDHCPServer(d.Server) && len(h.net.DHCPServers) < maxDHCPServers {
-		h.change(func(n *profile.Network) {
-			n.DHCPServers = append(n.DHCPServers, d.Server)
-			slices.SortFunc(n.DHCPServers, netip.Addr.Compare)
-		})
-		x := h.host(d.Server)
-		x.DHCP = true
-		h.events = append(h.events, *x)
-	}
+	h.server(d.Server)
 	if d.Router.IsValid() && !d.Router.IsUnspecified() {
 		h.gateway(d.Router)
 	}

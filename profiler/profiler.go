@@ -53,9 +53,13 @@ type Config struct {
 	Flows  Flows              // may be nil
 	Ignore Ignorer            // may be nil
 	Intel  func() *intel.View // what the feeds list, asked for between two rounds when following and once in a replay; nil: nothing
-	Ask    bool               // modules' questions are passed on
-	Names  bool               // the names of addresses are passed on
-	Log    *slog.Logger
+	// Network returns what the machine itself knows about its network, an
+	// immutable snapshot; nil, or a nil result: nothing. It is asked before each
+	// record, by the sequencer's goroutine. Home wins over its home networks.
+	Network func() *profile.Network
+	Ask     bool // modules' questions are passed on
+	Names   bool // the names of addresses are passed on
+	Log     *slog.Logger
 }
 
 // Ignorer says which records are not to be looked at at all. It is called for

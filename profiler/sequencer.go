@@ -80,10 +80,11 @@ type sequencer struct {
 	last  int32  // profile of the last record
 
 	hosts   *hosts
-	names   *sightings   // nil when nobody wants them
-	netWant flow.KindSet // kinds that Network modules read
-	expect  flow.KindSet // kinds of a replay in which modules are off; 0: all
-	waking  bool         // the next round wakes them
+	around  *profile.Network // what the machine said last
+	names   *sightings       // nil when nobody wants them
+	netWant flow.KindSet     // kinds that Network modules read
+	expect  flow.KindSet     // kinds of a replay in which modules are off; 0: all
+	waking  bool             // the next round wakes them
 
 	items    [][]item
 	flows    []*flow.Flow
@@ -420,6 +421,14 @@ func (s *sequencer) dispatch(f *flow.Flow, in *input) {
 	if add(w.End, s.e.cfg.Grace) <= f.At {
 		s.e.stats.late.Add(1)
 		in.cnt.late++
+	}
+	if s.e.cfg.Network != nil {
+		if n := s.e.cfg.Network(); n != s.around && n != nil {
+			s.around = n
+			if net, ev := s.hosts.adopt(n); net != nil || ev != nil {
+				s.learn(f, net, ev)
+			}
+		}
 	}
 	if net, ev := s.hosts.observe(f); net != nil || ev != nil {
 		s.learn(f, net, ev)

@@ -24,8 +24,12 @@ const (
 // is a few milliseconds.
 const askTimeout = 10 * time.Second
 
-// ErrNotFound says that there is no Zeek on the machine.
-var ErrNotFound = errors.New("zeek is not installed")
+var (
+	// ErrNotFound says that there is no Zeek on the machine.
+	ErrNotFound = errors.New("zeek is not installed")
+	// ErrPermission is in a StartError when Zeek may not capture packets.
+	ErrPermission = errors.New("no permission to capture packets")
+)
 
 // VersionError says that a Zeek is there and is too old or too new.
 type VersionError struct {

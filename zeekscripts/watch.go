@@ -235,7 +235,7 @@ func (p *process) args() []string {
 	if p.w.live {
 		args = append(args, "-i", p.w.source)
 	} else {
-		args = append(args, "-r", p.w.source)
+		args = append(args, "-D", "-r", p.w.source) // without chance, the same capture has the same uids
 	}
 	if f := p.w.s.filter(p.w.source); f != "" {
 		args = append(args, "-f", f)
@@ -439,13 +439,13 @@ func (p *process) verdict(began bool, err, why error) error {
 	for _, c := range causes {
 		if strings.Contains(low, c.word) {
 			if e.Reason = c.reason; e.Reason == "" {
-				e.Reason = noPermission
+				e.Reason, e.Err = noPermission, errors.Join(ErrPermission, e.Err)
 			}
 			return e
 		}
 	}
 	if p.w.live && why == nil && missingCapability() {
-		e.Reason = noPermission
+		e.Reason, e.Err = noPermission, errors.Join(ErrPermission, e.Err)
 	}
 	return e
 }
