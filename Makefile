@@ -11,7 +11,7 @@ GO ?= go
 LINT_VERSION := 2.11.4
 LINT = $(shell $(GO) env GOPATH)/bin/golangci-lint
 # The packages with goroutines of their own, or that others call from many.
-RACE ?= ./profiler/... ./parsers/... ./alerts/... ./cmd/... ./config/...
+RACE ?= ./profiler/... ./parsers/... ./alerts/... ./cmd/... ./config/... ./zeekscripts/... ./internal/service/...
 FUZZTIME ?= 10s
 BENCH_DIR ?= bench-out
 BENCH_ROUNDS ?= 3

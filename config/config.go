@@ -26,6 +26,8 @@ type Config struct {
 	DisabledAlerts DisabledAlerts `yaml:"DisabledAlerts"`
 	Profiler       Profiler       `yaml:"profiler"`
 	Follow         Follow         `yaml:"follow"`
+	Zeekscripts    Zeekscripts    `yaml:"zeekscripts"`
+	Packet         Packet         `yaml:"packet"`
 	Output         Output         `yaml:"output"`
 	Feeds          Feeds          `yaml:"feeds"`
 	Whitelists     Whitelists     `yaml:"whitelists"`
@@ -51,6 +53,30 @@ type Parameters struct {
 	ExportTimeline     bool         `yaml:"export_timeline"`
 	MetadataDir        bool         `yaml:"metadata_dir"`
 	Verbose            int          `yaml:"verbose"` // 0 to 3
+
+	// Of packets, from an interface or a capture.
+	Engine                  Engine   `yaml:"engine"`
+	PcapFilter              string   `yaml:"pcapfilter"` // BPF; empty: all
+	TCPInactivityTimeout    Minutes  `yaml:"tcp_inactivity_timeout"`
+	Rotation                bool     `yaml:"rotation"` // of the logs of a live Zeek
+	DefaultRotationInterval Interval `yaml:"default_rotation_interval"`
+	KeepRotatedFilesFor     Interval `yaml:"keep_rotated_files_for"` // 0: for ever
+	DeleteZeekFiles         bool     `yaml:"delete_zeek_files"`
+}
+
+// Zeekscripts is the section of the Zeek that Slips starts.
+type Zeekscripts struct {
+	// Zeek is the program, or the folder it is installed in; empty: looked for.
+	Zeek string `yaml:"zeek"`
+	// Scripts are loaded behind ours.
+	Scripts []string `yaml:"scripts"`
+}
+
+// Packet is the section of the built-in meter.
+type Packet struct {
+	Promiscuous    bool `yaml:"promiscuous"`
+	RingBuffer     int  `yaml:"ring_buffer"`     // MiB of each interface
+	MaxConnections int  `yaml:"max_connections"` // of each interface or capture at a time
 }
 
 // Detection is the section of what makes an alert.
@@ -130,6 +156,8 @@ func Default() *Config {
 		Parameters: Parameters{
 			TimeWindowWidth: Width(time.Hour), AnalysisDirection: Out, ClientIPs: Networks{},
 			ExportFormat: JSONL, MetadataDir: true, Verbose: 1,
+			Engine: Auto, TCPInactivityTimeout: Minutes(time.Hour), Rotation: true,
+			DefaultRotationInterval: Interval(24 * time.Hour), KeepRotatedFilesFor: Interval(24 * time.Hour),
 		},
 		Detection:      Detection{EvidenceDetectionThreshold: 0.25, FirstEvidenceWeight: 15, CorroborationWeight: 0.25},
 		DisabledAlerts: DisabledAlerts{DisabledDetections: []string{}},
@@ -137,8 +165,10 @@ func Default() *Config {
 			MaxProfiles: 100_000, MaxWindows: 50, IdleAfter: 2 * time.Second,
 			CheckpointInterval: 10 * time.Second,
 		},
-		Follow: Follow{PollInterval: 250 * time.Millisecond},
-		Output: Output{Directory: "output"},
+		Follow:      Follow{PollInterval: 250 * time.Millisecond},
+		Zeekscripts: Zeekscripts{Scripts: []string{}},
+		Packet:      Packet{Promiscuous: true, RingBuffer: 32, MaxConnections: 1 << 17},
+		Output:      Output{Directory: "output"},
 
 		Feeds:      Feeds{Enabled: true, Databases: []string{}},
 		Whitelists: Whitelists{EnableLocalWhitelist: true, EnableOnlineWhitelist: true},

@@ -143,6 +143,8 @@ func TestAllKinds(t *testing.T) {
 	want := Default()
 	want.Parameters = Parameters{
 		TimeWindowWidth: OneWindow, AnalysisDirection: All, ExportLabeledFlows: true, ExportFormat: JSONL, ExportLetters: true, ExportTimeline: true, Verbose: 3,
+		Engine: Builtin, PcapFilter: "not port 22", TCPInactivityTimeout: Minutes(5 * time.Minute),
+		DefaultRotationInterval: Interval(24 * time.Hour), KeepRotatedFilesFor: Interval(48 * time.Hour), DeleteZeekFiles: true,
 		ClientIPs: Networks{
 			netip.MustParsePrefix("10.0.0.5/32"), netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("2001:db8::1/128"),
 		},

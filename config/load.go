@@ -95,10 +95,8 @@ func isRetired(key string) bool {
 	}
 	switch key {
 	case "whitelists.online_whitelist", "whitelists.online_whitelist_update_period", "output.stdout", "output.stderr", "output.logs", "parameters.debug",
-		"parameters.delete_zeek_files", "parameters.store_a_copy_of_zeek_files",
-		"parameters.store_zeek_files_in_the_output_dir", "parameters.permanent_dir", "parameters.pcapfilter",
-		"parameters.tcp_inactivity_timeout", "parameters.deletePrevdb", "parameters.label", "parameters.rotation",
-		"parameters.default_rotation_interval", "parameters.keep_rotated_files_for",
+		"parameters.store_a_copy_of_zeek_files", "parameters.store_zeek_files_in_the_output_dir", "parameters.permanent_dir",
+		"parameters.deletePrevdb", "parameters.label",
 		"parameters.wait_for_modules_to_finish", "detection.popup_alerts", "modules.timeline_human_timestamp",
 		"flow_alerts.entropy_threshold", "flowalerts.entropy_threshold", "flow_alerts.pastebin_download_threshold",
 		"flowalerts.pastebin_download_threshold":
@@ -363,10 +361,15 @@ func (l *loader) validate(mods []Module) {
 	if v := c.Detection.CorroborationWeight; v < 0 || v > 10 {
 		bad("detection.corroboration_weight", v, "a number from 0 to 10")
 	}
+	between("packet.ring_buffer", c.Packet.RingBuffer, 1, 4096)
+	between("packet.max_connections", c.Packet.MaxConnections, 1024, 1<<24)
 	for _, d := range []struct {
 		key          string
 		v, low, high time.Duration
 	}{
+		{"parameters.tcp_inactivity_timeout", c.Parameters.TCPInactivityTimeout.Duration(), time.Second, 30 * 24 * time.Hour},
+		{"parameters.default_rotation_interval", c.Parameters.DefaultRotationInterval.Duration(), time.Second, 366 * 24 * time.Hour},
+		{"parameters.keep_rotated_files_for", c.Parameters.KeepRotatedFilesFor.Duration(), 0, 100 * 366 * 24 * time.Hour},
 		{"profiler.late_grace", c.Profiler.LateGrace, 0, 24 * time.Hour},
 		{"profiler.idle_after", c.Profiler.IdleAfter, time.Millisecond, 24 * time.Hour},
 		{"profiler.checkpoint_interval", c.Profiler.CheckpointInterval, 100 * time.Millisecond, 24 * time.Hour},

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -93,6 +94,89 @@ func (f *ExportFormat) UnmarshalYAML(n *yaml.Node) error {
 		return nil
 	}
 	return oneOf(f, n, TSV, JSONL)
+}
+
+// Engine is what turns packets into records.
+type Engine string
+
+// The engines: Zeek where there is one, Zeek alone, the built-in meter alone.
+const (
+	Auto    Engine = "auto"
+	Zeek    Engine = "zeek"
+	Builtin Engine = "builtin"
+)
+
+// UnmarshalYAML reads auto, zeek or builtin.
+func (e *Engine) UnmarshalYAML(n *yaml.Node) error { return oneOf(e, n, Auto, Zeek, Builtin) }
+
+// Interval is a duration that may also be written as Zeek and older
+// configurations do: "1day", "30 mins".
+type Interval time.Duration
+
+// Duration returns the interval as a time.Duration.
+func (i Interval) Duration() time.Duration { return time.Duration(i) }
+
+// UnmarshalYAML reads a number and a unit.
+func (i *Interval) UnmarshalYAML(n *yaml.Node) error {
+	d, ok := interval(n.Value)
+	if !ok {
+		return errors.New("want a duration such as 90s, 12h or 1day")
+	}
+	*i = Interval(d)
+	return nil
+}
+
+// MarshalYAML writes what UnmarshalYAML reads.
+func (i Interval) MarshalYAML() (any, error) { return shortDuration(time.Duration(i)), nil }
+
+// Minutes is an Interval of which a number without a unit means minutes.
+type Minutes time.Duration
+
+// Duration returns the minutes as a time.Duration.
+func (m Minutes) Duration() time.Duration { return time.Duration(m) }
+
+// UnmarshalYAML reads a number of minutes, or a number and a unit.
+func (m *Minutes) UnmarshalYAML(n *yaml.Node) error {
+	text := n.Value
+	if _, err := strconv.ParseFloat(text, 64); err == nil {
+		text += "min"
+	}
+	d, ok := interval(text)
+	if !ok {
+		return errors.New("want a number of minutes, or a duration such as 90s or 1h")
+	}
+	*m = Minutes(d)
+	return nil
+}
+
+// MarshalYAML writes what UnmarshalYAML reads.
+func (m Minutes) MarshalYAML() (any, error) {
+	if d := time.Duration(m); d%time.Minute == 0 {
+		return int64(d / time.Minute), nil
+	}
+	return shortDuration(time.Duration(m)), nil
+}
+
+// interval reads a duration in Go's or in Zeek's way of writing; nothing but 0
+// goes without a unit.
+func interval(text string) (time.Duration, bool) {
+	text = strings.TrimSpace(text)
+	if d, err := time.ParseDuration(text); err == nil {
+		return d, d >= 0
+	}
+	cut := strings.IndexFunc(text, func(r rune) bool { return (r < '0' || r > '9') && r != '.' })
+	if cut <= 0 {
+		return 0, false
+	}
+	v, err := strconv.ParseFloat(text[:cut], 64)
+	unit := map[string]time.Duration{
+		"usec": time.Microsecond, "msec": time.Millisecond, "sec": time.Second, "second": time.Second, "min": time.Minute,
+		"minute": time.Minute, "hr": time.Hour, "hour": time.Hour, "day": 24 * time.Hour,
+	}[strings.TrimSuffix(strings.TrimSpace(text[cut:]), "s")]
+	if err != nil || unit == 0 || v*float64(unit) > math.MaxInt64/2 {
+		return 0, false
+	}
+	return time.Duration(v * float64(unit)), true
 }
 
 func oneOf[T ~string](dst *T, n *yaml.Node, allowed ...T) error {

@@ -143,10 +143,12 @@ func encode(v any) *yaml.Node {
 func isHarmless(key string) bool {
 	switch key {
 	case "profiler.lanes", "profiler.idle_after", "profiler.checkpoint_interval", "parameters.verbose",
-		"parameters.metadata_dir", "parameters.export_letters", "parameters.export_timeline":
+		"parameters.metadata_dir", "parameters.export_letters", "parameters.export_timeline", "parameters.engine",
+		"parameters.rotation", "parameters.default_rotation_interval", "parameters.keep_rotated_files_for",
+		"parameters.delete_zeek_files":
 		return true
 	}
-	for _, section := range []string{"follow.", "output.", "feeds.", "enrichment."} { // lists change under a run in any case
+	for _, section := range []string{"follow.", "output.", "feeds.", "enrichment.", "zeekscripts.", "packet.", "block."} { // lists change under a run in any case
 		if strings.HasPrefix(key, section) {
 			return true
 		}

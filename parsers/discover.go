@@ -249,6 +249,9 @@ func (s *Set) concerns(r *root, path string) bool {
 		return r.aliases[path] != nil || filepath.Clean(dir) == filepath.Dir(r.path) && (name == base || isRotation(base, name))
 	}
 	dir = filepath.Clean(dir)
+	if filepath.Base(dir) == logQueue && dir != r.path {
+		dir = filepath.Dir(dir)
+	}
 	return dir == r.path || filepath.Dir(dir) == r.path
 }
 

@@ -167,6 +167,15 @@ func logOf(format, name string) string {
 	return stem
 }
 
+// writerOf returns which of several loggers wrote a file, by its name; empty
+// when it does not say.
+func writerOf(format, name string) string {
+	if format != "zeek" {
+		return ""
+	}
+	return zeek.Writer(name)
+}
+
 func isNumber(s string) bool {
 	return s != "" && len(s) <= 14 && strings.Trim(s, "0123456789") == ""
 }

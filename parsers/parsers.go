@@ -171,6 +171,9 @@ func open(o Options, known []format) (*Set, error) {
 		s.first(r)
 	}
 	s.roots = slices.DeleteFunc(s.roots, func(r *root) bool { return r.twice })
+	for _, r := range s.roots {
+		s.catchUp(r)
+	}
 	s.resume()
 	s.Problems, s.failed = s.failed, nil
 	for _, name := range sortedKeys(s.sources) {

@@ -2,8 +2,10 @@ package parsers
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -185,7 +187,7 @@ func (s *Set) look(r *root) {
 	clear(r.dirs)
 	var files []found
 	if r.dir {
-		own, subs := s.list(r, r.path, "")
+		own, subs := s.listLogs(r, r.path, "")
 		files = own
 		s.take(r, own)
 		if !r.own {
@@ -194,7 +196,7 @@ func (s *Set) look(r *root) {
 				if isArchive(group) {
 					group = ""
 				}
-				below, _ := s.list(r, sub, group)
+				below, _ := s.listLogs(r, sub, group)
 				files = append(files, below...)
 			}
 			s.take(r, files)
@@ -207,15 +209,31 @@ func (s *Set) look(r *root) {
 	s.drop(r, files)
 }
 
+// logQueue is the directory below that of a logger into which it rotates under
+// the Supervisor framework, for an archiver to fetch the logs there.
+const logQueue = "log-queue"
+
 // isArchive reports whether a directory's name is one that Zeek archives rotated
 // logs under, a date, or the one beside them that it writes to: together they
 // are one log directory.
 func isArchive(name string) bool {
-	if name == "current" {
+	if name == "current" || name == logQueue {
 		return true
 	}
 	digits := strings.ReplaceAll(name, "-", "")
 	return len(digits) >= 8 && isNumber(digits[:8]) && (digits[:2] == "19" || digits[:2] == "20")
+}
+
+// listLogs is list for a directory that may have its rotated logs in a queue
+// below: they belong to it.
+func (s *Set) listLogs(r *root, dir, group string) (files []found, subs []string) {
+	files, subs = s.list(r, dir, group)
+	queue := filepath.Join(dir, logQueue)
+	if i := slices.Index(subs, queue); i >= 0 {
+		queued, _ := s.list(r, queue, group)
+		files, subs = append(files, queued...), slices.Delete(subs, i, i+1)
+	}
+	return files, subs
 }
 
 // list returns the files and directories of a directory, in order of their names.
@@ -684,6 +702,9 @@ func (s *Set) place(r *root, e *entry) (*source, *segment) {
 	name := r.label
 	if r.dir {
 		name = strings.Join(slices.DeleteFunc([]string{r.label, e.group, log}, func(p string) bool { return p == "" }), "/")
+		if w := writerOf(e.format.name, filepath.Base(e.path)); w != "" { // several write at the same time
+			name += "@" + w
+		}
 	}
 	p, resumed := s.placeOf(r, e.opening.print)
 	if resumed {
@@ -733,7 +754,11 @@ func (s *Set) copyOf(r *root, e *entry) {
 		s.log.Debug("not read: its records were read from another file", "path", e.path)
 		return
 	}
-	s.log.Warn("not read: all its records are in another file, so it is taken for a copy", "path", e.path, "read", e.twin)
+	level := slog.LevelWarn
+	if e.opening.kinds == flow.NoKind { // what Zeek says about itself is often the same again, and not used
+		level = slog.LevelDebug
+	}
+	s.log.Log(context.Background(), level, "not read: all its records are in another file, so it is taken for a copy", "path", e.path, "read", e.twin)
 }
 
 // wanted leaves of the rotations of a single followed file those that were

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -128,15 +129,32 @@ func (src *source) poke() {
 	}
 }
 
-// resume says which sources cannot go on where they stopped.
+// gone reports whether the file that a source was being read from before the
+// restart has not been found.
+func (s *Set) gone(name string) bool {
+	src := s.sources[name]
+	return s.opts.Resume[name].Segment.Print != "" && (src == nil || src.missing)
+}
+
+// resume says which sources cannot go on where they stopped, and until when
+// records of them may be missing.
 func (s *Set) resume() {
 	for _, name := range sortedKeys(s.opts.Resume) {
-		src, p := s.sources[name], s.opts.Resume[name]
-		if p.Segment.Print == "" || src != nil && !src.missing {
+		if !s.gone(name) {
 			continue
 		}
-		s.log.Warn("the file that was being read before the restart is gone; records behind the offset may be lost",
-			"source", name, "file", p.Segment.Path, "offset", p.Offset)
+		until := int64(unknownEnd)
+		if src := s.sources[name]; src != nil {
+			for _, seg := range src.queue {
+				until = min(until, seg.end)
+			}
+		}
+		p := s.opts.Resume[name]
+		attrs := []any{"source", name, "file", p.Segment.Path, "offset", p.Offset}
+		if until != unknownEnd {
+			attrs = append(attrs, "until", time.Unix(0, until).UTC().Format(time.RFC3339))
+		}
+		s.log.Warn("the file that was being read before the restart is gone; records behind the offset may be lost", attrs...)
 	}
 }
 

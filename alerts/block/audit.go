@@ -12,7 +12,8 @@ import (
 // Action says what a Record is about.
 type Action string
 
-// The actions. Each but Refuse and Fail is a change of what is blocked.
+// The actions. Each but Refuse and Fail is a change of what is blocked, or of
+// who is isolated.
 const (
 	ActBlock   Action = "block"
 	ActExtend  Action = "extend"  // a block ends later than it did
@@ -23,6 +24,8 @@ const (
 	ActFind    Action = "find"    // it was in the firewall and we did not know it, such as after a restart
 	ActRestore Action = "restore" // it was gone from the firewall before its end, and was put back
 	ActFail    Action = "fail"    // the firewall did not take it; it is tried again
+	ActIsolate Action = "isolate" // by ARP, besides being blocked
+	ActRejoin  Action = "rejoin"  // the isolation ended
 )
 
 // Record is a line of the audit log.
@@ -38,6 +41,15 @@ type Record struct {
 	By       string    `json:"by,omitempty"`
 	DryRun   bool      `json:"dry_run,omitempty"`
 	Error    string    `json:"error,omitempty"`
+}
+
+// WriteRecord writes one record to an audit log, with one Write.
+func WriteRecord(w io.Writer, r Record) error {
+	a := newAudit(w, r.DryRun)
+	if err := a.add(r); err != nil {
+		return err
+	}
+	return a.flush()
 }
 
 // audit collects records and writes them with one Write. A log that cannot be

@@ -97,7 +97,15 @@ type control struct {
 	path string
 }
 
-func (c *control) Close() error { return errors.Join(c.Listener.Close(), os.Remove(c.path)) }
+// Close implements net.Listener. A process that has given up what it needs to
+// remove the socket leaves it to the next one, which replaces it.
+func (c *control) Close() error {
+	err := os.Remove(c.path)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(c.Listener.Close(), err)
+}
 
 // Serve answers commands until ctx is done, and closes l.
 func (m *Manager) Serve(ctx context.Context, l net.Listener) (err error) {

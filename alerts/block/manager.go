@@ -20,8 +20,12 @@ import (
 // must be given.
 type Options struct {
 	Config  Config
-	Blocker Blocker // not called in a dry run
+	Blocker Blocker // not called in a dry run, but for a DryRunner
 	Guard   *Guard
+	// Spare says why a prefix that an alert asks for is not to be blocked, empty
+	// if it is: what changes by itself, such as a whitelist. Operators are not
+	// bound by it. nil spares nobody. The goroutine of Run calls it.
+	Spare func(netip.Prefix) string
 	// Audit takes a line of JSON for every change; nil for none. It is written
 	// by the goroutine of Run.
 	Audit io.Writer
@@ -39,6 +43,13 @@ type Options struct {
 // without asking the firewall.
 type Cutter interface {
 	Cut(ctx context.Context, prefixes []netip.Prefix) (int, error)
+}
+
+// DryRunner is what a Blocker may be able to do besides: take part in a dry
+// run. NewManager calls it, with a Blocker that blocks nobody, and uses what it
+// returns, which must not block anybody either.
+type DryRunner interface {
+	DryRun(inner Blocker) Blocker
 }
 
 // The bounds and intervals of a Manager.
@@ -127,6 +138,9 @@ func NewManager(o Options) (*Manager, error) {
 	}
 	if o.Config.DryRun {
 		m.blocker, m.opt.StateFile = NewMemory(o.Now), ""
+		if d, ok := o.Blocker.(DryRunner); ok {
+			m.blocker = d.DryRun(m.blocker)
+		}
 	}
 	m.guard.Store(o.Guard)
 	return m, nil
@@ -415,6 +429,11 @@ func (m *Manager) judge(r Request, now time.Time) (Decision, error) {
 	d := Decision{Prefix: p, Reason: r.Reason, AlertID: r.AlertID, EvidenceIDs: r.EvidenceIDs, By: r.By}
 	if why := m.guard.Load().Protects(p, r.By != ""); why != "" {
 		return d, fmt.Errorf("%w: %s", ErrRefused, why)
+	}
+	if r.By == "" && m.opt.Spare != nil {
+		if why := m.opt.Spare(p); why != "" {
+			return d, fmt.Errorf("%w: %s", ErrRefused, why)
+		}
 	}
 	old, blocked := m.wanted[p]
 	if blocked && !old.Until.After(now) {

@@ -276,7 +276,11 @@ func TestRefuse(t *testing.T) {
 		slices.Sort(got)
 		slices.Sort(want)
 		b.want("audit", got, want)
-		if s := b.m.Stats(); s.Refused["gateway"] != 1 || s.Refused["a network"] != 1 || len(s.Refused) != 10 || s.Blocks != 2 {
+		b.submit("203.0.113.9", func(r *Request) { r.AlertID = "a7" })
+		synctest.Wait()
+		b.want("what led to it", b.records(reason, func(r Record) string { return r.Alert + " " + strings.Join(r.Evidence, " ") }),
+			[]string{"refuse 203.0.113.9 allow-list a7 e1 e2"})
+		if s := b.m.Stats(); s.Refused["gateway"] != 1 || s.Refused["allow-list"] != 2 || s.Refused["a network"] != 1 || len(s.Refused) != 10 || s.Blocks != 2 {
 			t.Errorf("stats %+v", s)
 		}
 		if !strings.Contains(b.logged(), `msg="not blocked" prefix=203.0.113.9 why=allow-list alert=a-203.0.113.9`) {

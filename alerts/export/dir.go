@@ -370,9 +370,10 @@ type Run struct {
 	Version     string     `json:"version"`
 	CommandLine []string   `json:"command_line"`
 	Inputs      []string   `json:"inputs"`
-	Start       time.Time  `json:"start"`         // wall clock
-	End         *time.Time `json:"end"`           // nil while it runs
-	Resumed     int        `json:"times_resumed"` // restarts so far
+	Start       time.Time  `json:"start"`            // wall clock
+	End         *time.Time `json:"end"`              // nil while it runs
+	Resumed     int        `json:"times_resumed"`    // restarts so far
+	Engine      string     `json:"engine,omitempty"` // who read packets: "builtin" or Zeek, its version and path
 
 	Feeds     *FeedsUsed     `json:"feeds"`     // null when there are none
 	Places    []PlacesUsed   `json:"places"`    // databases of countries and autonomous systems

@@ -31,10 +31,37 @@ type Summary struct {
 	Whitelist WhitelistSummary `json:"whitelist"`
 	// Enrichment says how the online services did that are configured.
 	Enrichment []ServiceSummary `json:"enrichment"`
-	Wall       float64          `json:"wall_seconds"`
-	Rate       float64          `json:"records_per_second"`
-	PeakRSS    int64            `json:"peak_rss_bytes"`
-	Extra      map[string]any   `json:"extra,omitempty"` // whatever later parts have to say
+	// Interfaces says what was captured on, and lost, of a live run.
+	Interfaces []InterfaceSummary `json:"interfaces,omitempty"`
+	// Blocks says what blocking did; nil when it was off.
+	Blocks  *BlockSummary  `json:"blocks,omitempty"`
+	Wall    float64        `json:"wall_seconds"`
+	Rate    float64        `json:"records_per_second"`
+	PeakRSS int64          `json:"peak_rss_bytes"`
+	Extra   map[string]any `json:"extra,omitempty"` // whatever later parts have to say
+}
+
+// InterfaceSummary counts the packets of an interface.
+type InterfaceSummary struct {
+	Name    string  `json:"name"`
+	Packets int64   `json:"packets"`      // 0 when Zeek captures, which says what it lost alone
+	Dropped int64   `json:"dropped"`      // by the kernel or Zeek, because they came too fast
+	Gaps    int     `json:"gaps"`         // times in which the interface was not watched
+	Blind   float64 `json:"gaps_seconds"` // in all
+}
+
+// BlockSummary counts what blocking did.
+type BlockSummary struct {
+	DryRun    bool             `json:"dry_run"`
+	Blocked   int              `json:"blocked"` // at the end
+	Blocks    int64            `json:"blocks"`
+	Extended  int64            `json:"extended"`
+	Refused   map[string]int64 `json:"refused"` // by reason
+	Expired   int64            `json:"expired"`
+	Unblocked int64            `json:"unblocked"`
+	Restored  int64            `json:"restored"` // somebody else had removed them
+	Failures  int64            `json:"failures"` // calls of the firewall
+	Dropped   int64            `json:"dropped"`  // decisions, because too many waited
 }
 
 // SourceSummary counts the lines of one source.

@@ -46,7 +46,7 @@ func TestPacketCapture(t *testing.T) {
 	var first string
 	for i, lanes := range []string{"1", "3"} {
 		out := filepath.Join(dir, "out"+lanes)
-		code, said := runProgram(t, "-f", whole, "-o", out, "--lanes", lanes)
+		code, said := runProgram(t, "-f", whole, "-o", out, "--lanes", lanes, "--engine", "builtin")
 		if log := readFile(t, filepath.Join(out, "slips.log")); code != exitOK || !strings.Contains(log, "built-in meter") {
 			t.Fatalf("exit code %d: %s\n%s", code, said, log)
 		}

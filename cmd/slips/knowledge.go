@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,7 @@ type knowledge struct {
 
 	list    atomic.Pointer[whitelist.List]
 	watch   *whitelist.Watcher // nil: the list never changes
+	reading sync.Mutex         // for watch
 	check   func(*whitelist.List) error
 	ignored *ignorer
 	tally   whitelist.Tally
@@ -253,22 +255,62 @@ func (k *knowledge) watchWhitelist(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
-		}
-		l, err := k.watch.Changed()
-		if err == nil && l != nil {
-			err = k.check(l)
-		}
-		switch {
-		case err != nil:
-			k.log.Error("the whitelist has changed and is not used; the one before stays", "err", err)
-		case l != nil:
-			k.log.Info("the whitelist has changed", "entries", l.Len())
-			l = l.WithHome(k.ignored.home)
-			k.list.Store(l)
-			k.ignored.next.Store(l)
-			k.changed.Store(true)
+			k.readWhitelist()
 		}
 	}
+}
+
+// readWhitelist takes up a change of the whitelist, if there is one.
+func (k *knowledge) readWhitelist() {
+	k.reading.Lock()
+	defer k.reading.Unlock()
+	l, err := k.watch.Changed()
+	if err == nil && l != nil {
+		err = k.check(l)
+	}
+	switch {
+	case err != nil:
+		k.log.Error("the whitelist has changed and is not used; the one before stays", "err", err)
+	case l != nil:
+		k.log.Info("the whitelist has changed", "entries", l.Len())
+		l = l.WithHome(k.ignored.home)
+		k.list.Store(l)
+		k.ignored.next.Store(l)
+		k.changed.Store(true)
+	}
+}
+
+// reload looks at once for what is looked at from time to time. Any goroutine
+// may call it.
+func (k *knowledge) reload(ctx context.Context) {
+	if k.watch != nil {
+		k.readWhitelist()
+	}
+	if k.feeds != nil {
+		if _, err := k.feeds.Load(ctx); err != nil && ctx.Err() == nil {
+			k.log.Error("the feeds cannot be read again; those before stay", "err", err)
+		}
+	}
+}
+
+// spares says by which entry of the whitelist a host is not to be blocked;
+// empty if by none. Conditions of an entry are taken to hold. Any goroutine may
+// call it.
+func (k *knowledge) spares(p netip.Prefix) string {
+	l := k.list.Load()
+	if l == nil || !p.IsSingleIP() {
+		return ""
+	}
+	found, err := l.ExplainValue(p.Addr().String(), time.Now().UnixNano())
+	if err != nil {
+		return ""
+	}
+	for _, f := range found {
+		if f.Applies && f.Rule.Alerts && f.Rule.Direction != "dst" {
+			return fmt.Sprintf("whitelist: %s, line %d: %s", l.Name(), f.Rule.Line, f.Rule.Text)
+		}
+	}
+	return ""
 }
 
 // ignorer is the whitelist as the engine sees it.

@@ -66,7 +66,8 @@ func (r *run) summarise(s *export.Summary) error {
 		s.Letters = &l
 	}
 	r.know.summarise(s)
-	r.caps.summarise(s)
+	r.packets.summarise(s)
+	s.Blocks = r.firewall.summary()
 	end := time.Now()
 	r.info.End = &end
 	return errors.Join(r.dir.WriteSummary(s), r.metadata(), r.hosts())

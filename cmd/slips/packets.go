@@ -1,56 +1,569 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/slips-go/slips/alerts/export"
+	"github.com/slips-go/slips/config"
 	"github.com/slips-go/slips/parsers"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/parsers/packet"
+	"github.com/slips-go/slips/parsers/packet/bpf"
+	"github.com/slips-go/slips/parsers/packet/live"
+	"github.com/slips-go/slips/zeekscripts"
 )
 
-// captureSet is the packet captures among the inputs of a run, each read by a
-// meter of its own.
-type captureSet struct {
-	list []*packetFile
+// zeekFiles is the folder of the logs of a Zeek that the run starts, relative
+// to the output directory.
+const zeekFiles = "zeek_files"
+
+// liveCloseDelay is how long the meter waits on an interface for a last word
+// of a connection that is closed or was rejected. Zeek waits 5 s, which is as
+// long as a scanner would go on before it can be blocked. Systems that try
+// again when they are rejected do so within half a second.
+const liveCloseDelay = time.Second
+
+// packetSet is the packets among the inputs of a run: captures and interfaces,
+// and who turns them into records. Without any it is empty and does nothing.
+type packetSet struct {
+	captures   []string          // files
+	interfaces []string          // captured on live
+	filters    map[string]string // of single interfaces, besides o.Config.Parameters.PcapFilter
+	zeek       zeekscripts.Zeek  // Path is empty when the built-in meter reads
+	why        string            // why there is no Zeek, to tell
+
+	meters     []*meter
+	supervisor *zeekscripts.Supervisor // of interfaces
+	temporary  string                  // the folder to remove at the end
+
+	named map[string]bool // sources
+
+	log *slog.Logger // once there is an output
+	ui  UI
 
 	mu     sync.Mutex // guards what is below
 	failed []error
+	told   map[string]*export.InterfaceSummary // by interface
 }
 
-// packetFile is a file of packets.
-type packetFile struct {
-	path string
+// meter is a capture or an interface that the built-in meter reads.
+type meter struct {
+	path string        // of a capture
+	tap  *live.Capture // of an interface
 	src  *packet.Source
 }
 
-// findCaptures takes the packet captures out of the paths of a run. What
-// cannot be opened is left to the readers of logs, who say why.
-func findCaptures(o *runOptions, wake func()) (c *captureSet, rest []string) {
-	c = new(captureSet)
-	names := map[string]bool{}
+// openPackets finds the packets among the inputs, decides who reads them, and
+// opens interfaces, before there is an output. It returns the paths that are
+// left, and changes nothing.
+func openPackets(ctx context.Context, o *runOptions) (s *packetSet, rest []string, err error) {
+	s = &packetSet{
+		interfaces: o.Interfaces, filters: map[string]string{}, named: map[string]bool{}, log: discard(), ui: quietUI{},
+		told: map[string]*export.InterfaceSummary{},
+	}
+	for _, name := range s.interfaces {
+		s.told[name] = &export.InterfaceSummary{Name: name}
+	}
 	for _, path := range o.Paths {
 		if o.Follow || o.Format != "auto" && o.Format != "" || !isCapture(path) {
 			rest = append(rest, path)
-			continue
+		} else {
+			s.captures = append(s.captures, path)
 		}
-		name := filepath.Base(path)
-		if names[name] {
-			name = path
+	}
+	if s.empty() {
+		return s, rest, nil
+	}
+	if err := bpf.Check(o.Config.Parameters.PcapFilter); err != nil {
+		return nil, nil, &codeError{exitUsage, err}
+	}
+	if err := s.look(o); err != nil {
+		return nil, nil, err
+	}
+	if err := s.choose(ctx, o.Config); err != nil {
+		return nil, nil, err
+	}
+	if s.zeek.Path == "" {
+		return s, rest, s.openTaps(o)
+	}
+	return s, rest, nil
+}
+
+func (s *packetSet) empty() bool { return len(s.captures) == 0 && len(s.interfaces) == 0 }
+
+// look checks the interfaces, and narrows the wired side of an access point to
+// what is sent into its network: the rest passes the other side too.
+func (s *packetSet) look(o *runOptions) error {
+	for _, name := range s.interfaces {
+		if _, err := net.InterfaceByName(name); err != nil && name != live.Any {
+			return &codeError{exitSensor, fmt.Errorf("interface %q: %w; there are %s", name, err, interfaceNames())}
 		}
-		if names[name] {
+	}
+	if !o.AccessPoint {
+		return nil
+	}
+	wired := s.interfaces[1]
+	p, err := networkOf(wired)
+	if err != nil {
+		return &codeError{exitSensor, err}
+	}
+	s.filters[wired] = "dst net " + p.String()
+	return nil
+}
+
+// interfaceNames lists the interfaces of this machine.
+func interfaceNames() string {
+	list, err := net.Interfaces()
+	if err != nil {
+		return "none that can be listed: " + err.Error()
+	}
+	var names []string
+	for _, i := range list {
+		names = append(names, i.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// networkOf returns the IPv4 network of an interface.
+func networkOf(name string) (netip.Prefix, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("interface %q: %w", name, err)
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("interface %q: %w", name, err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			return p.Masked(), nil
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("interface %q has no IPv4 network, which --access-point needs of the wired side", name)
+}
+
+// choose decides between Zeek and the meter. A Zeek that the configuration
+// names has to work, whatever the engine.
+func (s *packetSet) choose(ctx context.Context, c *config.Config) error {
+	engine := c.Parameters.Engine
+	if engine == config.Builtin {
+		return nil
+	}
+	z, err := zeekscripts.Find(ctx, c.Zeekscripts.Zeek)
+	switch {
+	case err == nil:
+		s.zeek = z
+	case engine == config.Zeek || c.Zeekscripts.Zeek != "":
+		return &codeError{exitSensor, fmt.Errorf("%w (--engine builtin does without)", err)}
+	case errors.Is(err, zeekscripts.ErrNotFound):
+		s.why = "Zeek is not installed"
+	default:
+		s.why = err.Error()
+	}
+	return nil
+}
+
+// openTaps opens the interfaces for the meter.
+func (s *packetSet) openTaps(o *runOptions) error {
+	for _, name := range s.interfaces {
+		c, err := live.Open(live.Options{
+			Interface: name, Filter: both(o.Config.Parameters.PcapFilter, s.filters[name]), Promiscuous: o.Config.Packet.Promiscuous,
+			Ring: o.Config.Packet.RingBuffer << 20, OnGap: s.tapGap, OnDrop: func(n, total int64) { s.dropped(name, n, total) },
+		})
+		if err != nil {
+			return errors.Join(err, s.close())
+		}
+		s.meters = append(s.meters, &meter{tap: c})
+	}
+	return nil
+}
+
+// both joins two filters.
+func both(a, b string) string {
+	a, b = strings.TrimSpace(a), strings.TrimSpace(b)
+	if a == "" || b == "" {
+		return cmp.Or(a, b)
+	}
+	return "(" + a + ") and (" + b + ")"
+}
+
+// prepare makes what is left after the output directory is there: it runs Zeek
+// over captures, and returns the folders of Zeek's logs as further paths. A
+// resumed run keeps the logs that are there.
+func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []string, err error) {
+	if s.empty() {
+		return nil, nil
+	}
+	s.log, s.ui = r.log, r.ui
+	if s.zeek.Path == "" && s.why != "" {
+		r.ui.Note(s.why + "; packets are read by the built-in meter")
+	}
+	folder := r.dir.Path(zeekFiles)
+	if r.info.Resumed == 0 {
+		if err := os.RemoveAll(folder); err != nil {
+			return nil, &export.WriteError{Path: folder, Err: err}
+		}
+	}
+	if s.zeek.Path != "" && r.o.Config.Parameters.DeleteZeekFiles {
+		s.temporary = folder
+	}
+	r.info.Engine = s.engine()
+	by := "the built-in meter"
+	if s.zeek.Path != "" {
+		by = "Zeek " + s.zeek.Version
+	}
+	r.log.Info("packets are read by "+by, "captures", len(s.captures), "interfaces", s.interfaces, "zeek", s.zeek.Path)
+	for _, path := range s.captures {
+		name := s.nameOf(path)
+		if name == "" {
 			continue // given twice
 		}
-		names[name] = true
-		src := packet.NewSource(name, path, packet.Options{LocalNets: homes(o.Config.Parameters.ClientIPs)}, wake)
-		c.list = append(c.list, &packetFile{path, src})
+		dir, why, err := s.runZeek(ctx, r, path, name)
+		switch {
+		case err != nil:
+			return nil, err
+		case dir != "":
+			paths = append(paths, dir)
+			continue
+		case why != "":
+			r.log.Warn("Zeek does not work here, so the packets are read by the built-in meter", "path", path, "reason", why)
+		}
+		r.ui.Note(path + ": a packet capture, read by the built-in meter")
+		m := &meter{path: path}
+		options := s.meterOptions(r.o.Config)
+		if options.Keep, err = s.keep(m, r.o.Config.Parameters.PcapFilter); err != nil {
+			return nil, err
+		}
+		m.src = packet.NewSource(name, path, options, wake)
+		s.meters = append(s.meters, m)
 	}
-	return c, rest
+	for i, m := range s.meters {
+		if m.tap != nil {
+			name := s.interfaces[i]
+			options := s.meterOptions(r.o.Config)
+			options.CloseDelay = liveCloseDelay
+			m.src = packet.NewSource(name, name, options, wake)
+			r.ui.Note("interface " + name + ": packets are read by the built-in meter")
+		}
+	}
+	if len(s.interfaces) == 0 || s.zeek.Path == "" {
+		return paths, nil
+	}
+	dirs, err := s.supervise(r, folder)
+	return append(paths, dirs...), err
+}
+
+// engine says who reads the packets.
+func (s *packetSet) engine() string {
+	switch {
+	case s.empty():
+		return ""
+	case s.zeek.Path == "":
+		return string(config.Builtin)
+	}
+	return fmt.Sprintf("zeek %s (%s)", s.zeek.Version, s.zeek.Path)
+}
+
+// nameOf returns the name of a capture's source: its last element, or the whole
+// path when another has that; empty for one that has been given already.
+func (s *packetSet) nameOf(path string) string {
+	name := filepath.Base(path)
+	if s.named[name] {
+		name = path
+	}
+	if s.named[name] {
+		return ""
+	}
+	s.named[name] = true
+	return name
+}
+
+func (s *packetSet) meterOptions(c *config.Config) packet.Options {
+	return packet.Options{
+		LocalNets: homes(c.Parameters.ClientIPs), TCPInactivity: c.Parameters.TCPInactivityTimeout.Duration(),
+		MaxConns: c.Packet.MaxConnections,
+	}
+}
+
+// keep returns what filters the packets of a capture; nil when all are wanted.
+// A filter that does not fit the capture's link type is the capture's problem,
+// told once.
+func (s *packetSet) keep(m *meter, expr string) (func(packet.Packet) bool, error) {
+	if strings.TrimSpace(expr) == "" {
+		return nil, nil
+	}
+	f, err := bpf.NewFilter(expr)
+	if err != nil {
+		return nil, err
+	}
+	told := false
+	return func(p packet.Packet) bool {
+		ok, err := f.Match(p)
+		if err != nil && !told {
+			told = true
+			s.fail(m.path, err)
+		}
+		return ok
+	}, nil
+}
+
+// runZeek runs Zeek over a capture and returns the folder of its logs. When
+// the meter shall read the capture instead the folder is empty, and why says
+// why, unless Zeek was not wanted.
+func (s *packetSet) runZeek(ctx context.Context, r *run, path, name string) (dir, why string, err error) {
+	if s.zeek.Path == "" {
+		return "", "", nil
+	}
+	c := r.o.Config
+	dir = filepath.Join(r.dir.Path(zeekFiles), strings.ReplaceAll(strings.Trim(name, "/."), "/", "_"))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", "", &export.WriteError{Path: dir, Err: err}
+	}
+	plain, cleanUp, err := unpacked(path, dir+".unpacked")
+	if err != nil {
+		return "", "", err
+	}
+	defer cleanUp()
+	sup, err := zeekscripts.New(zeekscripts.Options{
+		Zeek: s.zeek, Pcap: plain, Dir: dir, Filter: c.Parameters.PcapFilter, TCPInactivity: c.Parameters.TCPInactivityTimeout.Duration(),
+		Extra: c.Zeekscripts.Scripts, Log: r.log,
+	})
+	if err != nil {
+		return "", "", err
+	}
+	r.ui.Note(fmt.Sprintf("%s: a packet capture, read by Zeek %s", path, s.zeek.Version))
+	err = sup.Run(ctx)
+	var start *zeekscripts.StartError
+	switch {
+	case errors.As(err, &start) && c.Parameters.Engine == config.Auto:
+		return "", err.Error(), os.RemoveAll(dir)
+	case errors.As(err, &start):
+		return "", "", err
+	case err != nil: // it died on the way; what it has written counts
+		s.fail(path, err)
+	}
+	return dir, "", nil
+}
+
+// unpacked returns a path under which a capture lies unpacked, as Zeek wants
+// it: its own when it is not packed, else that of a copy.
+func unpacked(path, copied string) (plain string, cleanUp func(), err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	z, err := packet.Unpack(f)
+	if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", path, err)
+	}
+	defer z.Close()
+	if !z.Packed {
+		return path, func() {}, nil
+	}
+	to, err := os.Create(copied)
+	if err != nil {
+		return "", nil, &export.WriteError{Path: copied, Err: err}
+	}
+	cleanUp = func() { _ = os.Remove(copied) } // in the output directory, where a user can see it
+	_, err = io.Copy(to, z)                    // what is cut short is read as far as it goes
+	var write *os.PathError
+	if errors.As(err, &write) {
+		cleanUp()
+		return "", nil, errors.Join(&export.WriteError{Path: copied, Err: err}, to.Close())
+	}
+	if err := to.Close(); err != nil {
+		cleanUp()
+		return "", nil, &export.WriteError{Path: copied, Err: err}
+	}
+	return copied, cleanUp, nil
+}
+
+// supervise makes the supervisor of a Zeek for each interface, which run
+// starts, and returns the folders of their logs.
+func (s *packetSet) supervise(r *run, folder string) ([]string, error) {
+	c := r.o.Config
+	if len(s.interfaces) == 1 { // with more the supervisor makes a folder of each
+		folder = filepath.Join(folder, strings.NewReplacer("/", "_", ":", "_").Replace(s.interfaces[0]))
+	}
+	o := zeekscripts.Options{
+		Zeek: s.zeek, Interfaces: s.interfaces, Dir: folder, Filter: c.Parameters.PcapFilter, Filters: s.filters,
+		TCPInactivity: c.Parameters.TCPInactivityTimeout.Duration(), Retention: c.Parameters.KeepRotatedFilesFor.Duration(),
+		Extra: c.Zeekscripts.Scripts, Log: r.log,
+		OnReady: func(source string) {
+			r.ui.Note(fmt.Sprintf("interface %s: packets are read by Zeek %s", source, s.zeek.Version))
+		},
+		OnGap: func(g zeekscripts.Gap) {
+			s.gap(g.Interface, g.To.Sub(g.From), g.Err)
+		},
+		OnLoss: func(l zeekscripts.Loss) { s.lost(l) },
+	}
+	if c.Parameters.Rotation {
+		o.Rotation = c.Parameters.DefaultRotationInterval.Duration()
+	}
+	var err error
+	if s.supervisor, err = zeekscripts.New(o); err != nil {
+		return nil, err
+	}
+	dirs := s.supervisor.Dirs()
+	for _, dir := range dirs { // followed from the start, before Zeek has made anything
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, &export.WriteError{Path: dir, Err: err}
+		}
+	}
+	return dirs, nil
+}
+
+// inputs returns where the meters' records come out.
+func (s *packetSet) inputs() (in []flow.Input) {
+	for _, m := range s.meters {
+		in = append(in, m.src.Input())
+	}
+	return in
+}
+
+// run returns what has to run beside the pipeline. Interfaces are watched until
+// ctx is done, and captures read until reading is. drain is called when a Zeek
+// that is told to end has written all it knows.
+func (s *packetSet) run(ctx, reading context.Context, drain func()) (tasks []func() error) {
+	for _, m := range s.meters {
+		tasks = append(tasks, func() error { return s.meter(ctx, reading, m) })
+	}
+	if s.supervisor != nil {
+		tasks = append(tasks, func() error {
+			defer drain()
+			return s.supervisor.Run(ctx)
+		})
+	}
+	return tasks
+}
+
+// meter reads a capture to its end, or an interface until ctx is done.
+func (s *packetSet) meter(ctx, reading context.Context, m *meter) error {
+	if m.tap != nil {
+		return m.tap.Meter(ctx, reading, m.src)
+	}
+	f, err := os.Open(m.path)
+	if err != nil {
+		m.src.Close(reading)
+		s.fail(m.path, err)
+		return nil
+	}
+	defer func() { _ = f.Close() }() // only read
+	// The context may have ended by now because all records were taken.
+	if _, err = m.src.Read(reading, f); err != nil && !errors.Is(err, context.Canceled) {
+		s.fail(m.path, err)
+	}
+	return nil
+}
+
+func (s *packetSet) fail(path string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failed = append(s.failed, &parsers.Problem{Path: path, Err: err})
+}
+
+// gap tells of a time in which an interface was not watched.
+func (s *packetSet) gap(name string, d time.Duration, why error) {
+	s.mu.Lock()
+	t := s.told[name]
+	t.Gaps++
+	t.Blind += d.Seconds()
+	s.mu.Unlock()
+	s.log.Warn("an interface was not watched", "interface", name, "for", d.Round(time.Millisecond), "reason", why)
+}
+
+// tapGap tells of a gap of the meter, when it begins and when it is over.
+func (s *packetSet) tapGap(g live.Gap) {
+	if g.End == 0 {
+		s.log.Warn("the interface is not watched; it is taken up again when it is back", "interface", g.Interface, "reason", g.Reason)
+		return
+	}
+	s.gap(g.Interface, time.Duration(g.End-g.Start), errors.New(g.Reason))
+}
+
+// dropped tells of packets that came faster than the meter takes them.
+func (s *packetSet) dropped(name string, n, total int64) {
+	s.log.Warn("packets were lost because they came too fast", "interface", name, "lost", n, "in_all", total)
+}
+
+// lost tells of packets that Zeek did not get. The counts of capture_loss are of
+// the same packets as those of stats, and of ones lost before this machine.
+func (s *packetSet) lost(l zeekscripts.Loss) {
+	s.mu.Lock()
+	if l.Log == "stats" {
+		s.told[l.Source].Dropped += l.Dropped
+	}
+	s.mu.Unlock()
+}
+
+// problems returns the captures that could not be read to their end.
+func (s *packetSet) problems() []error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]error(nil), s.failed...)
+}
+
+// summarise adds what the meters did not use to the counts of their sources,
+// and what interfaces saw and lost. Called once they have ended.
+func (s *packetSet) summarise(sum *export.Summary) {
+	for _, m := range s.meters {
+		if m.src == nil {
+			continue
+		}
+		name := m.src.Input().Name
+		if m.tap != nil {
+			t, x := s.told[name], m.tap.Stats()
+			t.Packets, t.Dropped = x.Packets, x.Dropped
+		}
+		for i := range sum.Sources {
+			if sum.Sources[i].Name != name {
+				continue
+			}
+			if sum.Sources[i].Rejected == nil {
+				sum.Sources[i].Rejected = map[string]int64{}
+			}
+			for reason, n := range m.src.Stats().Reasons() {
+				sum.Sources[i].Rejected["packets: "+reason] += n
+				sum.Rejected["packets: "+reason] += n
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range s.interfaces {
+		sum.Interfaces = append(sum.Interfaces, *s.told[name])
+	}
+}
+
+// close gives interfaces back and removes what the configuration does not want
+// kept.
+func (s *packetSet) close() error {
+	if s == nil {
+		return nil
+	}
+	var errs []error
+	for _, m := range s.meters {
+		if m.tap != nil {
+			m.tap.Close()
+		}
+	}
+	if s.temporary != "" {
+		errs = append(errs, os.RemoveAll(s.temporary))
+	}
+	return errors.Join(errs...)
 }
 
 // isCapture reports whether a file holds packets.
@@ -69,69 +582,4 @@ func isCapture(path string) bool {
 		r.Close()
 	}
 	return err == nil || !errors.Is(err, packet.ErrFormat)
-}
-
-// inputs returns where the records come out.
-func (c *captureSet) inputs() (in []flow.Input) {
-	for _, x := range c.list {
-		in = append(in, x.src.Input())
-	}
-	return in
-}
-
-// read reads a capture to its end, or until ctx is done.
-func (c *captureSet) read(ctx context.Context, x *packetFile) error {
-	f, err := os.Open(x.path)
-	if err != nil {
-		x.src.Close(ctx)
-		c.fail(x, err)
-		return nil
-	}
-	defer func() { _ = f.Close() }() // only read
-	// The context may have ended by now because all records were taken.
-	if _, err = x.src.Read(ctx, f); err != nil && !errors.Is(err, context.Canceled) {
-		c.fail(x, err)
-	}
-	return nil
-}
-
-func (c *captureSet) fail(x *packetFile, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failed = append(c.failed, &parsers.Problem{Path: x.path, Err: err})
-}
-
-// problems returns the captures that could not be read to their end.
-func (c *captureSet) problems() []error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append([]error(nil), c.failed...)
-}
-
-// summarise adds what the meters did not use to the counts of their sources.
-// Called once they have ended.
-func (c *captureSet) summarise(s *export.Summary) {
-	for _, x := range c.list {
-		name := x.src.Input().Name
-		for i := range s.Sources {
-			if s.Sources[i].Name != name {
-				continue
-			}
-			if s.Sources[i].Rejected == nil {
-				s.Sources[i].Rejected = map[string]int64{}
-			}
-			for reason, n := range x.src.Stats().Reasons() {
-				s.Sources[i].Rejected["packets: "+reason] += n
-				s.Rejected["packets: "+reason] += n
-			}
-		}
-	}
-}
-
-// text says in one line what is read by the meter.
-func (c *captureSet) text() string {
-	if len(c.list) == 1 {
-		return fmt.Sprintf("%s: a packet capture, read by the built-in meter", c.list[0].path)
-	}
-	return fmt.Sprintf("%d packet captures, read by the built-in meter", len(c.list))
 }

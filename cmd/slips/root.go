@@ -13,11 +13,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/slips-go/slips/alerts/block"
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
 	"github.com/slips-go/slips/feeds/geo"
 	"github.com/slips-go/slips/feeds/online"
+	"github.com/slips-go/slips/internal/service"
 	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/packet/live"
+	"github.com/slips-go/slips/zeekscripts"
 )
 
 // The exit codes. They are part of the interface: help and README list them.
@@ -28,6 +32,9 @@ const (
 	exitInput       = 3 // some or all input could not be read; the rest was analysed
 	exitOutput      = 4 // results could not be written
 	exitInterrupted = 5 // stopped before the end of its files
+	exitSensor      = 6 // an interface or Zeek cannot be used, or was lost
+	exitPermission  = 7 // the system does not let us capture or block
+	exitBlock       = 8 // the firewall cannot be used
 )
 
 // codeError carries the exit code that an error leads to.
@@ -43,6 +50,7 @@ func (e *codeError) Unwrap() error { return e.err }
 func codeOf(err error) int {
 	var (
 		code     *codeError
+		start    *zeekscripts.StartError
 		write    *export.WriteError
 		occupied *export.OccupiedError
 		out      *outputError
@@ -55,6 +63,13 @@ func codeOf(err error) int {
 	case errors.As(err, &write), errors.As(err, &occupied), errors.As(err, &out), errors.Is(err, export.ErrInUse),
 		errors.Is(err, export.ErrChanged):
 		return exitOutput
+	case errors.Is(err, live.ErrPermission), errors.Is(err, zeekscripts.ErrPermission), errors.Is(err, block.ErrPermission):
+		return exitPermission
+	case errors.Is(err, live.ErrNoInterface), errors.Is(err, live.ErrDown), errors.Is(err, live.ErrLink), errors.Is(err, live.ErrUnsupported),
+		errors.As(err, &start):
+		return exitSensor
+	case errors.Is(err, block.ErrUnsupported):
+		return exitBlock
 	}
 	return exitInternal
 }
@@ -68,6 +83,8 @@ type program struct {
 
 	configFile string   // -c
 	set        []string // --set
+
+	daemon *service.Daemon // this process is a run that was detached; nil: it is not
 
 	code int // of a run that ended without an error
 }
@@ -86,13 +103,20 @@ func (p *program) getenv(name string) string {
 // nothing outside its arguments and the paths they name, so that tests can
 // run it many times in one process. Cancelling ctx ends a run cleanly.
 func Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := &program{env: env, stdin: stdin, stdout: stdout, stderr: stderr, specs: specs()}
+	daemon, env, err := service.Attach(env)
+	p := &program{env: env, stdin: stdin, stdout: stdout, stderr: stderr, specs: specs(), daemon: daemon}
+	if err != nil {
+		p.complain(err)
+		return exitInternal
+	}
+	defer func() { _ = daemon.Close() }() // the kernel gives up what it holds in any case
+	args = oldSpelling(args)
 	root := p.root(args)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err = root.ExecuteContext(ctx)
 	if err == nil {
 		return p.code
 	}
@@ -107,6 +131,23 @@ func Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stde
 	return code
 }
 
+// oldSpelling turns what the command line of the Python version has, and no
+// library reads, into what this one has.
+func oldSpelling(args []string) []string {
+	out := slices.Clone(args)
+	for i, a := range out {
+		switch {
+		case a == "--":
+			return out
+		case a == "-ap":
+			out[i] = "--access-point"
+		case a == "--clearblocking" && len(out) == 1:
+			return []string{"unblock", "--all"}
+		}
+	}
+	return out
+}
+
 // flagError is a mistake on the command line for which help helps.
 type flagError struct{ err error }
 
@@ -117,9 +158,10 @@ func badFlags(format string, args ...any) error {
 	return &codeError{exitUsage, &flagError{fmt.Errorf(format, args...)}}
 }
 
-const longHelp = `Slips reads the logs of Zeek, Suricata, Argus or nfdump, follows each host
-through time windows, and reports hosts that behave like attackers or infected
-machines: evidence for each thing it finds, an alert when enough adds up.
+const longHelp = `Slips reads packets, or the logs of Zeek, Suricata, Argus or nfdump, follows each
+host through time windows, and reports hosts that behave like attackers or infected
+machines: evidence for each thing it finds, an alert when enough adds up. It can
+block them.
 
 Results go to a directory (-o, default output/<input>_<time>/):
   alerts/alerts.log        what was found, to read
@@ -135,6 +177,9 @@ Exit codes:
   3  some or all input could not be read (the rest was analysed)
   4  results could not be written
   5  stopped by a signal before the end of its files
+  6  an interface or Zeek cannot be used
+  7  no permission to capture or to block; the message names the capability
+  8  the firewall cannot be used
   N  of --exit-code-on-alert: all went well, and there were alerts`
 
 const examples = `  slips -f zeek-logs/                    analyse a directory of logs
@@ -142,6 +187,8 @@ const examples = `  slips -f zeek-logs/                    analyse a directory o
   slips --follow /opt/zeek/logs/current -o /var/lib/slips
                                          follow logs as they grow; started again
                                          with the same -o it goes on where it was
+  slips -f capture.pcap                  analyse packets, by Zeek where it is installed
+  sudo slips -i eth0 --block=dry-run     watch an interface, log what would be blocked
   zcat eve.json.gz | slips -f -          read standard input
   slips -f logs --json | jq .profile     evidence and alerts for a pipe
   slips -f logs --set modules.dga.min_names=20
@@ -152,7 +199,7 @@ const examples = `  slips -f zeek-logs/                    analyse a directory o
 func (p *program) root(args []string) *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
-		Use:           "slips {-f PATH... | --follow PATH...} [-o DIR] [-c FILE]",
+		Use:           "slips {-f PATH... | --follow PATH... | -i INTERFACE...} [-o DIR] [-c FILE]",
 		Short:         "Find hosts that behave badly in network logs",
 		Long:          longHelp,
 		Example:       examples,
@@ -171,7 +218,8 @@ func (p *program) root(args []string) *cobra.Command {
 	cmd.PersistentFlags().StringArrayVar(&p.set, "set", nil, "set one configuration key, as `KEY=VALUE`; may be repeated")
 	f.register(cmd.Flags())
 	cmd.AddCommand(p.configCommand(), p.modulesCommand(), p.timelineCommand(), p.evalCommand(), p.selftestCommand(), p.feedsCommand(),
-		p.lookupCommand(), p.huntCommand(), p.whitelistCommand(), p.enrichCommand(), p.zeekScriptsCommand(), p.versionCommand())
+		p.lookupCommand(), p.huntCommand(), p.whitelistCommand(), p.enrichCommand(), p.blockCommand(), p.unblockCommand(),
+		p.blocksCommand(), p.healthCommand(), p.zeekScriptsCommand(), p.versionCommand())
 	return cmd
 }
 
@@ -193,8 +241,8 @@ func (p *program) load(path string, overrides ...config.Override) (*config.Confi
 		o.Overrides = append(o.Overrides, config.Override{Key: key, Value: value, Origin: "--set"})
 	}
 	o.Overrides = append(o.Overrides, overrides...)
-	services := online.DefaultConfig()
-	o.Sections = []config.Section{{Name: "enrichment", Defaults: &services}}
+	services, blocking := online.DefaultConfig(), defaultBlockConfig()
+	o.Sections = []config.Section{{Name: "enrichment", Defaults: &services}, {Name: "block", Defaults: &blocking}}
 	for _, s := range p.specs {
 		m := config.Module{Name: s.Name, Defaults: s.Defaults()}
 		for _, e := range s.Emits {
@@ -236,6 +284,7 @@ func checkSections(c *config.Config) error {
 		}
 	}
 	add("enrichment", onlineConfig(c).Validate())
+	add("block", blockSection(c).Validate())
 	for _, name := range c.Feeds.Databases {
 		if !slices.ContainsFunc(geo.Catalogue(), func(d geo.Database) bool { return d.Name == name }) {
 			add("feeds", fmt.Errorf("databases: %q: no such database, \"slips feeds list\" names them", name))

@@ -22,6 +22,8 @@ import (
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/internal/privilege"
+	"github.com/slips-go/slips/internal/service"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/profiler"
 )
@@ -29,20 +31,29 @@ import (
 // runOptions is everything a run depends on, resolved: analyse needs neither
 // flags nor the environment.
 type runOptions struct {
-	Paths     []string  // inputs, at least one; "-" is Stdin
-	Follow    bool      // inputs grow; go on until the context ends
-	Format    string    // "auto" or the name of a sensor
-	Stdin     io.Reader // for the path "-"
-	Output    string    // directory of the results, never empty
-	Overwrite bool      // an earlier run's results there may be removed
-	Config    *config.Config
-	Modules   []module        // those switched on, in the order they run
-	types     []evidence.Type // that all modules emit
-	names     []string        // of all modules
-	Command   []string        // command line, for the metadata
-	Version   string
-	Start     time.Time      // wall clock at which the program began
-	Watch     profiler.Flows // is told of each record, in their order; may be nil
+	Paths []string // files and directories; "-" is Stdin
+	// Interfaces are captured on live. There is at least one of these or of Paths.
+	Interfaces  []string
+	AccessPoint bool            // Interfaces are the wireless and the wired side of one
+	User        *privilege.User // who the process becomes once interfaces are open; nil: it stays who it is
+	Socket      string          // where "slips block" reaches the run
+	Follow      bool            // inputs grow, as they do on interfaces; go on until the context ends
+	Format      string          // "auto" or the name of a sensor
+	Stdin       io.Reader       // for the path "-"
+	Output      string          // directory of the results, never empty
+	Overwrite   bool            // an earlier run's results there may be removed
+	Config      *config.Config
+	Modules     []module        // those switched on, in the order they run
+	types       []evidence.Type // that all modules emit
+	names       []string        // of all modules
+	Command     []string        // command line, for the metadata
+	Version     string
+	Start       time.Time           // wall clock at which the program began
+	Watch       profiler.Flows      // is told of each record, in their order; may be nil
+	Reload      <-chan os.Signal    // asks the run to read lists again and open its log anew; nil: never
+	Env         func(string) string // variables of the environment; nil: there are none
+	Health      string              // file to touch while the run makes progress; empty: none
+	Daemon      *service.Daemon     // the run is one that was detached; nil: it is not
 }
 
 // module is a detection module with its settings.
@@ -77,6 +88,10 @@ type runFlags struct {
 	output, format, flows, direction string
 	lanes, verbose, alertCode        int
 	quiet, json, noColor, overwrite  bool
+	interfaces                       []string
+	engine, filter, access, block    string
+	user, pidFile, health            string
+	daemon, stop                     bool
 	letters, timeline                bool
 	cpuProfile, memProfile           string
 	changed                          func(flag string) bool
@@ -88,6 +103,12 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.SortFlags = false
 	s.StringArrayVarP(&f.files, "file", "f", nil, "analyse `PATH`: a log, a directory of logs, or - for standard input; more may follow")
 	s.StringArrayVarP(&f.follow, "follow", "g", nil, "follow the logs at `PATH` as they grow, until stopped; more may follow")
+	s.StringArrayVarP(&f.interfaces, "interface", "i", nil, "capture on `INTERFACE` until stopped; may be repeated (needs CAP_NET_RAW)")
+	s.StringVar(&f.access, "access-point", "", "capture on the two sides of an access point, `WIRELESS,WIRED`")
+	s.StringVar(&f.engine, "engine", "", "`ENGINE` that reads packets: auto, zeek, builtin (default: Zeek where it is installed)")
+	s.StringVarP(&f.filter, "pcapfilter", "F", "", "look at packets that match the BPF `FILTER` alone, such as \"not port 22\"")
+	s.StringVarP(&f.block, "block", "p", "", "block hosts with alerts, with -i and --follow: `HOW` is on, or dry-run to log what would be done (needs CAP_NET_ADMIN)")
+	s.Lookup("block").NoOptDefVal = blockOn
 	s.StringVarP(&f.output, "output", "o", "", "`DIR` for the results")
 	s.BoolVar(&f.overwrite, "overwrite", false, "replace the results of an earlier run in the output directory")
 	s.StringVar(&f.format, "format", "auto", "`FORMAT` of the input: "+strings.Join(formats(), ", "))
@@ -97,11 +118,16 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.BoolVar(&f.letters, "export-letters", false, "write flows/letters.tsv, the behaviour of each host towards each peer and port as letters")
 	s.BoolVar(&f.timeline, "export-timeline", false, "write flows/timeline.jsonl, what each host did, for \"slips timeline\"")
 	s.IntVar(&f.lanes, "lanes", 0, "run modules on `N` lanes (default: chosen by the program)")
-	s.IntVar(&f.alertCode, "exit-code-on-alert", 0, "exit with `N` (6 to 125) when there were alerts")
+	s.IntVar(&f.alertCode, "exit-code-on-alert", 0, "exit with `N` (10 to 125) when there were alerts")
 	s.BoolVarP(&f.quiet, "quiet", "q", false, "print nothing but errors")
 	s.BoolVar(&f.json, "json", false, "print evidence and alerts as JSON lines, and nothing else, on standard output")
 	s.BoolVar(&f.noColor, "no-color", false, "no colours (also with $NO_COLOR, or when the output is no terminal)")
 	s.CountVarP(&f.verbose, "verbose", "v", "tell more: -v evidence as it comes, -vv details for finding faults")
+	s.BoolVarP(&f.daemon, "daemon", "D", false, "run away from the terminal; results go to /var/log/slips or the user's own place")
+	s.BoolVarP(&f.stop, "stopdaemon", "S", false, "stop the run that -D has started")
+	s.StringVar(&f.pidFile, "pidfile", "", "`FILE` with the number of the process of -D, for several at a time")
+	s.StringVar(&f.health, "health-file", "", "touch `FILE` while the run makes progress, for \"slips health FILE\"")
+	s.StringVar(&f.user, "user", "", "become this `USER` once interfaces are open (default: $SUDO_UID, or who owns the output directory)")
 	s.StringVar(&f.cpuProfile, "cpuprofile", "", "write a CPU profile to `FILE`")
 	s.StringVar(&f.memProfile, "memprofile", "", "write a heap profile to `FILE`")
 	s.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -110,6 +136,8 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 			name = "file"
 		case "growing":
 			name = "follow"
+		case "blocking":
+			name = "block"
 		}
 		return pflag.NormalizedName(name)
 	})
@@ -118,6 +146,45 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 			panic("BUG: " + err.Error())
 		}
 	}
+}
+
+// The values of --block.
+const (
+	blockOn     = "on"
+	blockOff    = "off"
+	blockDryRun = "dry-run"
+)
+
+// inputs returns what is to be read: interfaces, or the paths of a flag and the
+// arguments behind it.
+func (f *runFlags) inputs(rest []string) (paths, interfaces []string, err error) {
+	live := len(f.interfaces) > 0 || f.changed("access-point")
+	switch {
+	case !live:
+		paths, err = f.paths(rest)
+		return paths, nil, err
+	case len(f.files) > 0:
+		return nil, nil, badFlags("-i captures packets as they come and -f reads what is there: run one of them at a time")
+	case len(f.follow) > 0:
+		return nil, nil, badFlags("-i and --follow cannot be combined: --follow reads what another sensor writes, and needs no interface")
+	case len(f.interfaces) > 0 && f.changed("access-point"):
+		return nil, nil, badFlags("-i and --access-point cannot be combined: the latter names both interfaces")
+	case len(rest) > 0:
+		return nil, nil, badFlags("unexpected argument %q: each interface has an -i of its own, and a filter stands behind -F", rest[0])
+	}
+	interfaces = f.interfaces
+	if f.changed("access-point") {
+		interfaces = strings.Split(f.access, ",")
+		if len(interfaces) != 2 {
+			return nil, nil, badFlags("--access-point %q: want two interfaces, WIRELESS,WIRED", f.access)
+		}
+	}
+	for i, name := range interfaces {
+		if name == "" || slices.Contains(interfaces[:i], name) {
+			return nil, nil, badFlags("interface %q: empty, or given twice", name)
+		}
+	}
+	return nil, interfaces, nil
 }
 
 // paths returns the inputs: those of the flag and the arguments behind it.
@@ -135,7 +202,7 @@ func (f *runFlags) paths(rest []string) ([]string, error) {
 	case len(rest) > 0:
 		return nil, badFlags("unknown command %q: to analyse files, use -f", rest[0])
 	}
-	return nil, badFlags("nothing to do: name logs with -f or --follow")
+	return nil, badFlags("nothing to do: name logs or captures with -f, growing logs with --follow, or interfaces with -i")
 }
 
 func nonEmpty(paths []string) ([]string, error) {
@@ -172,6 +239,18 @@ func (f *runFlags) overrides() []config.Override {
 	if f.changed("export-timeline") {
 		add("parameters.export_timeline", strconv.FormatBool(f.timeline), "--export-timeline")
 	}
+	if f.changed("engine") {
+		add("parameters.engine", f.engine, "--engine")
+	}
+	if f.changed("pcapfilter") {
+		add("parameters.pcapfilter", f.filter, "-F")
+	}
+	if f.changed("block") {
+		add("block.enabled", strconv.FormatBool(f.block != blockOff), "--block")
+		if f.block == blockDryRun {
+			add("block.dry_run", "true", "--block")
+		}
+	}
 	if f.verbose > 0 {
 		add("parameters.verbose", strconv.Itoa(min(1+f.verbose, 3)), "-v")
 	}
@@ -180,15 +259,24 @@ func (f *runFlags) overrides() []config.Override {
 
 // options checks the flags and resolves them.
 func (p *program) options(f *runFlags, rest, command []string) (*runOptions, error) {
-	paths, err := f.paths(rest)
+	paths, interfaces, err := f.inputs(rest)
 	if err != nil {
 		return nil, err
 	}
+	live := len(interfaces) > 0 || len(f.follow) > 0
 	switch {
+	case f.changed("block") && !slices.Contains([]string{blockOn, blockOff, blockDryRun}, f.block):
+		return nil, badFlags("--block=%s: want on, off or dry-run", f.block)
+	case f.changed("block") && f.block != blockOff && !live:
+		return nil, badFlags("--block is for -i and --follow: what -f reads is over")
+	case f.changed("health-file") && (!live || f.health == ""):
+		return nil, badFlags("--health-file names a file, and is for -i and --follow")
+	case f.changed("user") && !live:
+		return nil, badFlags("--user is for -i and --block: files are read as who runs the program")
 	case !slices.Contains(formats(), f.format):
 		return nil, badFlags("--format %q: want one of %s", f.format, strings.Join(formats(), ", "))
-	case f.changed("exit-code-on-alert") && (f.alertCode < 6 || f.alertCode > 125):
-		return nil, badFlags("--exit-code-on-alert %d: want 6 to 125, because lower codes have a meaning and shells use the higher ones", f.alertCode)
+	case f.changed("exit-code-on-alert") && (f.alertCode < 10 || f.alertCode > 125):
+		return nil, badFlags("--exit-code-on-alert %d: want 10 to 125, because lower codes have a meaning and shells use the higher ones", f.alertCode)
 	case f.changed("output") && f.output == "":
 		return nil, badFlags("-o: the path is empty")
 	}
@@ -204,14 +292,28 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 		}
 	}
 	run := &runOptions{
-		Paths: paths, Follow: len(f.follow) > 0, Format: f.format, Stdin: p.stdin, Output: f.output, Overwrite: f.overwrite,
+		Env: p.getenv, Daemon: p.daemon, Health: f.health,
+		Paths: paths, Interfaces: interfaces, AccessPoint: f.changed("access-point"),
+		Follow: live, Format: f.format, Stdin: p.stdin, Output: f.output, Overwrite: f.overwrite,
 		Config: cfg, Command: command, Version: version(), Start: time.Now(),
 	}
+	if run.Output == "" && f.daemon {
+		run.Output = service.DefaultPlaces(p.getenv).Output
+	}
 	if run.Output == "" {
-		run.Output = filepath.Join(cfg.Output.Directory, outputName(paths, run.Start))
+		run.Output = filepath.Join(cfg.Output.Directory, outputName(slices.Concat(paths, interfaces), run.Start))
 	}
 	if info, err := os.Stat(run.Output); err == nil && !info.IsDir() {
 		return nil, &codeError{exitOutput, fmt.Errorf("output directory: %s is a file", run.Output)}
+	}
+	if blockSection(cfg).Enabled && !live { // by the configuration, which serves other runs too
+		blockSection(cfg).Enabled = false
+	}
+	run.Socket = controlSockets(cfg, p.getenv)[0]
+	if len(interfaces) > 0 || blockSection(cfg).Enabled {
+		if run.User, err = privilege.Choose(f.user, p.getenv, run.Output); err != nil {
+			return nil, &codeError{exitUsage, err}
+		}
 	}
 	run.Modules = p.enabled(cfg)
 	run.types, run.names = p.known()
@@ -242,9 +344,15 @@ func (p *program) enabled(c *config.Config) (list []module) {
 
 // run is the root command.
 func (p *program) run(ctx context.Context, f *runFlags, rest, command []string) (err error) {
+	if f.stop {
+		return p.stopDetached(f)
+	}
 	o, err := p.options(f, rest, command)
 	if err != nil {
 		return err
+	}
+	if f.daemon && p.daemon == nil {
+		return p.detach(ctx, f, o, command[1:])
 	}
 	stopProfile, err := profiles(f.cpuProfile, f.memProfile)
 	if err != nil {
@@ -256,6 +364,11 @@ func (p *program) run(ctx context.Context, f *runFlags, rest, command []string) 
 	for _, w := range o.Config.Warnings {
 		ui.Note("warning: " + w)
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	reload, end := p.hangUps(o, stop)
+	defer end()
+	o.Reload = reload
 	pacing, stopPacing := context.WithCancel(context.WithoutCancel(ctx))
 	var paced sync.WaitGroup
 	paced.Go(func() { pace(pacing, p.getenv) })

@@ -41,17 +41,23 @@ type savedState struct {
 }
 
 // inputs returns the run's inputs so that they can be compared.
-func inputs(paths []string) []string {
+func (o *runOptions) inputs() []string {
 	var in []string
-	for _, p := range paths {
+	for _, p := range o.Paths {
 		if a, err := filepath.Abs(p); err == nil {
 			p = a
 		}
 		in = append(in, p)
 	}
+	for _, i := range o.Interfaces {
+		in = append(in, "interface "+i)
+	}
 	slices.Sort(in)
 	return in
 }
+
+// sources returns the run's inputs as the user has named them.
+func (o *runOptions) sources() []string { return slices.Concat(o.Paths, o.Interfaces) }
 
 // loadState returns the checkpoint to go on from: nil for a run that starts
 // afresh.
@@ -75,7 +81,7 @@ func loadState(o *runOptions) (*savedState, error) {
 	if s.Format != stateFormat {
 		return nil, &export.WriteError{Path: path, Err: fmt.Errorf("the saved state has format %d, this version reads %d (--overwrite starts afresh)", s.Format, stateFormat)}
 	}
-	if in := inputs(o.Paths); !slices.Equal(in, s.Paths) {
+	if in := o.inputs(); !slices.Equal(in, s.Paths) {
 		return nil, &export.OccupiedError{Path: o.Output, Found: "the state of a run that follows " + strings.Join(s.Paths, " ")}
 	}
 	now := o.exports()
@@ -187,7 +193,7 @@ func claim(o *runOptions) error {
 
 // stamp notes which run the state is of.
 func (s *savedState) stamp(o *runOptions) {
-	s.Format, s.Paths, s.Hash, s.Version, s.Exports = stateFormat, inputs(o.Paths), o.Config.Hash(), o.Version, o.exports()
+	s.Format, s.Paths, s.Hash, s.Version, s.Exports = stateFormat, o.inputs(), o.Config.Hash(), o.Version, o.exports()
 }
 
 func (s *savedState) write(path string) error {

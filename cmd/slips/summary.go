@@ -50,6 +50,17 @@ func summaryText(o *runOptions, s *export.Summary) string {
 			t.title(x.name, thousands(x.n))
 		}
 	}
+	for _, i := range s.Interfaces {
+		t.title("Interface "+printable(i.Name), interfaceText(i))
+	}
+	if b := s.Blocks; b != nil {
+		title := "Blocks"
+		if b.DryRun {
+			title = "Blocks (dry run)"
+		}
+		t.title(title, thousands(b.Blocks))
+		counted(&t, b.Refused)
+	}
 	for _, m := range s.Modules {
 		if m.Panics > 0 {
 			t.title("Faults in module "+m.Name+" (see slips.log)", thousands(m.Panics))
@@ -61,6 +72,19 @@ func summaryText(o *runOptions, s *export.Summary) string {
 	}
 	t.title("Results", printable(o.Output))
 	return t.String()
+}
+
+// interfaceText says what was seen on an interface, and what was not.
+func interfaceText(i export.InterfaceSummary) string {
+	var parts []string
+	if i.Packets > 0 {
+		parts = append(parts, thousands(i.Packets)+" packets")
+	}
+	parts = append(parts, thousands(i.Dropped)+" lost")
+	if i.Gaps > 0 {
+		parts = append(parts, fmt.Sprintf("%d times not watched, %s in all", i.Gaps, seconds(i.Blind)))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // table is text in two columns.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,8 @@ import (
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/internal/privilege"
+	"github.com/slips-go/slips/internal/service"
 	"github.com/slips-go/slips/modules"
 	"github.com/slips-go/slips/parsers"
 	"github.com/slips-go/slips/parsers/flow"
@@ -40,29 +43,73 @@ func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	saved, err := loadState(&o)
-	if err != nil {
-		return result{}, err
-	}
-	if o.Follow && saved == nil {
-		if err := claim(&o); err != nil {
-			return result{}, err
-		}
-	}
 	r := &run{o: o, ui: ui}
-	if err := r.open(saved); err != nil {
+	if err := r.acquire(ctx); err != nil {
 		return result{}, err
+	}
+	saved, err := r.claim()
+	if err == nil {
+		err = r.open(saved)
+	}
+	if err != nil {
+		return result{}, errors.Join(err, r.release())
 	}
 	// A follower that is stopped this early still reads what is there.
 	if err := r.openKnowledge(context.WithoutCancel(ctx), named); err != nil {
 		return result{}, errors.Join(err, r.close())
 	}
 	r.know.names(&r.info)
-	if err := r.metadata(); err != nil {
+	if err := errors.Join(r.metadata(), r.openService()); err != nil {
 		return result{}, errors.Join(err, r.close())
 	}
 	res, err := r.do(ctx, saved)
 	return res, errors.Join(err, r.close())
+}
+
+// acquire opens what takes a privilege, interfaces and the firewall, and then
+// gives privileges up.
+func (r *run) acquire(ctx context.Context) (err error) {
+	if len(r.o.Interfaces) > 0 || blockSection(r.o.Config).Enabled {
+		// What is lacking is said by what needs it.
+		_ = privilege.Raise(privilege.NetRaw, privilege.NetAdmin)
+	}
+	if r.packets, r.paths, err = openPackets(ctx, &r.o); err != nil {
+		return err
+	}
+	if r.firewall, err = openFirewall(ctx, &r.o); err == nil {
+		r.privilege, err = r.dropPrivileges()
+	}
+	if err != nil {
+		return errors.Join(err, r.release())
+	}
+	return nil
+}
+
+// openService finds out whom to tell how the run does.
+func (r *run) openService() (err error) {
+	if r.privilege != "" {
+		r.log.Info("privileges", "left", r.privilege)
+	}
+	r.service = &services{daemon: r.o.Daemon, health: r.o.Health, log: r.log}
+	if r.o.Follow && r.o.Env != nil {
+		r.service.notify, err = service.NewNotifier(r.o.Env, r.log)
+	}
+	return err
+}
+
+// release gives back what acquire opened.
+func (r *run) release() error {
+	return errors.Join(r.packets.close(), r.firewall.close())
+}
+
+// claim returns the state to go on from, if there is one, or makes the output
+// directory that of this run.
+func (r *run) claim() (*savedState, error) {
+	saved, err := loadState(&r.o)
+	if err == nil && r.o.Follow && saved == nil {
+		err = claim(&r.o)
+	}
+	return saved, err
 }
 
 // missing returns what is wrong with paths that cannot be looked at.
@@ -85,15 +132,21 @@ type run struct {
 	ui     UI
 	dir    *export.Dir
 	log    *slog.Logger
-	file   *os.File // slips.log
+	file   *logFile // slips.log
 	alerts *alerts.Manager
 	know   *knowledge
-	caps   *captureSet
-	engine *profiler.Engine
-	set    *parsers.Set
-	info   export.Run
-	before int64 // records of the runs before a restart
-	closed int64 // the window that closeWindows was last called in
+
+	packets   *packetSet
+	paths     []string    // inputs that are no packets
+	firewall  *firewall   // nil: nobody is blocked
+	machine   *ownNetwork // nil: nobody wants to know
+	privilege string      // what is left, to tell
+	service   *services
+	engine    *profiler.Engine
+	set       *parsers.Set
+	info      export.Run
+	before    int64 // records of the runs before a restart
+	closed    int64 // the window that closeWindows was last called in
 }
 
 // open makes or takes up the output directory.
@@ -121,16 +174,11 @@ func (r *run) open(saved *savedState) error {
 	if err != nil {
 		return err
 	}
-	name := r.dir.Path("slips.log")
-	mode := os.O_APPEND | os.O_CREATE | os.O_WRONLY
-	if saved == nil {
-		mode |= os.O_TRUNC
-	}
-	if r.file, err = os.OpenFile(name, mode, 0o644); err != nil {
-		return errors.Join(&export.WriteError{Path: name, Err: err}, r.dir.Close())
+	if r.file, err = openLog(r.dir.Path("slips.log"), saved == nil); err != nil {
+		return errors.Join(err, r.dir.Close())
 	}
 	r.log = newLog(r.file, c.Parameters.Verbose, r.ui)
-	r.info = export.Run{Version: o.Version, CommandLine: o.Command, Inputs: o.Paths, Start: o.Start}
+	r.info = export.Run{Version: o.Version, CommandLine: o.Command, Inputs: o.sources(), Start: o.Start}
 	if saved != nil {
 		r.info.Resumed = saved.Resumed + 1
 	}
@@ -146,7 +194,7 @@ func (r *run) metadata() error {
 }
 
 func (r *run) close() error {
-	return errors.Join(r.know.close(), r.dir.Close(), r.file.Close())
+	return errors.Join(r.know.close(), r.release(), r.dir.Close(), r.file.Close())
 }
 
 // do connects the parts, in the state of saved if that still fits, and runs them.
@@ -154,8 +202,18 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	o, c := &r.o, r.o.Config
 	width := c.Parameters.TimeWindowWidth.Duration()
 	var err error
-	r.alerts, err = alerts.New(alertConfig(c), width, alerts.Tee(r.dir, r.ui))
+	sinks := []alerts.Sink{r.dir, r.ui}
+	if r.firewall != nil {
+		if err := r.firewall.prepare(r); err != nil {
+			return result{}, err
+		}
+		sinks = append(sinks, r.firewall)
+	}
+	r.alerts, err = alerts.New(alertConfig(c), width, alerts.Tee(sinks...))
 	if err != nil {
+		return result{}, err
+	}
+	if r.machine, err = newOwnNetwork(o, r.firewall, r.log); err != nil {
 		return result{}, err
 	}
 	var mods []profiler.Loaded
@@ -173,7 +231,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		Lanes: c.Profiler.Lanes, Width: width, Grace: c.Profiler.LateGrace, Both: c.Parameters.AnalysisDirection == config.All,
 		MaxProfiles: c.Profiler.MaxProfiles, MaxWindows: c.Profiler.MaxWindows, Home: homes(c.Parameters.ClientIPs),
 		Follow: o.Follow, IdleAfter: c.Profiler.IdleAfter, Now: time.Now, Log: r.log,
-		Intel: r.know.look, Ask: r.know.asks(), Names: true,
+		Intel: r.know.look, Ask: r.know.asks(), Names: true, Network: r.machine.look(),
 	}
 	if r.know.ignored != nil {
 		pc.Ignore = r.know.ignored
@@ -208,23 +266,22 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		return result{}, err
 	}
 	wake := make(chan struct{}, 1)
-	var paths []string
-	r.caps, paths = findCaptures(o, func() {
+	paths, err := r.packets.prepare(ctx, r, func() {
 		select {
 		case wake <- struct{}{}:
 		default:
 		}
 	})
-	if len(r.caps.list) > 0 {
-		r.ui.Note(r.caps.text())
-		r.log.Info("packets are read by the built-in meter", "captures", len(r.caps.list))
+	if err != nil {
+		return result{}, err
 	}
+	paths = append(paths, r.paths...)
 	if r.know.answers != nil {
-		paths = append(slices.Clone(paths), r.dir.Path(lookupLog))
+		paths = append(paths, r.dir.Path(lookupLog))
 	}
 	r.set, err = parsers.Open(parsers.Options{
 		Paths: paths, Format: o.Format, Follow: o.Follow, Stdin: o.Stdin, Resume: positions,
-		Poll: c.Follow.PollInterval, Wake: wake, Others: len(r.caps.list) > 0, Log: r.log,
+		Poll: c.Follow.PollInterval, Wake: wake, Others: len(r.packets.meters) > 0, Log: r.log,
 	})
 	if err != nil {
 		return result{}, err
@@ -236,7 +293,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		}
 	}
 	err = r.pump(ctx, wake)
-	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.caps.problems(), r.unusable())
+	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.packets.problems(), r.unusable())
 	if err != nil {
 		return result{Problems: problems}, errors.Join(err, r.summarise(nil))
 	}
@@ -291,17 +348,21 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 	// The readers stop on their own context, the engine when its inputs end.
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	unhook := context.AfterFunc(ctx, func() {
-		if !r.o.Follow {
-			stop()
-			return
-		}
+	drain := func() {
 		r.set.Drain()
 		time.AfterFunc(drainTime, stop)
+	}
+	unhook := context.AfterFunc(ctx, func() {
+		switch {
+		case !r.o.Follow:
+			stop()
+		case r.packets.supervisor == nil: // else once Zeek has written what it knew
+			drain()
+		}
 	})
 	defer unhook()
 
-	in := profiler.Inputs{Initial: slices.Concat(r.set.Inputs, r.caps.inputs()), Later: r.set.More, Wake: wake}
+	in := profiler.Inputs{Initial: slices.Concat(r.set.Inputs, r.packets.inputs()), Later: r.set.More, Wake: wake}
 	if r.o.Follow {
 		t := time.NewTicker(time.Second)
 		defer t.Stop()
@@ -309,17 +370,36 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 	}
 	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
 	g.Go(func() error { return r.set.Run(reading) })
-	for _, x := range r.caps.list {
-		g.Go(func() error { return r.caps.read(reading, x) })
+	if r.o.Reload != nil {
+		g.Go(func() error { return r.reload(reading) })
 	}
-	for _, task := range r.know.run(reading, r.o.Follow) {
+	for _, task := range slices.Concat(
+		r.packets.run(ctx, reading, drain), r.know.run(reading, r.o.Follow), r.firewall.run(reading), r.machine.run(reading, r.log),
+		r.service.run(reading, ctx),
+	) {
 		g.Go(task)
+	}
+	if r.packets.supervisor == nil { // else Zeek has to begin first
+		r.service.ready(r.status())
 	}
 	g.Go(func() error {
 		defer stop() // when the output fails, reading on is of no use
 		return r.engine.Run(gctx, in, (*sink)(r))
 	})
 	return g.Wait()
+}
+
+// status says in a few words what the run does.
+func (r *run) status() string {
+	text := "reads " + strings.Join(r.o.sources(), ", ")
+	switch {
+	case r.firewall == nil:
+	case r.firewall.cfg.DryRun:
+		text += "; logs what it would block"
+	default:
+		text += "; blocks"
+	}
+	return text
 }
 
 // sink is a run as the engine's Sink: evidence to the alerts, and what they
@@ -340,8 +420,11 @@ func (s *sink) Evidence(e *evidence.Evidence) error {
 // News implements profiler.Sink.
 func (s *sink) News(n profiler.News) error {
 	s.know.news(&n)
-	if h := n.Host; h != nil && h.Name != "" {
-		s.ui.Host(h.IP, h.Name)
+	if h := n.Host; h != nil {
+		s.firewall.learn(h)
+		if h.Name != "" {
+			s.ui.Host(h.IP, h.Name)
+		}
 	}
 	return nil
 }
@@ -350,6 +433,7 @@ func (s *sink) News(n profiler.News) error {
 func (s *sink) Round(low int64) error {
 	s.alerts.Advance(low)
 	r := (*run)(s)
+	r.service.pulse.Beat()
 	if err := r.closeWindows(low); err != nil {
 		return err
 	}

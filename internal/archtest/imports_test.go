@@ -56,6 +56,8 @@ func layers() map[string]layer {
 		"parsers/nfdump":       {own: flow, pure: true},
 		"parsers/packet/proto": {own: flow},
 		"parsers/packet":       {own: []string{"parsers/flow", "parsers/packet/proto"}, foreign: []string{"github.com/gopacket/gopacket", "github.com/klauspost/compress"}},
+		"parsers/packet/bpf":   {own: []string{"parsers/packet"}, foreign: []string{"golang.org/x/net/bpf"}},
+		"parsers/packet/live":  {own: []string{"parsers/packet", "parsers/packet/bpf"}, foreign: []string{"golang.org/x/net/bpf", "golang.org/x/sys"}},
 		"parsers/tail":         {foreign: []string{"github.com/fsnotify/fsnotify", "github.com/klauspost/compress"}},
 		"parsers": {own: []string{
 			"parsers/flow", "parsers/zeek", "parsers/suricata", "parsers/argus", "parsers/nfdump", "parsers/packet", "parsers/tail",
@@ -76,11 +78,12 @@ func layers() map[string]layer {
 		"alerts/block":      {},
 		"alerts/block/nft":  {own: []string{"alerts/block"}, foreign: append([]string{"github.com/google/nftables"}, netlink...)},
 		"alerts/block/host": {own: []string{"alerts/block"}, foreign: netlink},
+		"alerts/block/arp":  {own: []string{"alerts/block"}, foreign: netlink},
 
 		"zeekscripts": {foreign: []string{"golang.org/x/sys"}},
 		"config":      {foreign: []string{"github.com/spf13/viper", yaml}},
 
-		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "feeds", "feeds/*", "zeekscripts", "internal/eval", "internal/selftest", "modules", "modules/all", "parsers", "parsers/flow", "parsers/packet", "parsers/zeek", "parsers/suricata", "profiler", "profiler/*"}, foreign: []string{
+		"cmd/slips": {own: []string{"alerts", "alerts/*", "config", "feeds", "feeds/*", "zeekscripts", "alerts/block/*", "internal/eval", "internal/privilege", "internal/selftest", "internal/service", "modules", "modules/all", "parsers", "parsers/flow", "parsers/packet", "parsers/packet/bpf", "parsers/packet/live", "parsers/zeek", "parsers/suricata", "profiler", "profiler/*"}, foreign: []string{
 			fastjson, "github.com/spf13/cobra", "github.com/spf13/pflag", "github.com/vbauerster/mpb/v8", "golang.org/x/sync", "golang.org/x/term",
 		}},
 		"cmd/bench": {foreign: []string{fastjson}},
@@ -89,6 +92,9 @@ func layers() map[string]layer {
 		"internal/selftest":  {own: []string{"modules", "alerts/evidence"}},
 		"internal/archtest":  {},
 		"internal/idmeftest": {},
+		"internal/privilege": {foreign: []string{"golang.org/x/sys"}},
+		"internal/service":   {foreign: []string{"golang.org/x/sys"}},
+		"internal/netspace":  {foreign: netlink}, // for tests
 	}
 }
 
@@ -139,7 +145,7 @@ func checkImports(files []source, table map[string]layer) (problems []string) {
 			own, isOwn := strings.CutPrefix(i, modulePath+"/")
 			isForeign := !isOwn && strings.Contains(strings.Split(i, "/")[0], ".")
 			switch {
-			case i == "testing" && !f.test && f.dir != "modules/modtest":
+			case i == "testing" && !f.test && f.dir != "modules/modtest" && f.dir != "internal/netspace":
 				problems = append(problems, f.path+": imports testing")
 			case isOwn && strings.HasPrefix(own, "cmd/"):
 				problems = append(problems, f.path+": imports "+own+"; nobody imports a command")

@@ -1,21 +1,24 @@
 package packet
 
 import (
+	"bufio"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
 
 // keep copies the packets of a capture, for the reading of files to stay out
 // of a measurement.
-func keep(b *testing.B, path string) (all []Packet, bytes int64) {
+func keep(b testing.TB, path string) (all []Packet, bytes int64) {
 	b.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -179,4 +182,99 @@ func BenchmarkRead(b *testing.B) {
 		n += s.Packets
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "packets/s")
+}
+
+// large writes a capture of at least n packets: those of the data sets that
+// are Ethernet, one capture behind the other, again and again, each later.
+func large(b *testing.B, n int) (path string, packets int, size int64) {
+	b.Helper()
+	dir := captures(b)
+	var all []Packet
+	at := int64(0)
+	for _, p := range fileNames(b, dir) {
+		f, _ := keep(b, p)
+		if len(f) == 0 || f[0].Link != LinkEthernet {
+			continue
+		}
+		first, last := f[0].Time, at
+		for _, p := range f {
+			p.Time = max(last, at+p.Time-first)
+			last = p.Time
+			all = append(all, p)
+		}
+		at = last + second
+	}
+	path = filepath.Join(b.TempDir(), "large.pcap")
+	out, err := os.Create(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer out.Close()
+	w := bufio.NewWriter(out)
+	le := binary.LittleEndian
+	head := le.AppendUint32(nil, 0xa1b2c3d4)
+	head = le.AppendUint32(head, 2|4<<16)
+	head = le.AppendUint64(head, 0)
+	head = le.AppendUint32(head, 262144)
+	head = le.AppendUint32(head, uint32(LinkEthernet))
+	w.Write(head) //nolint:errcheck // Flush says it
+	for start := t0; packets < n; start += at + 600*second {
+		for _, p := range all {
+			t := start + p.Time
+			head = le.AppendUint32(head[:0], uint32(t/second))
+			head = le.AppendUint32(head, uint32(t%second/1000))
+			head = le.AppendUint32(head, uint32(len(p.Data)))
+			head = le.AppendUint32(head, uint32(max(p.Length, len(p.Data))))
+			w.Write(head)   //nolint:errcheck // Flush says it
+			w.Write(p.Data) //nolint:errcheck // Flush says it
+		}
+		packets += len(all)
+	}
+	if err := w.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	st, err := out.Stat()
+	if err != nil {
+		b.Fatal(err)
+	}
+	return path, packets, st.Size()
+}
+
+// BenchmarkZeek reads a file of a million packets with the meter and with the
+// Zeek that SLIPS_ZEEK names, in turn on the same machine, and says how many
+// times as many packets a second the meter takes. Neither writes logs to
+// anywhere but a temporary folder. With -cpu 1 the meter has one core, as Zeek.
+func BenchmarkZeek(b *testing.B) {
+	zeek := os.Getenv("SLIPS_ZEEK")
+	if zeek == "" {
+		b.Skip("NOT COMPARED with zeek: SLIPS_ZEEK names none")
+	}
+	path, packets, size := large(b, 1_000_000)
+	b.SetBytes(size)
+	var meter, theirs time.Duration
+	for b.Loop() {
+		start := time.Now()
+		f, err := os.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s, err := Read(b.Context(), f, Options{})
+		f.Close() //nolint:errcheck // it was read only
+		if err != nil || s.Packets != int64(packets) {
+			b.Fatalf("%d packets of %d: %v", s.Packets, packets, err)
+		}
+		meter += time.Since(start)
+
+		start = time.Now()
+		c := exec.CommandContext(b.Context(), zeek, "-C", "-r", path)
+		c.Dir = b.TempDir()
+		if out, err := c.CombinedOutput(); err != nil {
+			b.Fatalf("zeek: %v\n%s", err, out)
+		}
+		theirs += time.Since(start)
+	}
+	rate := func(d time.Duration) float64 { return float64(b.N) * float64(packets) / d.Seconds() }
+	b.ReportMetric(rate(meter), "packets/s")
+	b.ReportMetric(rate(theirs), "zeek-packets/s")
+	b.ReportMetric(theirs.Seconds()/meter.Seconds(), "times-zeek")
 }

@@ -39,12 +39,13 @@ type counts struct {
 type connFlags uint16
 
 const (
-	isV6        connFlags = 1 << iota
-	hasMAC                // of the first packet
-	hasUID                // uid is computed
-	noAnalyzer            // nothing in the payload is of use any more
-	isInBoth              // in the list of those of which both sides spoke
-	isBroadcast           // the responder is 255.255.255.255
+	isV6       connFlags = 1 << iota
+	hasMAC               // of the first packet
+	hasUID               // uid is computed
+	noAnalyzer           // nothing in the payload is of use any more
+	isInBoth             // in the list of those of which both sides spoke
+	hasMessage           // a datagram was looked into
+	hasTurned            // a datagram showed that the sides are the other way round
 )
 
 // The bits of history that are noted once, of the originator; those of the
@@ -57,6 +58,7 @@ const (
 	histMulti
 	histData
 	histACK
+	histUnknown // of either side
 )
 
 // conn is a connection: what Zeek takes for one, of TCP, UDP, ICMP, or of two
@@ -87,10 +89,12 @@ type conn struct {
 	hist     []byte
 	histBuf  [12]byte
 	histSeen uint32
+	looks    uint8 // datagrams in which a protocol was looked for
 
 	uid      [uidLen]byte
 	analyzer proto.Analyzer
 	services []string
+	tunnel   *tunnel // that it is; nil: none
 
 	at    int64 // time of its entry in Meter.due, not after what dueAt says
 	place int   // in Meter.due
@@ -284,6 +288,9 @@ func (m *Meter) expire(c *conn) {
 // create makes the connection of a key, which begins with the packet; flip
 // makes the sender the responder. The caller sets its timers and calls arm.
 func (m *Meter) create(k key, f *frame, sp, dp uint16, flip bool, repeat uint16) *conn {
+	for _, t := range f.via[:f.depth] {
+		m.begins(t) // before what carries it may have to make room
+	}
 	if len(m.conns) >= m.opts.MaxConns {
 		m.evict()
 	}
@@ -405,6 +412,10 @@ func (m *Meter) remove(c *conn) {
 	c.base(f, c.start)
 	c.fill(f)
 	m.emit(f)
+	if c.tunnel != nil {
+		m.endTunnel(c.tunnel, "Tunnel::CLOSE")
+		c.tunnel.gone, c.tunnel = true, nil
+	}
 
 	delete(m.conns, c.key)
 	m.due.remove(c)

@@ -6,9 +6,10 @@ import (
 
 // frame is what is known of a packet while it is decoded, from outside in.
 type frame struct {
-	t     int64 // unix ns
-	cut   int   // bytes that were on the wire behind the captured ones
-	depth int   // tunnels around
+	t     int64             // unix ns
+	cut   int               // bytes that were on the wire behind the captured ones
+	depth int               // tunnels around
+	via   [maxDepth]*tunnel // the tunnels, the outermost first
 
 	mac         bool // both of
 	src, dst    [6]byte
@@ -35,6 +36,9 @@ const (
 	etherMPLSm = 0x8848
 	etherPPPoE = 0x8864
 	etherQinQ  = 0x88a8
+	etherPBB   = 0x88e7 // IEEE 802.1ah, Ethernet in Ethernet
+	etherPath  = 0x8903 // Cisco FabricPath
+	etherVNTag = 0x8926 // Cisco VN-Tag
 	etherQinQ2 = 0x9100
 )
 
@@ -110,7 +114,10 @@ func (m *Meter) link(f *frame, l Link, b []byte) {
 
 // ethernet decodes an Ethernet frame.
 func (m *Meter) ethernet(f *frame, b []byte) {
-	if f.ethers++; len(b) < 14 || f.ethers > maxEthers {
+	if f.ethers++; len(b) >= 16 && be16(b[12:]) == etherPath {
+		b = b[16:] // the frame follows
+	}
+	if len(b) < 14 || f.ethers > maxEthers {
 		m.count(ShortFrame)
 		return
 	}
@@ -156,6 +163,19 @@ func (m *Meter) ether(f *frame, typ uint16, b []byte) {
 		case etherTEB:
 			m.ethernet(f, b)
 			return
+		case etherPBB: // the frame follows flags and the service
+			if len(b) < 4 {
+				m.count(ShortFrame)
+				return
+			}
+			m.ethernet(f, b[4:])
+			return
+		case etherVNTag:
+			if len(b) < 6 {
+				m.count(ShortFrame)
+				return
+			}
+			typ, b = be16(b[4:]), b[6:]
 		default:
 			if typ <= 1500 {
 				if len(b) > int(typ) && typ > 0 {

@@ -194,13 +194,37 @@ func (c *conn) datagram(f *frame, orig bool, data []byte) {
 		c.flags |= noAnalyzer
 		return
 	}
-	if c.analyzer == nil && !c.attach(p.set.UDP(c, c.origP, c.respP, data)) {
+	if c.analyzer == nil && !c.look(data) {
 		return
 	}
 	if d := proto.Dir(sideOf(orig)); c.analyzer.Wants(d) {
 		c.analyzer.Data(d, data, f.t)
 		c.enough(f.t)
 	}
+}
+
+// maxLooks is in how many datagrams of a flow a protocol is looked for.
+const maxLooks = 8
+
+// look finds the analyzer of a flow of UDP by a datagram, or the name of its
+// service. It reports whether there is an analyzer.
+func (c *conn) look(data []byte) bool {
+	set := c.m.proto.set
+	a := set.LaterUDP(c, data)
+	if c.looks++; c.looks == 1 {
+		a = set.UDP(c, c.origP, c.respP, data)
+	}
+	if a != nil {
+		return c.attach(a)
+	}
+	if name := proto.UDPService(c.respP, data); name != "" {
+		c.serve(name)
+		c.flags |= noAnalyzer
+	}
+	if c.looks >= maxLooks {
+		c.flags |= noAnalyzer
+	}
+	return false
 }
 
 // isNTP reports whether a datagram is of NTP (RFC 5905), or of its control

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -216,14 +217,15 @@ func TestFlip(t *testing.T) {
 			x.b.raw(tcp(raw{server, client, 9999, 40000, "SA", 5000, 1001, "", 0}))
 			x.say(">S", ">A")
 		}, "Hs^A"},
-		{"NTP answer", func(b *bench) { b.raw(udp(server, client, 123, 123, "\x24"+strings.Repeat("x", 47))) }, "^d"},
+		{"NTP answer", func(b *bench) { b.raw(udp(server, client, 123, 123, "\x24"+strings.Repeat("x", 47))) }, "D^"},
+		{"DNS answer between like ports", func(b *bench) { b.raw(udp(server, client, 53, 53, "\x00\x01\x81"+strings.Repeat("\x00", 9))) }, "D^"},
 		{"DNS answer", func(b *bench) { b.raw(udp(server, client, 53, 40000, "x")) }, "^d"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(Options{})
 			c.feed(b)
 			f := b.one(t)
-			if f.Src != client || f.Dst != server || f.SrcPort != 40000 && f.SrcPort != 123 {
+			if f.Src != client || f.Dst != server || f.SrcPort != 40000 && f.SrcPort != 123 && f.SrcPort != 53 {
 				t.Errorf("%v:%d > %v:%d", f.Src, f.SrcPort, f.Dst, f.DstPort)
 			}
 			if f.History != c.history {
@@ -423,6 +425,10 @@ func TestLinks(t *testing.T) {
 		{"QinQ", LinkEthernet, ether(etherQinQ, cat([]byte{0, 5, 0x81, 0, 0, 6, 8, 0}, ip))},
 		{"MPLS", LinkEthernet, ether(etherMPLS, cat([]byte{0, 0, 0, 64, 0, 0, 1, 64}, ip))},
 		{"PPPoE", LinkEthernet, ether(etherPPPoE, cat([]byte{0x11, 0, 0, 1, 0, 0, 0, 0x21}, ip))},
+		{"FabricPath", LinkEthernet, cat(ether(etherPath, []byte{0, 1}), ether(etherIPv4, ip))},
+		{"PBB", LinkEthernet, ether(etherPBB, cat([]byte{0, 0, 0, 1}, ether(etherIPv4, ip)))},
+		{"VN-Tag", LinkEthernet, ether(etherVNTag, cat([]byte{0, 0, 0, 1, 8, 0}, ip))},
+		{"VN-Tag and VLAN", LinkEthernet, ether(etherVNTag, cat([]byte{0, 0, 0, 1, 0x81, 0, 0, 5, 8, 0}, ip))},
 		{"SNAP", LinkEthernet, ether(uint16(8+len(ip)), cat([]byte{0xaa, 0xaa, 3, 0, 0, 0, 8, 0}, ip))},
 		{"raw", LinkRaw, ip},
 		{"raw IPv6", LinkIPv6, v6},
@@ -489,24 +495,57 @@ func TestARP(t *testing.T) {
 	}
 }
 
-// TestTunnelRecord has one record for each tunnel, and one for its end.
+// TestTunnelRecord has one record for each tunnel in which a connection
+// begins, and one for the end of those that are connections themselves.
 func TestTunnelRecord(t *testing.T) {
-	b := newBench(Options{})
-	p := ip4(client, server, 47, append([]byte{0, 0, 8, 0}, udp(netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2"), 1, 2, "x")...))
-	for range 5 {
-		b.step(1, p)
+	inside := udp(netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2"), 1, 2, "x")
+	for _, c := range []struct {
+		name    string
+		packets [][]byte
+		want    []string
+	}{
+		{"GRE", [][]byte{ip4(client, server, 47, append([]byte{0, 0, 8, 0}, inside...))}, []string{"GRE DISCOVER 10.0.0.1:0 > 192.0.2.80:0"}},
+		{"GRE, the other way", [][]byte{
+			ip4(client, server, 47, append([]byte{0, 0, 8, 0}, inside...)), ip4(server, client, 47, append([]byte{0, 0, 8, 0}, inside...)),
+		}, []string{"GRE DISCOVER 10.0.0.1:0 > 192.0.2.80:0"}},
+		{"VXLAN, the answer comes first", [][]byte{
+			udp(server, client, 4789, 40000, "\x08\x00\x00\x00\x00\x00\x01\x00x"),
+			udp(client, server, 40000, 4789, "\x08\x00\x00\x00\x00\x00\x01\x00"+string(ether(etherIPv4, inside))),
+		}, []string{"VXLAN DISCOVER 10.0.0.1:40000 > 192.0.2.80:4789", "VXLAN CLOSE 10.0.0.1:40000 > 192.0.2.80:4789"}},
+		{"nothing begins in it", [][]byte{ip4(client, server, 47, append([]byte{0, 0, 8, 6}, make([]byte, 28)...))}, nil},
+		{"one in the other", [][]byte{
+			ip4(client, server, 47, append([]byte{0, 0, 8, 0}, ip4(netip.MustParseAddr("10.8.0.1"), client, 4, inside)...)),
+		}, []string{"GRE DISCOVER 10.0.0.1:0 > 192.0.2.80:0", "IP DISCOVER 10.8.0.1:0 > 10.0.0.1:0"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(Options{})
+			for range 5 {
+				for _, p := range c.packets {
+					b.step(1, p)
+				}
+			}
+			b.End()
+			var got []string
+			uids := make(map[string]string)
+			for _, f := range b.of(flow.Tunnel) {
+				kind := strings.TrimPrefix(f.Tunnel.Type, "Tunnel::")
+				got = append(got, fmt.Sprintf("%s %s %v:%d > %v:%d", kind, strings.TrimPrefix(f.Tunnel.Action, "Tunnel::"), f.Src, f.SrcPort, f.Dst, f.DstPort))
+				if u := uids[kind]; u != "" && u != f.UID || len(f.UID) != uidLen {
+					t.Errorf("uid %q behind %q", f.UID, u)
+				}
+				uids[kind] = f.UID
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
 	}
-	b.End()
-	got := b.of(flow.Tunnel)
-	if len(got) != 2 || got[0].Tunnel.Type != "Tunnel::GRE" || got[0].Tunnel.Action != "Tunnel::DISCOVER" || got[0].Src != client ||
-		got[0].Dst != server || got[1].Tunnel.Action != "Tunnel::CLOSE" || got[0].UID != got[1].UID {
-		t.Errorf("%d records", len(got))
-	}
+
 	deep := udp(client, server, 40000, 9999, "x")
 	for range maxDepth + 2 {
 		deep = ip4(client, server, 4, deep)
 	}
-	b = newBench(Options{})
+	b := newBench(Options{})
 	b.raw(deep)
 	if n := b.Stats().Counts[DeepTunnel]; n != 1 {
 		t.Errorf("%d tunnels were too deep, want 1", n)
@@ -749,5 +788,39 @@ func TestOwned(t *testing.T) {
 	}
 	if len(seen) != 100 {
 		t.Errorf("%d records", len(seen))
+	}
+}
+
+// TestServices names services over UDP, some of which show in a later datagram
+// only.
+func TestServices(t *testing.T) {
+	hello := "\xfe\xfd" + strings.Repeat("r", 32) + "\x00\x00\x00\x02\xc0\x2f\x01\x00"
+	dtls := "\x16\xfe\xfd\x00\x00\x00\x00\x00\x00\x00\x00\x00\x36\x01\x00\x00\x2a\x00\x00\x00\x00\x00\x00\x00\x2a" + hello
+	for _, c := range []struct {
+		name string
+		port uint16
+		said []string
+		want string
+	}{
+		{"SNMP", 161, []string{"\x30\x0b\x02\x01\x01\x04\x06public"}, "snmp"},
+		{"SNMP's port, other bytes", 161, []string{"hello, world"}, ""},
+		{"Kerberos", 88, []string{"\x6a\x10\x30\x0e\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0a"}, "krb"},
+		{"SIP", 5060, []string{"REGISTER sip:a SIP/2.0\r\n"}, "sip"},
+		{"RADIUS", 1812, []string{"\x01\x01\x00\x14" + strings.Repeat("x", 16)}, "radius"},
+		{"syslog", 514, []string{"<34>hello"}, "syslog"},
+		{"NTP", 123, []string{"\x23" + strings.Repeat("x", 47)}, "ntp"},
+		{"DTLS behind STUN", 43044, []string{"\x00\x01\x00\x00\x21\x12\xa4\x42" + strings.Repeat("x", 12), dtls}, "dtls"},
+		{"DTLS too late", 43044, append(slices.Repeat([]string{"hello"}, maxLooks), dtls), ""},
+		{"nothing", 9999, []string{"hello"}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(Options{})
+			for _, d := range c.said {
+				b.step(1, udp(client, server, 40000, c.port, d))
+			}
+			if f := b.one(t); f.Service != c.want {
+				t.Errorf("service %q, want %q", f.Service, c.want)
+			}
+		})
 	}
 }

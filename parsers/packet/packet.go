@@ -60,6 +60,9 @@ type Options struct {
 	Next func(k flow.Kind) *flow.Flow
 	// Emit takes a record that is complete. All of its text is its own.
 	Emit func(f *flow.Flow)
+	// Keep says which packets are looked at; by default all are. The others are
+	// counted as filtered and move no clock.
+	Keep func(p Packet) bool
 
 	TCPInactivity time.Duration // 5 min
 	UDPInactivity time.Duration // 1 min; also of ICMP and what is neither
@@ -152,6 +155,7 @@ func (r Reason) String() string {
 type Stats struct {
 	Packets  int64 // that were fed
 	Bytes    int64 // of them, as captured
+	Filtered int64 // of them, those that Options.Keep did not want
 	Conns    int64 // connections begun
 	Records  int64 // emitted, of all kinds
 	Active   int   // connections at the moment
@@ -295,6 +299,10 @@ func (m *Meter) count(r Reason) { m.stats.Counts[r]++ }
 func (m *Meter) Feed(p Packet) {
 	m.stats.Packets++
 	m.stats.Bytes += int64(len(p.Data))
+	if m.opts.Keep != nil && !m.opts.Keep(p) {
+		m.stats.Filtered++
+		return
+	}
 	if p.Time < flow.MinTime || p.Time > flow.MaxTime {
 		m.count(BadTime)
 		return
@@ -331,7 +339,7 @@ func (m *Meter) End() {
 		m.remove(c)
 	}
 	m.frags.clear(m)
-	m.closeTunnels()
+	clear(m.tunnels)
 	m.proto.dhcp.End()
 	clear(m.expects)
 	m.started = false

@@ -51,34 +51,61 @@ type Reader struct {
 	next  func() ([]byte, gopacket.CaptureInfo, error)
 	link  Link
 	mixed bool // the link type comes with each packet
-	zstd  *zstd.Decoder
+	from  *Unpacked
 }
 
 // NewReader reads the head of a capture. The error wraps ErrFormat when it is none.
 func NewReader(r io.Reader) (*Reader, error) {
-	b := bufio.NewReaderSize(r, readBuffer)
-	head, _ := b.Peek(4) // what is short is no capture either
-	p := new(Reader)
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(b)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrFormat, err)
-		}
-		b = bufio.NewReaderSize(z, readBuffer)
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrFormat, err)
-		}
-		p.zstd = z
-		b = bufio.NewReaderSize(z, readBuffer)
+	u, err := Unpack(r)
+	if err != nil {
+		return nil, err
 	}
-	if err := p.open(b); err != nil {
+	p := &Reader{from: u}
+	if err := p.open(u.b); err != nil {
 		p.Close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// Unpacked is what is in a file that may be packed.
+type Unpacked struct {
+	b    *bufio.Reader
+	zstd *zstd.Decoder
+	// Packed says that it was.
+	Packed bool
+}
+
+// Unpack looks whether r is packed, by gzip or zstd, and unpacks it as it is
+// read. The error wraps ErrFormat when it only seems to be.
+func Unpack(r io.Reader) (*Unpacked, error) {
+	u := &Unpacked{b: bufio.NewReaderSize(r, readBuffer)}
+	head, _ := u.b.Peek(4) // what is short is no capture either
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(u.b)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+		}
+		u.b, u.Packed = bufio.NewReaderSize(z, readBuffer), true
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(u.b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+		}
+		u.b, u.zstd, u.Packed = bufio.NewReaderSize(z, readBuffer), z, true
+	}
+	return u, nil
+}
+
+// Read implements io.Reader.
+func (u *Unpacked) Read(p []byte) (int, error) { return u.b.Read(p) }
+
+// Close gives memory back. It does not close what is read from.
+func (u *Unpacked) Close() {
+	if u.zstd != nil {
+		u.zstd.Close()
+	}
 }
 
 // open reads the head of what is unpacked.
@@ -109,7 +136,7 @@ func (r *Reader) open(b *bufio.Reader) error {
 func (r *Reader) Next() (Packet, error) {
 	data, ci, err := r.next()
 	if err != nil {
-		if err == io.EOF { //nolint:errorlint // the bare one alone is the end
+		if err == io.EOF && ci.CaptureLength == 0 { //nolint:errorlint // the bare one alone is the end, unless a header came
 			return Packet{}, io.EOF
 		}
 		return Packet{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -117,7 +144,10 @@ func (r *Reader) Next() (Packet, error) {
 	if len(data) > maxCapture {
 		data = data[:maxCapture]
 	}
-	p := Packet{Time: ci.Timestamp.UnixNano(), Data: data, Length: ci.Length, Link: r.link}
+	p := Packet{Data: data, Length: ci.Length, Link: r.link}
+	if !ci.Timestamp.IsZero() { // simple packets of pcapng have no time: all are of 1970, as libpcap has it
+		p.Time = ci.Timestamp.UnixNano()
+	}
 	if r.mixed {
 		p.Link = LinkNull
 		if len(ci.AncillaryData) > 0 {
@@ -130,11 +160,7 @@ func (r *Reader) Next() (Packet, error) {
 }
 
 // Close gives memory back. It does not close what is read from.
-func (r *Reader) Close() {
-	if r.zstd != nil {
-		r.zstd.Close()
-	}
-}
+func (r *Reader) Close() { r.from.Close() }
 
 // Read feeds a capture to a new Meter, to its end or until ctx is done. When
 // the capture cannot be read to its end, what came before was emitted all the

@@ -304,7 +304,7 @@ func (m *Meter) tcpPacket(f *frame, b []byte) {
 		m.arm(c)
 	}
 	orig := c.fromOrig(f, sp)
-	if head < 20 || head > f.size || head > len(b) {
+	if head < 20 || head > f.size {
 		m.count(ShortTransport)
 		return
 	}
@@ -318,7 +318,9 @@ func (m *Meter) tcpPacket(f *frame, b []byte) {
 		return
 	}
 	s.len = f.size - head
-	s.data = b[head:min(len(b), f.size)]
+	if n := min(len(b), f.size); n > head { // else the options were not captured whole, which nothing needs: Zeek gives up here
+		s.data = b[head:n]
+	}
 	orig = c.segment(f, &s, orig)
 	c.sent(f, orig)
 	m.touch(c, orig)

@@ -160,7 +160,7 @@ func (m *Meter) udpPacket(f *frame, b []byte) {
 	k := keyOf(f, sp, dp, false)
 	c := m.conns[k]
 	if c == nil {
-		c = m.create(k, f, sp, dp, serverUDP(sp) && !serverUDP(dp) || sp == dp && isAnswer(f, sp, b[8:]), 0)
+		c = m.create(k, f, sp, dp, serverUDP(sp) && !serverUDP(dp), 0)
 		c.idle = int64(m.opts.UDPInactivity)
 		if isDNSPort(c.respP) {
 			c.dnsAt = f.t + dnsSession
@@ -184,6 +184,16 @@ func (m *Meter) udpPacket(f *frame, b []byte) {
 	c.sent(f, orig)
 	m.touch(c, orig)
 	payload := b[8:]
+	if isDNSPort(c.respP) && c.respP != 137 && len(payload) >= 12 {
+		if op := payload[2] >> 3 & 15; op != 0 && op != 5 {
+			c.unknown() // an operation that Zeek's analyzer of DNS does not know: neither a query nor an update
+		}
+	}
+	if orig && c.flags&hasTurned == 0 && c.answers(payload) {
+		c.turn()
+		orig = false
+	}
+	c.flags |= hasMessage
 	c.datagram(f, orig, payload)
 	m.udpTunnel(f, c, payload)
 }
@@ -192,16 +202,34 @@ func (m *Meter) udpPacket(f *frame, b []byte) {
 // ends a session after ten seconds of silence.
 func isDNSPort(p uint16) bool { return slices.Contains([]uint16{53, 137, 5353, 5355}, p) }
 
-// isAnswer reports whether a datagram between equal ports, of which neither is
-// more likely the server's, is an answer of DNS or NTP to one host.
-func isAnswer(f *frame, port uint16, b []byte) bool {
+// answers reports whether a datagram of the originator shows that it is the
+// server: the first of a DNS session when it is an answer, unless it went to
+// many, for those of multicast DNS come unasked; any of NTP in server mode.
+func (c *conn) answers(b []byte) bool {
 	switch {
-	case f.to[0] == 0xff || !f.v6 && f.to[12]>>4 == 14: // multicast DNS answers unasked
-		return false
-	case port == 123:
-		return len(b) > 0 && b[0]&7 == 4
-	case isDNSPort(port):
-		return len(b) >= 12 && b[2]&0x80 != 0
+	case c.respP == 123:
+		return isNTP(c.respP, b) && b[0]&7 == 4
+	case isDNSPort(c.respP):
+		many := c.resp[0] == 0xff || c.flags&isV6 == 0 && c.resp[12]>>4 == 14
+		return c.flags&hasMessage == 0 && !many && len(b) >= 12 && b[2]&0x80 != 0 && (b[2]&0x78 == 0 || c.respP == 137)
 	}
 	return false
+}
+
+// unknown notes that there was something in a packet that is not understood.
+func (c *conn) unknown() {
+	if c.histSeen&histUnknown == 0 {
+		c.histSeen |= histUnknown
+		c.note('X')
+	}
+}
+
+// turn makes the originator the responder, as Zeek does it when a datagram
+// shows that it is: what was counted so far stays with the originator's side.
+func (c *conn) turn() {
+	c.flags |= hasTurned
+	c.orig, c.resp = c.resp, c.orig
+	c.origP, c.respP = c.respP, c.origP
+	c.srcMAC, c.dstMAC = c.dstMAC, c.srcMAC
+	c.note('^')
 }

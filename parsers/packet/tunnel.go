@@ -4,53 +4,62 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
-	"maps"
-	"slices"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
 
-// tunnel is a tunnel that was seen, by its two ends.
+// tunnel is a tunnel that was seen: of two addresses, or what a connection of
+// UDP carries.
 type tunnel struct {
 	from, to addr
 	v6       bool
-	port     [2]uint16
 	kind     string
+	c        *conn // nil: of two addresses
+	gone     bool  // c had to make room for what is in it
 	start    int64 // unix ns
-	last     int64
+	last     int64 // when a connection began in it; 0: none did, and nothing was told of it
 }
 
-// inner decodes what is in a tunnel, as an Ethernet type says.
+// tunnelRest is for how long no connection may begin in a tunnel for it to
+// remain the same, in ns: Zeek's Tunnel::expiration_interval.
+const tunnelRest = 3600 * 1e9
+
+// inner decodes what is in a tunnel of two addresses, as an Ethernet type says.
 func (m *Meter) inner(f *frame, kind string, typ uint16, b []byte) {
 	if f.depth >= maxDepth {
 		m.count(DeepTunnel)
 		return
 	}
-	m.sawTunnel(f, kind, 0, 0)
-	g := frame{t: f.t, cut: f.cut, depth: f.depth + 1}
+	g := m.within(f, m.ipTunnelOf(f, kind))
 	m.ether(&g, typ, b)
 }
 
-// sawTunnel emits a record when a tunnel is new.
-func (m *Meter) sawTunnel(f *frame, kind string, sp, dp uint16) {
+// within returns the frame of what is in a tunnel, less than maxDepth deep.
+func (m *Meter) within(f *frame, t *tunnel) frame {
+	g := frame{t: f.t, cut: f.cut, depth: f.depth + 1, via: f.via}
+	g.via[f.depth] = t
+	return g
+}
+
+// ipTunnelOf returns the tunnel between two addresses.
+func (m *Meter) ipTunnelOf(f *frame, kind string) *tunnel {
 	k := addrPair{f.from, f.to}
 	if bytes.Compare(k.a[:], k.b[:]) > 0 {
 		k.a, k.b = k.b, k.a
 	}
 	if t := m.tunnels[k]; t != nil {
-		t.last = f.t
-		return
+		return t
 	}
 	if len(m.tunnels) >= maxTunnels {
-		m.closeOldest()
+		m.dropTunnel()
 	}
-	t := &tunnel{f.from, f.to, f.v6, [2]uint16{sp, dp}, kind, f.t, f.t}
+	t := &tunnel{from: f.from, to: f.to, v6: f.v6, kind: kind, start: f.t}
 	m.tunnels[k] = t
-	m.tunnelRecord(t, f.t, "Tunnel::DISCOVER")
+	return t
 }
 
-// closeOldest emits the end of the tunnel used longest ago.
-func (m *Meter) closeOldest() {
+// dropTunnel forgets the tunnel in which nothing began for longest.
+func (m *Meter) dropTunnel() {
 	var key addrPair
 	var oldest *tunnel
 	for k, t := range m.tunnels {
@@ -59,7 +68,7 @@ func (m *Meter) closeOldest() {
 		}
 	}
 	delete(m.tunnels, key)
-	m.tunnelRecord(oldest, oldest.last, "Tunnel::CLOSE")
+	m.endTunnel(oldest, "Tunnel::EXPIRE")
 }
 
 // compare orders tunnels by their start.
@@ -67,26 +76,44 @@ func (t *tunnel) compare(u *tunnel) int {
 	return cmp.Or(cmp.Compare(t.start, u.start), bytes.Compare(t.from[:], u.from[:]), bytes.Compare(t.to[:], u.to[:]))
 }
 
-// closeTunnels emits the end of all tunnels, in the order in which they began.
-func (m *Meter) closeTunnels() {
-	for _, t := range slices.SortedFunc(maps.Values(m.tunnels), (*tunnel).compare) {
-		m.tunnelRecord(t, t.last, "Tunnel::CLOSE")
+// begins notes that a connection begins in a tunnel, of which Zeek tells with
+// the first.
+func (m *Meter) begins(t *tunnel) {
+	if t.gone {
+		return
 	}
-	clear(m.tunnels)
+	if t.c == nil && t.last != 0 && m.clock-t.last > tunnelRest {
+		m.endTunnel(t, "Tunnel::EXPIRE")
+	}
+	if t.last == 0 {
+		m.tunnelRecord(t, "Tunnel::DISCOVER")
+	}
+	t.last = max(m.clock, 1)
 }
 
-func (m *Meter) tunnelRecord(t *tunnel, at int64, action string) {
+// endTunnel emits the end of a tunnel of which was told.
+func (m *Meter) endTunnel(t *tunnel, action string) {
+	if t.last != 0 {
+		m.tunnelRecord(t, action)
+		t.last = 0
+	}
+}
+
+func (m *Meter) tunnelRecord(t *tunnel, action string) {
 	r := m.record(flow.Tunnel)
-	r.Time = at
-	r.Src, r.Dst = t.from.netip(t.v6), t.to.netip(t.v6)
-	r.SrcPort, r.DstPort, r.HasPorts = t.port[0], t.port[1], true
-	r.LocalOrig, r.LocalResp = m.local(r.Src), m.local(r.Dst)
-	var b [64]byte
-	id := append(b[:0], t.from[:]...)
-	id = append(id, t.to[:]...)
-	id = binary.BigEndian.AppendUint64(id, uint64(t.start))
-	uid := uidOf(append(id, t.kind...))
-	r.UID = r.Hold(uid[:])
+	if t.c != nil {
+		t.c.base(r, m.clock)
+	} else {
+		r.Time, r.HasPorts = m.clock, true
+		r.Src, r.Dst = t.from.netip(t.v6), t.to.netip(t.v6)
+		r.LocalOrig, r.LocalResp = m.local(r.Src), m.local(r.Dst)
+		var b [64]byte
+		id := append(b[:0], t.from[:]...)
+		id = append(id, t.to[:]...)
+		id = binary.BigEndian.AppendUint64(id, uint64(t.start))
+		uid := uidOf(append(id, t.kind...))
+		r.UID = r.Hold(uid[:])
+	}
 	r.Tunnel.Type, r.Tunnel.Action = t.kind, action
 	m.emit(r)
 }
@@ -147,8 +174,7 @@ func (m *Meter) greTunnel(f *frame, b []byte) {
 			m.count(DeepTunnel)
 			return
 		}
-		m.sawTunnel(f, "Tunnel::GRE", 0, 0)
-		w := frame{t: f.t, cut: f.cut, depth: f.depth + 1}
+		w := m.within(f, m.ipTunnelOf(f, "Tunnel::GRE"))
 		m.wifi(&w, b)
 	default:
 		m.inner(&g, "Tunnel::GRE", typ, b)
@@ -219,8 +245,10 @@ func (m *Meter) udpInner(f *frame, c *conn, service, kind string, typ uint16, b 
 		return
 	}
 	c.serve(service)
-	m.sawTunnel(f, kind, c.origP, c.respP)
-	g := frame{t: f.t, cut: f.cut, depth: f.depth + 1}
+	if c.tunnel == nil {
+		c.tunnel = &tunnel{kind: kind, c: c}
+	}
+	g := m.within(f, c.tunnel)
 	m.ether(&g, typ, b)
 }
 

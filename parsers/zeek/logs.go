@@ -71,12 +71,17 @@ func find(name string) (l *log, open bool) {
 
 // LogName returns the name of the log that a file holds by its name alone:
 // "conn" for conn.log, conn.2021-10-10-12-00-00.log.gz, conn.log.labeled,
-// conn_20200101.log, labeled-conn.log and /logs/current/conn.log; "open_conn"
-// for open_conn.17_32_32-18_00_00.log.gz. ok is false when the name is not
-// that of a known Zeek log, such as conn-summary.log or conn.csv. Any
-// goroutine may call it.
+// conn_20200101.log, labeled-conn.log and /logs/current/conn.log, and for what
+// the Supervisor framework leaves to zeek-archiver:
+// conn__2021-10-10-12-00-00__2021-10-10-13-00-00__log_suffix=logger-1__.log.
+// It is "open_conn" for open_conn.17_32_32-18_00_00.log.gz. ok is false when
+// the name is not that of a known Zeek log, such as conn-summary.log or
+// conn.csv. Any goroutine may call it.
 func LogName(fileName string) (name string, ok bool) {
 	base := fileName[strings.LastIndexByte(fileName, '/')+1:]
+	if log, _, found := strings.Cut(base, archived); found && strings.Contains(base, archived+".log") {
+		base = log + ".log"
+	}
 	first, rest, _ := strings.Cut(base, ".")
 	if !hasComponent(rest, "log") {
 		return "", false
@@ -99,6 +104,36 @@ func LogName(fileName string) (name string, ok bool) {
 		return "open_" + l.name, true
 	}
 	return l.name, true
+}
+
+// archived stands between the parts of a name that is made for zeek-archiver.
+const archived = "__"
+
+// Writer returns the node of a cluster that wrote a rotated log, by the file's
+// name alone: "logger-1" for conn.12:00:00-13:00:00-logger-1.log.gz, as zeekctl
+// and zeek-archiver call it, and for the name that log has before. It is empty
+// where the name does not say, as with a single logger. Any goroutine may call it.
+func Writer(fileName string) string {
+	base := fileName[strings.LastIndexByte(fileName, '/')+1:]
+	if parts := strings.Split(base, archived); len(parts) > 4 { // log, times, metadata, ".log"
+		for m := range strings.SplitSeq(parts[3], ",") {
+			if node, ok := strings.CutPrefix(m, "log_suffix="); ok {
+				return node
+			}
+		}
+		return ""
+	}
+	_, span, _ := strings.Cut(base, ".")
+	span, _, ok := strings.Cut(span, ".log")
+	if !ok {
+		return ""
+	}
+	node := strings.TrimLeft(span, "0123456789:-.")
+	times := span[:len(span)-len(node)]
+	if len(times) < len("00:00:00-") || times[len(times)-1] != '-' || node == "current" { // a link to what is being written
+		return ""
+	}
+	return node
 }
 
 // Kinds returns which kinds of record a file seems to hold: head is its first
@@ -126,6 +161,28 @@ func Kinds(head []byte, log string) flow.KindSet {
 		return flow.NoKind
 	}
 	return flow.Of(l.kind)
+}
+
+// Columns returns the names of the fields that the header of a log in columns
+// gives, at the beginning of head; nil when there is none. The names alias
+// head. Any goroutine may call it.
+func Columns(head []byte) []string {
+	d := New("")
+	text := strings.TrimPrefix(flow.Alias(head), "\ufeff")
+	for {
+		line, rest, whole := strings.Cut(text, "\n")
+		if !whole || !strings.HasPrefix(line, "#") {
+			return nil
+		}
+		line = strings.TrimSuffix(line, "\r")
+		if names, ok := strings.CutPrefix(line, "#fields"); ok {
+			return strings.Split(strings.TrimPrefix(names, d.head.sep), d.head.sep)
+		}
+		if err := d.header(line); err != flow.ErrHeader { //nolint:errorlint // it returns it bare
+			return nil
+		}
+		text = rest
+	}
 }
 
 // hasComponent reports whether one of the parts of s between dots is want.

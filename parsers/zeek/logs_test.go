@@ -14,15 +14,49 @@ func TestLogName(t *testing.T) {
 		"conn_20200101.log": "conn", "dhcp_002.log": "dhcp", "conn-21-10-10_12.00.00.log": "conn",
 		"conn_20200101_12:00:00-13:00:00+0000.log.gz": "conn", "smb_files_2020.log": "smb_files",
 		"known_certs.16:02:19-17:00:00.log.gz": "known_certs", "dce_rpc.log": "dce_rpc", "x509.log": "x509",
+		"conn__2020-07-16-09-43-10__2020-07-16-10-43-10__.log": "conn", "dce_rpc__2020-07-16-09-43-10__2020-07-16-10-43-10__.log.gz": "dce_rpc",
+		"conn__2020-07-16-09-43-10__2020-07-16-10-43-10__log_suffix=logger-1,pid=4711__.log": "conn",
+		"conn.15:48:23-16:00:00-logger-1.log.gz":                                             "conn", "known_hosts__1__2__.log": "known_hosts", "/a__b.log/dns.log": "dns",
 		"lookup.log": "lookup", "lookup.2021-10-10-12-00-00.log.gz": "lookup", "stats.log": "stats", "loaded_scripts.log": "loaded_scripts",
 
 		"": "", "conn": "", "conn.csv": "", "conn.txt": "", "conn-summary.log": "", "conn_json.log": "", "eve.json": "",
 		"email_alerts.log": "", "ORIGINALdns.log": "", ".log": "", "log": "", "conn.log/": "", "syslog.1": "", "labels.config": "",
 		"open_stats.log": "", "2020.log": "", "_2020.log": "", "Conn.log": "", "catalog.gz": "", "conn.blog.gz": "",
+		"conn__a": "", "__.log": "", "test__1__2__.log": "", "__conn__.log": "",
 	} {
 		got, ok := LogName(name)
 		if got != want || ok != (want != "") {
 			t.Errorf("LogName(%q) = %q, %v; want %q", name, got, ok, want)
+		}
+	}
+}
+
+func TestWriter(t *testing.T) {
+	for name, want := range map[string]string{
+		"conn.15:48:23-16:00:00-logger-1.log.gz": "logger-1", "/a.b/conn.15:48:23-16:00:00-logger.west.log": "logger.west",
+		"conn__2020-07-16-09-43-10__2020-07-16-10-43-10__log_suffix=logger-1__.log":           "logger-1",
+		"conn__2020-07-16-09-43-10__2020-07-16-10-43-10__pid=1,log_suffix=logger-2,x=y__.log": "logger-2",
+		"conn__2020-07-16-09-43-10__2020-07-16-10-43-10__log_suffix=logger-2,pid=4711__.log":  "logger-2",
+
+		"": "", "conn.log": "", "conn.15:48:23-16:00:00.log.gz": "", "conn.15:48:23-16:00:00-1.log.gz": "", "conn.15:48:23-current.log": "",
+		"conn.2021-10-10-12-00-00.log.gz": "", "conn-21-10-10_12.00.00.log": "", "conn.log.labeled": "", "conn.log.gz": "", "conn.exercise-1.log": "",
+		"conn_20200101_12:00:00-13:00:00+0000.log.gz": "", "conn__2020-07-16-09-43-10__2020-07-16-10-43-10__.log": "", "open_conn.17_32_32-18_00_00.log.gz": "",
+		"conn.2020-01-01T00:00:00Z.log": "", "conn.1-a.log": "",
+	} {
+		if got := Writer(name); got != want {
+			t.Errorf("Writer(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestColumns(t *testing.T) {
+	for head, want := range map[string]string{
+		"#separator \\x09\n#set_separator\t,\n#path\tconn\n#open\t2020\n#fields\tts\tuid\tid.orig_h\n#types\ttime\n1\tC\t10.0.0.1\n": "ts uid id.orig_h",
+		"\ufeff#separator ,\r\n#fields,ts,uid\r\n": "ts uid", "#fields\tts\tuid\n": "ts uid",
+		"#separator \\x09\n#fields\tts\tui": "", "": "", "{\"ts\":1}\n": "", "1.5\tC\n#fields\tts\n": "", "# a list\n": "", "#separator #\n#fields\tts\n": "",
+	} {
+		if got := strings.Join(Columns([]byte(head)), " "); got != want {
+			t.Errorf("Columns(%q) = %q, want %q", head, got, want)
 		}
 	}
 }

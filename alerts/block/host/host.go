@@ -6,12 +6,15 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/netip"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/slips-go/slips/alerts/block"
 )
@@ -33,40 +36,89 @@ func leases() []string {
 	}
 }
 
-// files adds the servers that the files below root name to n. What cannot be
-// read is left out: the rest protects what it can.
-func files(root fs.FS, n *block.Network) {
+// memory keeps what files said. A program that drops its privileges may not
+// read all of them any more (NetworkManager's leases are root's), and the
+// servers that they named must go on being protected.
+type memory struct {
+	mu    sync.Mutex
+	files map[string][]byte
+}
+
+// maxKept is how many files are kept; a host has a handful.
+const maxKept = 64
+
+// add adds the servers that the files below root name to n. What was never
+// readable is left out: the rest protects what it can.
+func (m *memory) add(root fs.FS, n *block.Network) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, name := range resolvConfs() {
-		n.DNS = append(n.DNS, nameservers(read(root, name))...)
+		n.DNS = append(n.DNS, nameservers(m.read(root, name))...)
 	}
 	for _, pattern := range leases() {
-		names, err := fs.Glob(root, pattern)
-		if err != nil {
-			continue
-		}
-		for _, name := range names {
-			dhcp, dns := lease(read(root, path.Clean(name)))
+		for _, name := range m.glob(root, pattern) {
+			dhcp, dns := lease(m.read(root, name))
 			n.DHCP = append(n.DHCP, dhcp...)
 			n.DNS = append(n.DNS, dns...)
 		}
 	}
 }
 
-// read returns the beginning of a file; nothing if it cannot be read.
-func read(root fs.FS, name string) []byte {
-	f, err := root.Open(name)
+// glob returns the files that match a pattern, those of before when the folder
+// cannot be read.
+func (m *memory) glob(root fs.FS, pattern string) []string {
+	if _, err := fs.ReadDir(root, path.Dir(pattern)); errors.Is(err, fs.ErrPermission) {
+		var names []string
+		for name := range m.files {
+			if ok, err := path.Match(pattern, name); ok && err == nil {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	names, err := fs.Glob(root, pattern)
 	if err != nil {
 		return nil
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	if s, err := f.Stat(); err != nil || !s.Mode().IsRegular() {
+	return names
+}
+
+// read returns the beginning of a file, or what it said before when it may not
+// be read; nothing if it cannot be.
+func (m *memory) read(root fs.FS, name string) []byte {
+	name = path.Clean(name)
+	b, err := read(root, name)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return m.files[name]
+	case err != nil:
+		delete(m.files, name)
 		return nil
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile))
-	if err != nil {
-		return nil
+	if _, ok := m.files[name]; ok || len(m.files) < maxKept {
+		if m.files == nil {
+			m.files = make(map[string][]byte)
+		}
+		m.files[name] = b
 	}
 	return b
+}
+
+// read returns the beginning of a file.
+func read(root fs.FS, name string) ([]byte, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() //nolint:errcheck // nothing was written
+	s, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !s.Mode().IsRegular() {
+		return nil, fmt.Errorf("%q is no file", name)
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile))
 }
 
 // nameservers reads resolv.conf(5).

@@ -23,6 +23,8 @@ const (
 	// settle is how long changes may go on before they are looked at: an
 	// interface that comes up brings a dozen.
 	settle = 200 * time.Millisecond
+	// pauses is how many times as long as a look the pause before the next one is.
+	pauses = 10
 	// look is how often the files are read, which tell nobody that they have
 	// changed.
 	look = 10 * time.Second
@@ -33,6 +35,7 @@ type Host struct {
 	root  string // of the file system
 	netNS int    // descriptor of a network namespace; 0: the caller's
 	log   *slog.Logger
+	files memory
 }
 
 // New returns a Host. It does nothing yet.
@@ -76,7 +79,7 @@ func (h *Host) Snapshot() (block.Network, error) {
 			n.Gateways = gateway(n.Gateways, hop.Gw, hop.Via)
 		}
 	}
-	files(os.DirFS(h.root), &n)
+	h.files.add(os.DirFS(h.root), &n)
 	return normal(n), nil
 }
 
@@ -127,6 +130,7 @@ func (h *Host) Watch(ctx context.Context, changed func(block.Network)) error {
 	timer := time.NewTicker(look) //nolint:forbidigo // what is followed is the machine, by its clock
 	defer timer.Stop()
 	var settled <-chan time.Time
+	var took time.Duration // by the last look: seconds where there are a million routes, which change all the time
 	failed := false
 	for {
 		select {
@@ -134,14 +138,16 @@ func (h *Host) Watch(ctx context.Context, changed func(block.Network)) error {
 			return nil
 		case <-events:
 			if settled == nil {
-				settled = time.After(settle) //nolint:forbidigo // see above
+				settled = time.After(max(settle, pauses*took)) //nolint:forbidigo // see above
 			}
 			continue
 		case <-settled:
 			settled = nil
 		case <-timer.C:
 		}
+		start := time.Now() //nolint:forbidigo // see above
 		n, err := h.Snapshot()
+		took = time.Since(start) //nolint:forbidigo // see above
 		if err != nil {
 			if !failed {
 				h.log.Warn("the network cannot be looked at; what was known of it still holds", "err", err)

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"io/fs"
 	"net/netip"
 	"strings"
 	"testing"
@@ -29,7 +30,7 @@ var compare = cmp.Options{
 func TestFiles(t *testing.T) {
 	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
 	var n block.Network
-	files(fstest.MapFS{
+	new(memory).add(fstest.MapFS{
 		"etc/resolv.conf":                 file("# made by hand\nnameserver 127.0.0.53\n\tnameserver  fe80::1%eth0 \nnameserver\nsearch nameserver 9.9.9.9\n;nameserver 8.8.8.8\nnameserver ten\n"),
 		"run/systemd/resolve/resolv.conf": file("nameserver 192.0.2.53\nnameserver 192.0.2.53"),
 		"run/systemd/netif/leases/2":      file("# This is private data.\nADDRESS=10.0.0.7\nSERVER_ADDRESS=10.0.0.1\nDNS=10.0.0.2 10.0.0.3\nROUTER=10.0.0.1\n"),
@@ -71,4 +72,59 @@ func FuzzFiles(f *testing.F) {
 			t.Errorf("more than one server in the line %q", s)
 		}
 	})
+}
+
+// guarded is a file system of which some may not be read any more.
+type guarded struct {
+	fstest.MapFS
+	not string // what begins with it
+}
+
+func (g guarded) Open(name string) (fs.File, error) {
+	if g.not != "" && strings.HasPrefix(name, g.not) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return g.MapFS.Open(name)
+}
+
+func (g guarded) ReadDir(name string) ([]fs.DirEntry, error) {
+	if _, err := g.Open(name); err != nil {
+		return nil, err
+	}
+	return g.MapFS.ReadDir(name)
+}
+
+// TestPrivileges drops them: servers that were known stay protected, also when
+// other files change, and are forgotten when it is seen that their file is gone.
+func TestPrivileges(t *testing.T) {
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+	root := guarded{MapFS: fstest.MapFS{
+		"etc/resolv.conf": file("nameserver 192.0.2.53"),
+		"var/lib/NetworkManager/internal-1-eth0.lease": file("SERVER_ADDRESS=10.0.0.1\n"),
+	}}
+	var m memory
+	look := func() block.Network {
+		var n block.Network
+		m.add(root, &n)
+		return normal(n)
+	}
+	want := block.Network{DNS: addrs("192.0.2.53"), DHCP: addrs("10.0.0.1")}
+	for _, not := range []string{"", "var/lib/NetworkManager", "var/lib/NetworkManager/internal"} {
+		root.not = not
+		if diff := cmp.Diff(want, look(), compare); diff != "" {
+			t.Errorf("without %q: %s", not, diff)
+		}
+	}
+	root.not = "var/lib/NetworkManager"
+	root.MapFS["etc/resolv.conf"] = file("nameserver 192.0.2.54")
+	want.DNS = addrs("192.0.2.54")
+	if diff := cmp.Diff(want, look(), compare); diff != "" {
+		t.Error("other servers", diff)
+	}
+	root.not = ""
+	delete(root.MapFS, "var/lib/NetworkManager/internal-1-eth0.lease")
+	want.DHCP = nil
+	if diff := cmp.Diff(want, look(), compare); diff != "" {
+		t.Error("gone", diff)
+	}
 }

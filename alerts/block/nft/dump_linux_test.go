@@ -2,6 +2,7 @@ package nft
 
 import (
 	"errors"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/slips-go/slips/alerts/block"
 )
 
 func message(t testing.TB, kind uint16, flags netlink.HeaderFlags, data []byte) []byte {
@@ -98,4 +101,25 @@ func FuzzParseDump(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestNoNftables asks a kernel for a subsystem that it does not have, as one
+// without nf_tables is asked by Open.
+func TestNoNftables(t *testing.T) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		t.Skipf("SKIPPED: no socket for netfilter: %v", err)
+	}
+	defer c.Close()
+	const nobody = 15 // the last that a kernel may have, NFNL_SUBSYS_COUNT is 13
+	_, err = generation(c, nobody)
+	if err = explain("open nftables", err); errors.Is(err, block.ErrPermission) {
+		t.Skipf("SKIPPED: root is needed: %v", err)
+	}
+	if !errors.Is(err, block.ErrUnsupported) || !strings.Contains(err.Error(), "modprobe nf_tables") {
+		t.Errorf("%v, want what is missing and what helps", err)
+	}
+	if gen, err := generation(c, unix.NFNL_SUBSYS_NFTABLES); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("of nftables: %d, %v", gen, err)
+	}
 }

@@ -161,11 +161,18 @@ func explain(what string, err error) error {
 
 // generation asks for the number of the rule set. Each transaction that
 // anybody makes adds one; elements that end do not.
-func (f *Firewall) generation() (uint32, error) {
-	reply, err := f.raw.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+func (f *Firewall) generation() (uint32, error) { return generation(f.raw, unix.NFNL_SUBSYS_NFTABLES) }
+
+// generation asks the subsystem of netfilter that nftables is. A kernel without
+// one finds the question invalid.
+func generation(c *netlink.Conn, subsystem netlink.HeaderType) (uint32, error) {
+	reply, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: subsystem<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
 	})
+	if errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("%w (%w)", unix.EOPNOTSUPP, err)
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -629,8 +636,12 @@ func (f *Firewall) lookAt(gen uint32) (damage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == l.table.Name }) {
+	at := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == l.table.Name })
+	if at < 0 {
 		return fmt.Errorf("%w: there is no table inet %s", block.ErrDamaged, l.table.Name), nil
+	}
+	if tables[at].Flags != 0 { // ours has none; the usual one is "dormant"
+		damage = fmt.Errorf("%w: table inet %s is switched off", block.ErrDamaged, l.table.Name)
 	}
 	sets, err := f.conn.GetSets(l.table)
 	if err != nil {
@@ -673,7 +684,7 @@ func (f *Firewall) checkChains(l *layout) (damage, err error) {
 	for _, want := range l.chains {
 		at := slices.IndexFunc(chains, func(c *nftables.Chain) bool { return c.Table.Name == l.table.Name && c.Name == want.Name })
 		if at < 0 || chains[at].Hooknum == nil || *chains[at].Hooknum != *want.Hooknum || chains[at].Priority == nil ||
-			*chains[at].Priority != *want.Priority {
+			*chains[at].Priority != *want.Priority || chains[at].Type != want.Type || chains[at].Policy == nil || *chains[at].Policy != *want.Policy {
 			return fmt.Errorf("%w: chain %s is not ours", block.ErrDamaged, want.Name), nil
 		}
 		rules, err := f.conn.GetRules(l.table, want)

@@ -277,6 +277,12 @@ func TestDamage(t *testing.T) {
 	}{
 		{"flush ruleset", func(c *nftables.Conn) { c.FlushRuleset() }, nil},
 		{"delete table", func(c *nftables.Conn) { c.DelTable(table) }, nil},
+		{"another policy", func(c *nftables.Conn) {
+			drop, at := nftables.ChainPolicyDrop, nftables.ChainPriority(-10)
+			c.AddChain(&nftables.Chain{
+				Name: "forward", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward, Priority: &at, Policy: &drop,
+			})
+		}, kept},
 		{"flush table", func(c *nftables.Conn) { c.FlushTable(table) }, kept},
 		{"flush chain", func(c *nftables.Conn) { c.FlushChain(chain("forward")) }, kept},
 		{"delete chain", func(c *nftables.Conn) { c.FlushChain(chain("output")); c.DelChain(chain("output")) }, kept},
@@ -316,6 +322,23 @@ func TestDamage(t *testing.T) {
 			}
 		})
 	}
+	t.Run("switched off", func(t *testing.T) { // all is there, and nothing of it works
+		path, err := exec.LookPath("nft")
+		if err != nil {
+			t.Skip("SKIPPED: nft is not installed")
+		}
+		s := newSpace(t)
+		f := s.open()
+		must(t, f.Block(t.Context(), kept))
+		must(t, s.do(func() error { return exec.Command(path, "add table inet slips { flags dormant; }").Run() }))
+		if left, err := f.List(t.Context()); len(left) != 2 || !errors.Is(err, block.ErrDamaged) {
+			t.Fatalf("List: %v, %v; want ErrDamaged", left, err)
+		}
+		must(t, f.Block(t.Context(), nil))
+		if diff := cmp.Diff(kept, list(t, f), near()); diff != "" {
+			t.Error(diff)
+		}
+	})
 	t.Run("flush set", func(t *testing.T) { // nothing is broken, but it lists nothing
 		s := newSpace(t)
 		f := s.open()
@@ -389,6 +412,139 @@ func TestOthers(t *testing.T) {
 	us.pings("192.0.2.2", true)
 	if after := others(); after != before {
 		t.Errorf("other tables have changed:\n%s\nwere\n%s", after, before)
+	}
+}
+
+// TestFirewalls lives beside what firewalld, ufw and docker make, as far as it
+// matters: chains that accept at their priorities, connection tracking, address
+// translation, sets and maps, iptables' own expressions. Rule sets are loaded
+// again while hosts are blocked.
+func TestFirewalls(t *testing.T) {
+	nftPath, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("SKIPPED: nft is not installed, so no rule sets of others are made")
+	}
+	iptables, err := exec.LookPath("iptables-nft")
+	if err != nil {
+		t.Log("SKIPPED: iptables-nft is not installed, so ufw and docker are left out")
+	}
+	const firewalld = `
+table inet firewalld {
+	set trusted { type ipv4_addr; flags interval; elements = { 10.9.0.0/16, 192.0.2.0/24 } }
+	map zones { type ifname : verdict; elements = { "lo" : accept } }
+	chain mangle_PREROUTING { type filter hook prerouting priority mangle + 10; policy accept; }
+	chain nat_POSTROUTING { type nat hook postrouting priority srcnat + 10; policy accept; ip saddr 172.17.0.0/16 masquerade; }
+	chain filter_INPUT {
+		type filter hook input priority filter + 10; policy accept;
+		ct state { established, related } accept
+		iifname vmap @zones
+		ip saddr @trusted accept
+		tcp dport { 22, 80, 443 } ct state { new, untracked } accept
+		reject with icmpx admin-prohibited
+	}
+	chain filter_FORWARD { type filter hook forward priority filter + 10; policy accept; ct state established accept; }
+	chain filter_OUTPUT { type filter hook output priority filter + 10; policy accept; oifname "lo" accept; }
+}
+table bridge other { chain f { type filter hook forward priority 0; policy accept; ether type arp accept; }; }
+table ip6 filter { chain INPUT { type filter hook input priority filter; policy accept; icmpv6 type { echo-request, nd-neighbor-solicit } accept; }; }
+`
+	for _, c := range []struct {
+		name, nft string
+		iptables  []string
+	}{
+		{"firewalld", firewalld, nil},
+		{"nftables.conf", "flush ruleset\n" + firewalld, nil},
+		{"ufw", "", []string{
+			"-N ufw-before-input", "-A INPUT -j ufw-before-input", "-A ufw-before-input -i lo -j ACCEPT",
+			"-A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+			"-A ufw-before-input -m conntrack --ctstate INVALID -m limit --limit 3/min -j LOG --log-prefix [UFW]",
+			"-A ufw-before-input -p icmp --icmp-type echo-request -j ACCEPT", "-A ufw-before-input -p tcp --dport 7 -j ACCEPT",
+			"-A ufw-before-input -s 192.0.2.0/24 -j ACCEPT", "-P INPUT DROP",
+		}},
+		{"docker", "", []string{
+			"-t nat -N DOCKER", "-t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER",
+			"-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+			"-t nat -A DOCKER ! -i docker0 -p tcp --dport 8080 -j DNAT --to-destination 192.0.2.1:7",
+			"-N DOCKER-USER", "-A FORWARD -j DOCKER-USER", "-A DOCKER-USER -j RETURN",
+			"-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-P FORWARD DROP", "-P INPUT ACCEPT",
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			us, attacker := newSpace(t), newSpace(t)
+			join(us, attacker, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24", "192.0.2.3/24"})
+			run := func(stdin, name string, args ...string) string {
+				t.Helper()
+				var out []byte
+				if err := us.do(func() (err error) {
+					cmd := exec.Command(name, args...)
+					cmd.Stdin = strings.NewReader(stdin)
+					out, err = cmd.CombinedOutput()
+					return err
+				}); err != nil {
+					t.Skipf("SKIPPED: %s %s: %v: %s", name, strings.Join(args, " "), err, out)
+				}
+				return string(out)
+			}
+			load := func() {
+				t.Helper()
+				if c.nft != "" {
+					run(c.nft, nftPath, "-f", "-")
+				}
+				for _, rule := range c.iptables {
+					run("", iptables, strings.Fields(rule)...)
+				}
+			}
+			if len(c.iptables) > 0 && iptables == "" {
+				t.Skip("SKIPPED: iptables-nft is not installed")
+			}
+			others := func() string { return run("", nftPath, "-s", "list", "ruleset") }
+			load()
+			before := others()
+			f := us.open()
+			us.echo("192.0.2.1:7")
+			conn, err := attacker.dial("192.0.2.1:7", 2*time.Second)
+			must(t, err)
+			defer conn.Close()
+			if !talk(conn, 2*time.Second) {
+				t.Fatal("nothing passes before")
+			}
+			must(t, f.Block(t.Context(), []block.Entry{entry("192.0.2.2", time.Hour)}))
+			_, err = f.Cut(t.Context(), []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")})
+			must(t, err)
+			if talk(conn, 300*time.Millisecond) {
+				t.Error("blocked: the connection passes")
+			}
+			attacker.pings("192.0.2.1", false)
+			if c.name == "docker" {
+				if c, err := attacker.dial("192.0.2.1:8080", 300*time.Millisecond); err == nil {
+					c.Close()
+					t.Error("blocked: a published port is reached")
+				}
+			}
+			us.pings("192.0.2.3", true)
+			list(t, f)
+
+			// The other one loads its rules again.
+			if c.nft != "" {
+				run("delete table inet firewalld; delete table bridge other; delete table ip6 filter", nftPath, "-f", "-")
+				load()
+			} else {
+				run("", iptables, "-I", "INPUT", "-s", "192.0.2.2", "-j", "ACCEPT")
+				run("", iptables, "-D", "INPUT", "-s", "192.0.2.2", "-j", "ACCEPT")
+			}
+			left, err := f.List(t.Context())
+			if flushed := strings.HasPrefix(c.nft, "flush"); flushed != errors.Is(err, block.ErrDamaged) || flushed != (len(left) == 0) {
+				t.Errorf("after the rules were loaded again: %v, %v", left, err)
+			}
+			must(t, f.Block(t.Context(), []block.Entry{entry("192.0.2.2", time.Hour)}))
+			attacker.pings("192.0.2.1", false)
+			must(t, f.Unblock(t.Context(), []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")}))
+			attacker.pings("192.0.2.1", true)
+			must(t, f.Remove(t.Context()))
+			if after := others(); after != before {
+				t.Errorf("the others' rules have changed:\n%s\nwere\n%s", after, before)
+			}
+		})
 	}
 }
 

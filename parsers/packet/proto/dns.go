@@ -134,7 +134,7 @@ func (a *dnsAnalyzer) message(m []byte, t int64) {
 	id := binary.BigEndian.Uint16(m)
 	questions, answers := int(binary.BigEndian.Uint16(m[4:])), int(binary.BigEndian.Uint16(m[6:]))
 	records := answers + int(binary.BigEndian.Uint16(m[8:])) + int(binary.BigEndian.Uint16(m[10:]))
-	if questions > 64 || !a.confirmed && records > len(m)/11 { // a record takes 11 bytes at least
+	if questions > 64 || !a.confirmed && questions == 0 && records > len(m)/11 { // a record takes 11 bytes at least
 		a.malformed()
 		return
 	}

@@ -35,7 +35,8 @@ type ftpAnalyzer struct {
 	said     bool
 	multi    int // code of a reply of several lines that goes on
 	user     []byte
-	dir      []byte // working directory
+	dir      []byte // working directory, from that of the login if its own is not known
+	rooted   bool   // dir is known from the root on
 	url      []byte // scratch
 	password bool
 	bad      int
@@ -250,11 +251,12 @@ func (a *ftpAnalyzer) reply(line []byte) {
 			a.dir = joinPath(a.dir[:0:0], a.dir, []byte(".."))
 		} else {
 			a.dir = joinPath(a.dir[:0:0], a.dir, c.arg)
+			a.rooted = a.rooted || len(c.arg) > 0 && c.arg[0] == '/'
 		}
 	case code == 257 && (string(c.verb) == "PWD" || string(c.verb) == "XPWD"):
 		if _, rest, ok := bytes.Cut(text, []byte{'"'}); ok {
 			if dir, _, ok := bytes.Cut(rest, []byte{'"'}); ok {
-				a.dir = append(a.dir[:0], dir...)
+				a.dir, a.rooted = append(a.dir[:0], dir...), len(dir) > 0 && dir[0] == '/'
 			}
 		}
 	}
@@ -306,6 +308,9 @@ func (a *ftpAnalyzer) write(c *ftpCommand) {
 			b = append(b, '[')
 			b = resp.AppendTo(b)
 			b = append(b, ']')
+		}
+		if !a.rooted && (len(c.arg) == 0 || c.arg[0] != '/') {
+			b = append(b, "/."...) // as Zeek writes it
 		}
 		b = joinPath(b, a.dir, c.arg)
 		a.url = b

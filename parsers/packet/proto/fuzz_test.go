@@ -224,6 +224,10 @@ func FuzzTCP(f *testing.F) {
 		444:  {c("\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10" + "\x00\x00\x04\x00\x00\x05\x00\x00\x0a\x01\x00\x80\x07\x00\xc0\x03\x00\x80\x00\x00\x09" + "0123456789abcdef")},
 		53:   {c(vec16(dnsMessage(1, 0x100, "a.example", 1))), s(vec16(answered(dnsMessage(1, 0x100, "a.example", 1), 0, rr(16, 1, vec8("x")), rr(46, 1, x))))},
 		1080: {c("\x05\x01\x00"), s("\x05\x00"), c("\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50"), s("\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"), c("GET / HTTP/1.0\r\n\r\n")},
+		1081: {c("\x05\x02\x00\x02"), s("\x05\x02"), c("\x01\x01a\x01b"), s("\x01\x00"), c("\x05\x01\x00\x03\x01a\x00\x50"), s("\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"), c(record(22, ja4Hello()))},
+		1082: {c("\x04\x01\x00\x50\x01\x02\x03\x04a\x00"), s("\x00\x5a\x00\x50\x01\x02\x03\x04"), c("GET / HTTP/1.0\r\n\r\n")},
+		445:  {c("\x00\x00\x00\x30\xfeSMB" + x + "NTLMSSP\x00"), s("\x00\x00\x00\x30\xfeSMB" + x + "\x05\x00\x0b\x03\x10\x00\x00\x00")},
+		81:   {c("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"), s("HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n"), c("\x81\x85" + x)},
 		3128: {c("CONNECT a:1 HTTP/1.1\r\n\r\n"), s("HTTP/1.1 200 OK\r\n\r\n"), c("GET / HTTP/1.0\r\n\r\n")},
 	} {
 		f.Add(port, script(all...))
@@ -240,7 +244,14 @@ func FuzzUDP(f *testing.F) {
 	hello := clientHello("feff", "", "c02f", "")
 	dtls := "\x16\xfe\xff\x00\x00\x00\x00\x00\x00\x00\x00" + vec16("\x01"+hello[1:4]+"\x00\x00\x00\x00\x00"+hello[1:4]+hello[4:])
 	f.Add(uint16(4433), script(c(dtls), s("\x16\xfe\xff\x00\x01"+strings.Repeat("\x00", 6)+vec16("xx"))))
-	f.Fuzz(func(t *testing.T, port uint16, b []byte) { check(t, port, true, b) })
+	f.Add(uint16(88), script(c("\x6a\x10\x30\x0e\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0a")))
+	f.Add(uint16(5060), script(c("REGISTER sip:a SIP/2.0\r\n")))
+	f.Fuzz(func(t *testing.T, port uint16, b []byte) {
+		if n := UDPService(port, b); len(n) > 8 {
+			t.Errorf("service %q", n)
+		}
+		check(t, port, true, b)
+	})
 }
 
 // FuzzQUIC puts any frames into packets that can be opened.

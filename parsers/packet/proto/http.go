@@ -85,6 +85,7 @@ type httpSide struct {
 	told   bool    // its type was looked for
 	coding bool    // the last header line was Transfer-Encoding
 	ocsp   bool    // Content-Type says so
+	socket bool    // Upgrade says WebSocket
 	tail   [4]byte // the last bytes of the body
 	torn   bool    // bytes of it were missing
 	file   file
@@ -93,7 +94,7 @@ type httpSide struct {
 func (h *httpSide) begin() {
 	h.remain, h.body, h.length, h.packed, h.opaque, h.chunks, h.told = 0, 0, -1, "", false, false, false
 	h.head = h.head[:0]
-	h.torn, h.coding, h.ocsp = false, false, false
+	h.torn, h.coding, h.ocsp, h.socket = false, false, false, false
 	h.file.on, h.file.name = false, h.file.name[:0]
 }
 
@@ -218,6 +219,9 @@ func (a *httpAnalyzer) Data(d Dir, data []byte, t int64) {
 				return
 			}
 			h.state = httpStart
+			for d == Resp && len(a.pending) > 1 { // the answers that are missing were to what was asked before
+				a.write()
+			}
 		case httpBody, httpChunkData:
 			n := min(int64(len(data)), h.remain)
 			a.content(d, data[:n])
@@ -570,6 +574,8 @@ func (a *httpAnalyzer) header(d Dir, line []byte, t int64) {
 	}
 	if d == Resp {
 		switch {
+		case is(name, "upgrade"):
+			h.socket = is(value, "websocket")
 		case is(name, "server"):
 			if !a.server {
 				a.server = true
@@ -648,11 +654,15 @@ func (a *httpAnalyzer) headersEnd(d Dir, t int64) {
 	if d == Resp {
 		switch {
 		case r.status == 101:
+			if h.socket {
+				a.conn.Service("websocket")
+			}
 			a.message(d, t)
 			a.tunnel()
 			return
 		case r.status == 200 && string(r.method.of(r.text)) == "CONNECT":
 			a.messageEnd(d, t)
+			proxied(a.conn, "Tunnel::HTTP", t)
 			a.tunnel()
 			return
 		case r.status < 200 && r.status >= 100, r.status == 204, r.status == 304, string(r.method.of(r.text)) == "HEAD":
@@ -748,7 +758,7 @@ func (a *httpAnalyzer) tell(d Dir) {
 		orig, resp := a.conn.Hosts()
 		r.files[d] = flow.HashMix(flow.HashMix(flow.HashAddr(orig), flow.HashAddr(resp)), uint64(r.t)+uint64(2*r.depth)+uint64(d))
 		h.file.begin(r.mime[d], r.files[d], h.length, a.now)
-		h.file.unhashed = h.file.unhashed || h.torn
+		h.file.unhashed = h.file.unhashed || h.torn || d == Resp && r.status == 206 // that is a part of a file
 		h.file.write(h.head)
 	}
 }

@@ -143,6 +143,16 @@ func (s *Set) UDP(c Conn, origPort, respPort uint16, first []byte) Analyzer {
 	return nil
 }
 
+// LaterUDP returns the analyzer of a UDP flow for which UDP had none, by one of
+// its next datagrams; nil when there is none: hosts look for a way to each
+// other first and then speak DTLS.
+func (s *Set) LaterUDP(c Conn, b []byte) Analyzer {
+	if isDTLS(b) {
+		return s.newTLS(c, true)
+	}
+	return nil
+}
+
 // Free takes an analyzer of this Set back once it has ended. Nobody may use
 // it after that.
 func (s *Set) Free(a Analyzer) {
@@ -180,6 +190,10 @@ func (s *Set) Free(a Analyzer) {
 		}
 		a.reset()
 		s.ftp.put(a)
+	case *socksAnalyzer:
+		if a.inner != nil {
+			s.Free(a.inner)
+		}
 	case *quicAnalyzer:
 		a.reset()
 		s.quic.put(a)

@@ -149,6 +149,26 @@ func TestHTTPGap(t *testing.T) {
 	}
 }
 
+// TestHTTPLostAnswer has an answer of which nothing came: the one behind it is
+// that of the second request.
+func TestHTTPLostAnswer(t *testing.T) {
+	m := newTestMeter()
+	tc := &testConn{m: m}
+	a := m.set.TCP(tc, 40000, 80)
+	a.Data(Orig, []byte("GET /1 HTTP/1.1\r\n\r\n"), 1)
+	a.Gap(Resp, 97, 2)
+	a.Data(Orig, []byte("GET /2 HTTP/1.1\r\n\r\n"), 3)
+	a.Data(Resp, []byte("HTTP/1.1 404 no\r\nContent-Length: 0\r\n\r\n"), 4)
+	a.End(5)
+	var got []string
+	for _, p := range httpParts(tc) {
+		got = append(got, fmt.Sprint(p.URI, " ", p.StatusCode))
+	}
+	if want := []string{"/1 0", "/2 404"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestSMTP(t *testing.T) {
 	for _, n := range pieces {
 		tc := play(25, n,
@@ -185,7 +205,7 @@ func TestFTP(t *testing.T) {
 		want := []string{
 			"bob true PASS <hidden> 530 no 0 invalid IP 0", "bob true PASS <hidden> 230 in 0 invalid IP 0",
 			"bob true PASV  227 Entering Passive Mode (10,0,0,2,28,86) 2 10.0.0.2 7254",
-			"bob true RETR ftp://10.0.0.2/x.bin 226 done 0 invalid IP 0",
+			"bob true RETR ftp://10.0.0.2/./x.bin 226 done 0 invalid IP 0",
 			"bob true EPRT |2|2001:db8::1|5282| 200 ok 1 2001:db8::1 5282",
 		}
 		if d := cmp.Diff(want, got); d != "" {
@@ -424,7 +444,7 @@ func TestSTARTTLS(t *testing.T) {
 			if got := sslParts(tc); len(got) != 1 || got[0].ServerName != "example.com" {
 				t.Errorf("%+v", got)
 			}
-			if !slices.Equal(tc.services, []string{tt.services}) {
+			if !slices.Equal(tc.services, []string{tt.services, "ssl"}) {
 				t.Errorf("services %q", tc.services)
 			}
 		})
@@ -844,5 +864,84 @@ func TestTunnelsInTunnels(t *testing.T) {
 	}
 	if got := httpParts(play(3128, 0, script...)); len(got) != maxTunnels+1 {
 		t.Errorf("%d requests, want %d", len(got), maxTunnels+1)
+	}
+}
+
+// TestNamed names services over TCP by their first bytes.
+func TestNamed(t *testing.T) {
+	x := strings.Repeat("x", 60)
+	for _, tt := range []struct {
+		name   string
+		port   uint16
+		script []say
+		want   string
+	}{
+		{"POP3", 110, []say{s("+OK ready\r\n"), c("USER a\r\n")}, "pop3"},
+		{"Redis is not POP3", 6379, []say{c("*1\r\n$4\r\nPING\r\n"), s("+OK\r\n")}, ""},
+		{"remote desktop", 3389, []say{c("\x03\x00\x00\x21\x1c\xe0\x00\x00\x00\x00\x00Cookie: mstshash=a\r\nxx"), s("\x03\x00\x00\x0b\x06\xd0\x00\x00\x12\x34\x00")}, "rdp"},
+		{"X.224 without the cookie", 102, []say{c("\x03\x00\x00\x0b\x06\xe0\x00\x00\x00\x00\x00"), s("\x03\x00\x00\x0b\x06\xd0\x00\x00\x12\x34\x00")}, ""},
+		{"IRC", 6667, []say{c("NICK a\r\nUSER a b c :d\r\n")}, "irc"},
+		{"IRC, the user first", 6697, []say{c("USER a b c :d\r\nNICK a\r\n")}, "irc"},
+		{"a user of something else", 9999, []say{c("USER a\r\n")}, ""},
+		{"Modbus", 502, []say{c("\x00\x01\x00\x00\x00\x06\x01\x03\x00\x00\x00\x0a")}, "modbus"},
+		{"Modbus on another port", 503, []say{c("\x00\x01\x00\x00\x00\x06\x01\x03\x00\x00\x00\x0a")}, ""},
+		{"MQTT", 1883, []say{c("\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04abcd")}, "mqtt"},
+		{"DNP3", 20000, []say{c("\x05\x64\x05\xc0\x01\x00\x00\x04\xe9\x21"), s("\x05\x64\x05\x0b\x00\x04\x01\x00\x00\x00")}, "dnp3_tcp"},
+		{"Kerberos", 88, []say{c("\x00\x00\x00\x10\x6a\x0e\x30\x0c\xa1\x03\x02\x01\x05\xa2\x03\x02\x01\x0a\x00\x00")}, "krb_tcp"},
+		{"SMB with a login", 445, []say{c("\x00\x00\x00\x44\xfeSMB" + x), s("\x00\x00\x00\x44\xfeSMB" + x), c("\x00\x00\x00\x60\xfeSMB" + x + "\x06\x06\x2b\x06\x01\x05\x05\x02NTLMSSP\x00")}, "smb,gssapi,ntlm"},
+		{"SMB with a call", 445, []say{c("\x00\x00\x00\x44\xfeSMB" + x), c("\x00\x00\x00\x60\xfeSMB" + x + "\x05\x00\x0b\x03\x10\x00\x00\x00")}, "smb,dce_rpc"},
+		{"DCE/RPC", 135, []say{c("\x05\x00\x0b\x03\x10\x00\x00\x00\x48\x00\x00\x00" + x)}, "dce_rpc"},
+		{"SOCKS 5", 1080, []say{c("\x05\x01\x00"), s("\x05\x00"), c("\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50"), s("\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"), c("GET / HTTP/1.0\r\n\r\n")}, "socks,http,tunnel"},
+		{"SOCKS 5 with a login", 9050, []say{
+			c("\x05\x02\x00\x02"), s("\x05\x02"), c("\x01\x01a\x01b"), s("\x01\x00"), c("\x05\x01\x00\x03\x01a\x01\xbb"),
+			s("\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"), c(record(22, ja4Hello())),
+		}, "socks,ssl,tunnel"},
+		{"SOCKS 5, refused", 1080, []say{c("\x05\x01\x00"), s("\x05\x00"), c("\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50"), s("\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00")}, "socks"},
+		{"SOCKS 4", 9050, []say{c("\x04\x01\x00\x50\x01\x02\x03\x04a\x00"), s("\x00\x5a\x00\x50\x01\x02\x03\x04"), c("GET / HTTP/1.0\r\n\r\n")}, "socks,http,tunnel"},
+		{"not SOCKS", 9050, []say{c("\x05\x01\x00"), s("\x06\x00"), c("\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50")}, ""},
+		{"WebSocket", 80, []say{c("GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"), s("HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n")}, "http,websocket"},
+		{"a proxy", 3128, []say{c("CONNECT a:1 HTTP/1.1\r\n\r\n"), s("HTTP/1.1 200 OK\r\n\r\n")}, "http,tunnel"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tc := play(tt.port, 0, tt.script...)
+			got := strings.Join(tc.services, ",")
+			for _, f := range tc.m.records {
+				if f.Kind == flow.Tunnel {
+					got += ",tunnel"
+				}
+			}
+			if got != tt.want {
+				t.Errorf("services %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// TestFTPPath has the paths of files in a directory that is known and in one
+// that is not.
+func TestFTPPath(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before []say
+		want   string
+	}{
+		"of the login":            {nil, "ftp://10.0.0.2/./x"},
+		"below that of the login": {[]say{c("CWD a\r\n"), s("250 in\r\n")}, "ftp://10.0.0.2/./a/x"},
+		"named from the root":     {[]say{c("CWD /a\r\n"), s("250 in\r\n"), c("CWD b\r\n"), s("250 in\r\n")}, "ftp://10.0.0.2/a/b/x"},
+		"asked for":               {[]say{c("PWD\r\n"), s("257 \"/home\"\r\n")}, "ftp://10.0.0.2/home/x"},
+		"refused":                 {[]say{c("CWD /a\r\n"), s("550 no\r\n")}, "ftp://10.0.0.2/./x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			script := append([]say{s("220 x\r\n"), c("USER a\r\n"), s("331 x\r\n")}, tt.before...)
+			tc := play(21, 0, append(script, c("RETR x\r\n"), s("226 done\r\n"))...)
+			got := ""
+			for _, f := range tc.m.records {
+				if f.Kind == flow.FTP && f.FTP.Command == "RETR" {
+					got = f.FTP.Arg
+				}
+			}
+			if got != tt.want {
+				t.Errorf("path %q, want %q", got, tt.want)
+			}
+		})
 	}
 }

@@ -61,6 +61,11 @@ type sniffer struct {
 	segments [2]int
 	gap      [2]bool
 	said     bool
+	windows  bool         // it is SMB or DCE/RPC
+	found    serviceMarks // what else is in those
+	modbus   bool         // the port is Modbus'
+	asked    bool         // the client asked for a remote desktop
+	socks    byte         // the version in which the client asked a proxy; 0: it did not
 	off      bool
 }
 
@@ -69,7 +74,7 @@ type sniffer struct {
 func (s *Set) sniffer(c Conn, respPort uint16, level int) *sniffer {
 	a := s.sniffers.get()
 	a.reset()
-	a.set, a.conn, a.port, a.level = s, c, tcpPort(respPort), level
+	a.set, a.conn, a.port, a.level, a.modbus = s, c, tcpPort(respPort), level, respPort == 502
 	return a
 }
 
@@ -116,6 +121,10 @@ func (a *sniffer) Data(d Dir, data []byte, t int64) {
 	}
 	a.bytes[d] += len(data)
 	a.segments[d]++
+	if inner := a.proxy(d, data, t); inner != nil {
+		a.inner = inner
+		return
+	}
 	head := data
 	held := len(a.held[d]) > 0
 	if held {
@@ -146,6 +155,9 @@ func (a *sniffer) Data(d Dir, data []byte, t int64) {
 	}
 	if !a.said {
 		a.name(d, head)
+	}
+	if a.windows {
+		a.inside(data)
 	}
 	if !held && a.wait(d, data) && len(data) <= maxHeld {
 		a.held[d] = append(a.held[d][:0], data...)
@@ -277,53 +289,167 @@ func (a *sniffer) byPort() Analyzer {
 
 // name tells the services that have no analyzer by their first bytes.
 func (a *sniffer) name(d Dir, b []byte) {
-	var name string
-	switch {
-	case d == Resp && bytes.HasPrefix(b, []byte("+OK")):
-		name = "pop3"
-	case d == Resp && (bytes.HasPrefix(b, []byte("* OK")) || bytes.HasPrefix(b, []byte("* PREAUTH"))):
-		name = "imap"
-	case d == Resp && len(b) > 8 && b[3] == 0 && b[4] == 10 && int(b[0])|int(b[1])<<8|int(b[2])<<16 == len(b)-4 && b[5] >= '0' && b[5] <= '9':
-		name = "mysql"
-	case d == Resp && bytes.HasPrefix(b, []byte("RFB 00")):
-		name = "rfb"
-	case len(b) > 8 && b[0] == 0 && (string(b[4:8]) == "\xffSMB" || string(b[4:8]) == "\xfeSMB"):
-		name = "smb"
-	case d == Orig && len(b) > 10 && b[0] == 3 && b[1] == 0 && b[5] == 0xe0 && int(b[2])<<8|int(b[3]) == len(b):
-		name = "rdp"
-	case d == Orig && bytes.Contains(b[:min(len(b), 256)], []byte("<stream:stream")):
-		name = "xmpp"
-	case d == Orig && (bytes.HasPrefix(b, []byte("NICK ")) || bytes.HasPrefix(b, []byte("CAP LS"))):
-		name = "irc"
-	case d == Orig && len(b) >= 8 && (string(b[4:8]) == "\x04\xd2\x16\x2f" || string(b[4:8]) == "\x00\x03\x00\x00") && b[0] == 0 && b[1] == 0:
-		name = "postgresql"
-	case d == Orig && len(b) >= 3 && b[0] == 5 && int(b[1])+2 == len(b) && b[1] > 0 && b[1] < 8:
-		name = "socks"
-	default:
-		return
+	if name := a.service(d, b); name != "" {
+		a.said = true
+		a.conn.Service(name)
+		if a.windows = name == "smb" || name == "dce_rpc"; name == "dce_rpc" {
+			a.found |= markRPC
+		}
 	}
-	a.said = true
-	a.conn.Service(name)
+}
+
+// service is name without saying it.
+func (a *sniffer) service(d Dir, b []byte) string {
+	switch d {
+	case Orig:
+		switch {
+		case len(b) > 10 && b[0] == 3 && b[1] == 0 && b[5] == 0xe0 && int(b[2])<<8|int(b[3]) == len(b):
+			a.asked = bytes.Contains(b, []byte("Cookie: mstshash="))
+		case bytes.Contains(b[:min(len(b), 256)], []byte("<stream:stream")):
+			return "xmpp"
+		case isIRC(b):
+			return "irc"
+		case len(b) >= 8 && (string(b[4:8]) == "\x04\xd2\x16\x2f" || string(b[4:8]) == "\x00\x03\x00\x00") && b[0] == 0 && b[1] == 0:
+			return "postgresql"
+		case len(b) >= 10 && b[0] == 0x10 && (string(b[4:8]) == "MQTT" || string(b[4:10]) == "MQIsdp" || string(b[5:9]) == "MQTT"):
+			return "mqtt"
+		}
+	case Resp:
+		switch {
+		case bytes.HasPrefix(b, []byte("+OK")) && a.segments[Orig] == 0: // other servers say it too, when asked
+			return "pop3"
+		case bytes.HasPrefix(b, []byte("* OK")), bytes.HasPrefix(b, []byte("* PREAUTH")):
+			return "imap"
+		case len(b) > 8 && b[3] == 0 && b[4] == 10 && int(b[0])|int(b[1])<<8|int(b[2])<<16 == len(b)-4 && b[5] >= '0' && b[5] <= '9':
+			return "mysql"
+		case bytes.HasPrefix(b, []byte("RFB 00")):
+			return "rfb"
+		case a.asked && len(b) > 6 && b[0] == 3 && b[5] == 0xd0:
+			return "rdp"
+		case len(b) >= 10 && b[0] == 5 && b[1] == 100:
+			return "dnp3_tcp"
+		}
+	}
+	switch {
+	case len(b) > 8 && b[0] == 0 && (string(b[4:8]) == "\xffSMB" || string(b[4:8]) == "\xfeSMB"):
+		return "smb"
+	case isRPC(b):
+		return "dce_rpc"
+	case len(b) > 16 && int(binary.BigEndian.Uint32(b)) == len(b)-4 && isKerberos(b[4:]):
+		return "krb_tcp"
+	case a.modbus && len(b) >= 8 && b[2] == 0 && b[3] == 0 && int(binary.BigEndian.Uint16(b[4:])) == len(b)-6:
+		return "modbus"
+	}
+	return ""
+}
+
+// isIRC reports whether a client registers at a chat server.
+func isIRC(b []byte) bool {
+	b = bytes.TrimLeft(b, " \r\n")
+	for _, verb := range [...]string{"nick ", "cap ls", "pass "} {
+		if len(b) > len(verb) && is(b[:len(verb)], verb) {
+			return verb != "pass " || containsFold(b[:min(len(b), 256)], "nick ")
+		}
+	}
+	// USER has four parameters; that of FTP and POP3 has one.
+	line, _, _ := bytes.Cut(b, []byte{'\n'})
+	return len(line) > 5 && is(line[:5], "user ") && bytes.Count(line, []byte{' '}) >= 4
+}
+
+// isRPC reports whether b begins with the header of a DCE/RPC call, version 5,
+// of a length that may be.
+func isRPC(b []byte) bool {
+	return len(b) >= 16 && b[0] == 5 && b[1] <= 1 && b[2] < 20 && b[4] == 0x10 && b[5] == 0 && b[6] == 0 && b[7] == 0 &&
+		int(binary.LittleEndian.Uint16(b[8:])) >= 16
+}
+
+// isKerberos reports whether b begins with a message of Kerberos (RFC 4120):
+// the tag of one, and version 5 near its begin.
+func isKerberos(b []byte) bool {
+	switch b[0] {
+	case 0x6a, 0x6c: // requests
+		return bytes.Contains(b[:min(len(b), 24)], []byte("\xa1\x03\x02\x01\x05\xa2\x03\x02\x01"))
+	case 0x6b, 0x6d, 0x7e: // answers, errors
+		return bytes.Contains(b[:min(len(b), 24)], []byte("\xa0\x03\x02\x01\x05\xa1\x03\x02\x01"))
+	}
+	return false
+}
+
+// serviceMarks are what was found inside of SMB and DCE/RPC.
+type serviceMarks uint8
+
+const (
+	markRPC serviceMarks = 1 << iota
+	markGSSAPI
+	markNTLM
+	markKerberos
+)
+
+// marks are the bytes by which the protocols of logins and calls inside of SMB
+// and DCE/RPC are told: a bind, the object identifier of SPNEGO (RFC 4178),
+// NTLM's signature, a ticket behind the identifier of Kerberos (RFC 4121).
+var marks = [...]struct {
+	mark serviceMarks
+	name string
+	text string
+}{
+	{markRPC, "dce_rpc", "\x05\x00\x0b\x03\x10\x00\x00\x00"},
+	{markGSSAPI, "gssapi", "\x06\x06\x2b\x06\x01\x05\x05\x02"},
+	{markNTLM, "ntlm", "NTLMSSP\x00"},
+	{markKerberos, "krb", "\x06\x09\x2a\x86\x48\x86\xf7\x12\x01\x02\x02\x01\x00\x6e"},
+}
+
+// inside looks for what SMB and DCE/RPC carry.
+func (a *sniffer) inside(b []byte) {
+	for _, m := range marks {
+		if a.found&m.mark == 0 && bytes.Contains(b, []byte(m.text)) {
+			a.found |= m.mark
+			a.conn.Service(m.name)
+		}
+	}
 }
 
 // UDPService returns Zeek's name of a service over UDP that has no analyzer,
-// by its first datagram; empty if it is none of a few.
-func UDPService(origPort, respPort uint16, b []byte) string {
-	switch port := respPort; {
-	case port == 123 && len(b) >= 48 && b[0]&7 != 0 && b[0]>>3&7 >= 1 && b[0]>>3&7 <= 4:
-		return "ntp"
-	case port == 161 || port == 162:
-		if len(b) > 4 && b[0] == derSequence {
+// by one of its first datagrams; empty if it is none of a few.
+func UDPService(respPort uint16, b []byte) string {
+	if len(b) < 5 {
+		return ""
+	}
+	switch respPort {
+	case 161, 162:
+		if b[0] == derSequence && bytes.Contains(b[:min(len(b), 8)], []byte{2, 1}) { // the version, 0 to 3
 			return "snmp"
 		}
-	case port == 88 && len(b) > 4 && (b[0] == 0x6a || b[0] == 0x6c):
-		return "krb"
-	case port == 514 && len(b) > 3 && b[0] == '<':
-		return "syslog"
-	case port == 5060 || origPort == 5060:
-		if bytes.Contains(b[:min(len(b), 512)], []byte("SIP/2.0")) {
-			return "sip"
+	case 514:
+		if b[0] == '<' {
+			return "syslog"
+		}
+	case 1812:
+		if b[0] >= 1 && b[0] <= 5 && len(b) >= 20 && int(binary.BigEndian.Uint16(b[2:])) <= len(b) {
+			return "radius"
+		}
+	case 20000:
+		if b[0] == 5 && b[1] == 100 && len(b) >= 10 {
+			return "dnp3_udp"
 		}
 	}
+	switch {
+	case isKerberos(b):
+		return "krb"
+	case isSIP(b):
+		return "sip"
+	}
 	return ""
+}
+
+// isSIP reports whether b begins with a request or an answer of SIP, RFC 3261.
+func isSIP(b []byte) bool {
+	if bytes.HasPrefix(b, []byte("SIP/2.0 ")) {
+		return true
+	}
+	if b[0] < 'A' || b[0] > 'Z' {
+		return false
+	}
+	line, _, ok := bytes.Cut(b, []byte("\r\n"))
+	return ok && bytes.HasSuffix(line, []byte(" SIP/2.0"))
 }

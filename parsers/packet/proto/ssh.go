@@ -115,6 +115,9 @@ func (a *sshAnalyzer) Data(d Dir, data []byte, t int64) {
 		case s.encrypted:
 			a.sizes(d, len(data))
 			return
+		case d == Orig && a.version() == 1:
+			a.oneSSH(data)
+			return
 		case len(s.banner) == 0:
 			line, ok := s.line.next(a.set, &data)
 			if !ok {
@@ -133,7 +136,7 @@ func (a *sshAnalyzer) Data(d Dir, data []byte, t int64) {
 func (a *sshAnalyzer) violation(d Dir) {
 	a.set.Stats.Malformed++
 	a.side[d].off = true
-	if !a.said {
+	if len(a.side[Orig].banner) == 0 || len(a.side[Resp].banner) == 0 {
 		a.side[d.other()].off = true
 	}
 }
@@ -150,9 +153,6 @@ func (a *sshAnalyzer) takeBanner(d Dir, line []byte, t int64) {
 		a.t = t
 	}
 	s.banner = append(s.banner, line[:min(len(line), maxBanner)]...)
-	if len(a.side[Orig].banner) > 0 && len(a.side[Resp].banner) > 0 || d == Resp {
-		a.confirm()
-	}
 	if i := bytes.IndexByte(s.banner[4:], '-'); i >= 0 {
 		typ := "SSH::CLIENT"
 		if d == Resp {
@@ -160,8 +160,18 @@ func (a *sshAnalyzer) takeBanner(d Dir, line []byte, t int64) {
 		}
 		a.set.software(a.conn, t, typ, s.banner[4+i+1:], d == Resp)
 	}
-	if a.version() == 1 {
-		a.side[Orig].off, a.side[Resp].off = true, true
+	a.side[Resp].off = a.side[Resp].off || a.version() == 1
+}
+
+// oneSSH takes the first packet of a client of version 1: its session key
+// shows that it is one.
+func (a *sshAnalyzer) oneSSH(b []byte) {
+	const sessionKey = 3
+	a.side[Orig].off = true
+	if len(b) > 12 {
+		if pad := 8 - int(b[3]&7); b[4+pad] == sessionKey {
+			a.confirm()
+		}
 	}
 }
 
@@ -230,6 +240,9 @@ func (a *sshAnalyzer) take(d Dir, p []byte) (keys bool) {
 	s := &a.side[d]
 	switch p[0] {
 	case sshNewKeys:
+		if a.version() == 2 {
+			a.confirm() // as Zeek, which takes no banner for proof
+		}
 		return true
 	case sshKexInit:
 		if s.hasKex || len(p) < 17 {

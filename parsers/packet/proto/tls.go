@@ -245,6 +245,7 @@ func (a *tlsAnalyzer) message(d Dir, typ byte, body []byte, t int64) {
 			return
 		}
 		a.client = d
+		a.confirm()
 	case msgServerHello:
 		if !a.h.client {
 			a.client = d.other()
@@ -299,6 +300,7 @@ func (a *tlsAnalyzer) sslv2(d Dir, data []byte, t int64) {
 		return
 	}
 	a.h.t, a.h.client, a.client = t, true, d
+	a.confirm()
 	codes := make([]byte, 0, len(list)/3*2)
 	for ; len(list) >= 3; list = list[3:] {
 		if list[0] == 0 {

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slips-go/slips/alerts"
+	"github.com/slips-go/slips/alerts/block"
+	"github.com/slips-go/slips/alerts/block/host"
+	"github.com/slips-go/slips/alerts/block/nft"
+	"github.com/slips-go/slips/alerts/evidence"
+	"github.com/slips-go/slips/alerts/export"
+	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/profiler"
+)
+
+// Where blocking writes to, relative to the output directory.
+const (
+	blocksFile    = "alerts/blocks.jsonl"
+	offendersFile = "state/offenders.json"
+)
+
+// blockConfig is the section "block".
+type blockConfig struct {
+	Enabled      bool `yaml:"enabled"`
+	block.Config `yaml:",inline"`
+	// Socket is where "slips block" and its kin reach the running program;
+	// empty: a usual place, see controlSockets.
+	Socket string `yaml:"socket"`
+}
+
+func defaultBlockConfig() blockConfig {
+	b := blockConfig{Config: block.Defaults()}
+	b.AllowList = []string{}
+	return b
+}
+
+// blockSection returns the settings of blocking.
+func blockSection(c *config.Config) *blockConfig {
+	b, ok := c.Section("block").(*blockConfig)
+	if !ok {
+		panic("BUG: the configuration was loaded without the section block")
+	}
+	return b
+}
+
+// systemSocket is where the program is reached that root has started.
+const systemSocket = "/run/slips/control.sock"
+
+// controlSockets returns where a running program may be reached, the likeliest
+// first. A run listens at the first.
+func controlSockets(c *config.Config, getenv func(string) string) []string {
+	const name = "control.sock"
+	switch b := blockSection(c); {
+	case b.Socket != "":
+		return []string{b.Socket}
+	case getenv("RUNTIME_DIRECTORY") != "": // of a service of systemd; the first of a list
+		return []string{filepath.Join(filepath.SplitList(getenv("RUNTIME_DIRECTORY"))[0], name)}
+	case os.Geteuid() == 0:
+		return []string{systemSocket}
+	case getenv("XDG_RUNTIME_DIR") != "":
+		return []string{filepath.Join(getenv("XDG_RUNTIME_DIR"), "slips", name), systemSocket}
+	}
+	return []string{filepath.Join(os.TempDir(), fmt.Sprintf("slips-%d", os.Geteuid()), name), systemSocket}
+}
+
+// firewall is blocking in a run: the manager of blocks, and what tells it whom
+// never to block. A nil *firewall blocks nobody.
+type firewall struct {
+	cfg     blockConfig
+	log     *slog.Logger
+	manager *block.Manager
+	nft     *nft.Firewall // nil in a dry run
+	host    *host.Host
+	control net.Listener
+	audit   *logFile
+	guard   atomic.Pointer[block.Guard]
+
+	mu      sync.Mutex
+	network block.Network // of this machine
+	seen    block.Network // what the traffic has shown: gateways and DHCP servers
+	allow   []block.Allowed
+}
+
+// openFirewall opens what needs a privilege, before there is an output: the
+// kernel's nftables and the control socket.
+func openFirewall(ctx context.Context, o *runOptions) (*firewall, error) {
+	cfg := *blockSection(o.Config)
+	if !cfg.Enabled {
+		return nil, nil
+	}
+	w := &firewall{cfg: cfg, log: discard()}
+	var err error
+	if w.allow, err = cfg.Allowed(); err != nil {
+		return nil, &codeError{exitUsage, fmt.Errorf("block.%w", err)}
+	}
+	w.host = host.New(discard())
+	if w.network, err = w.host.Snapshot(); err != nil {
+		return nil, &codeError{exitBlock, err}
+	}
+	if err := w.protect(); err != nil {
+		return nil, err
+	}
+	if !cfg.DryRun {
+		w.nft, err = nft.Open(nft.Config{
+			Now: time.Now, Refuse: func(p netip.Prefix) string { return w.guard.Load().Protects(p, true) },
+		})
+		if err != nil {
+			return nil, blockError(err)
+		}
+	}
+	err = o.User.MkdirAll(filepath.Dir(o.Socket), 0o755)
+	if err == nil {
+		w.control, err = block.Listen(ctx, o.Socket)
+	}
+	if err == nil && o.User != nil {
+		err = os.Chown(o.Socket, o.User.UID, o.User.GID)
+	}
+	if err != nil {
+		return nil, errors.Join(&codeError{exitBlock, fmt.Errorf("control socket (block.socket names another place): %w", err)}, w.close())
+	}
+	return w, nil
+}
+
+// blockError gives what blocking failed with its exit code.
+func blockError(err error) error {
+	if errors.Is(err, block.ErrPermission) {
+		return &codeError{exitPermission, err}
+	}
+	return &codeError{exitBlock, err}
+}
+
+// prepare makes the manager once the output directory is there. spare says who
+// is not to be blocked for reasons that change, such as the whitelist.
+func (w *firewall) prepare(r *run) error {
+	if w == nil {
+		return nil
+	}
+	w.log = r.log.With("part", "block")
+	w.host = host.New(w.log)
+	var err error
+	if w.audit, err = openLog(r.dir.Path(blocksFile), r.o.Overwrite); err != nil {
+		return err
+	}
+	opt := block.Options{
+		Config: w.cfg.Config, Guard: w.guard.Load(), Audit: w.audit, StateFile: r.dir.Path(offendersFile), Log: w.log, Now: time.Now,
+		Spare: r.know.spares,
+	}
+	if w.nft != nil {
+		opt.Blocker = w.nft
+	}
+	w.manager, err = block.NewManager(opt)
+	return err
+}
+
+// protect makes a new guard of what is known.
+func (w *firewall) protect() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.network
+	n.Gateways = slices.Concat(n.Gateways, w.seen.Gateways)
+	n.DHCP = slices.Concat(n.DHCP, w.seen.DHCP)
+	g, err := block.NewGuard(n, w.allow)
+	if err != nil {
+		return err
+	}
+	w.guard.Store(g)
+	if w.manager != nil {
+		w.manager.Protect(g)
+	}
+	return nil
+}
+
+// learn takes up what the traffic shows about a host.
+func (w *firewall) learn(h *profiler.Host) {
+	if w == nil || !h.Gate && !h.DHCP {
+		return
+	}
+	w.mu.Lock()
+	if h.Gate && !slices.Contains(w.seen.Gateways, h.IP) {
+		w.seen.Gateways = append(w.seen.Gateways, h.IP)
+	}
+	if h.DHCP && !slices.Contains(w.seen.DHCP, h.IP) {
+		w.seen.DHCP = append(w.seen.DHCP, h.IP)
+	}
+	w.mu.Unlock()
+	w.renew()
+}
+
+// renew is protect where an error cannot happen: the allow-list was judged at
+// the start.
+func (w *firewall) renew() {
+	if err := w.protect(); err != nil {
+		w.log.Error("what must never be blocked cannot be renewed; what was known still holds", "err", err)
+	}
+}
+
+// use takes up what this machine's network is now.
+func (w *firewall) use(n block.Network) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	w.network = n
+	w.mu.Unlock()
+	w.renew()
+}
+
+// run returns what has to run beside the pipeline until ctx is done.
+func (w *firewall) run(ctx context.Context) (tasks []func() error) {
+	if w == nil {
+		return nil
+	}
+	return []func() error{
+		func() error {
+			if err := w.manager.Run(ctx); err != nil {
+				return blockError(err)
+			}
+			return nil
+		},
+		func() error {
+			if err := w.manager.Serve(ctx, w.control); err != nil {
+				w.log.Error("\"slips block\", \"unblock\" and \"blocks\" do not reach this run any more", "err", err)
+			}
+			return nil
+		},
+	}
+}
+
+// close gives back what was opened. Blocks stay, and end by themselves.
+func (w *firewall) close() error {
+	if w == nil {
+		return nil
+	}
+	var errs []error
+	if w.manager == nil && w.control != nil { // else Serve has closed it
+		errs = append(errs, w.control.Close())
+	}
+	if w.nft != nil {
+		errs = append(errs, w.nft.Close())
+	}
+	if w.audit != nil {
+		errs = append(errs, w.audit.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Evidence implements alerts.Sink.
+func (w *firewall) Evidence(*evidence.Evidence, float64) error { return nil }
+
+// Alert implements alerts.Sink: the host is blocked, or the audit log says why
+// not. It does not wait for the firewall.
+func (w *firewall) Alert(a *alerts.Alert) error {
+	// What is refused because too many wait is counted by the manager.
+	_ = w.manager.Submit(block.Request{
+		Prefix: block.Single(a.Profile), At: time.Unix(0, a.At), Window: time.Duration(a.WindowEnd - a.WindowStart),
+		Reason: a.Explain(), AlertID: a.ID, EvidenceIDs: a.EvidenceIDs,
+	})
+	return nil
+}
+
+// summary says what blocking did; nil when nobody was to be blocked.
+func (w *firewall) summary() *export.BlockSummary {
+	if w == nil || w.manager == nil {
+		return nil
+	}
+	s := w.manager.Stats()
+	return &export.BlockSummary{
+		DryRun: w.cfg.DryRun, Blocked: s.Blocked, Blocks: s.Blocks, Extended: s.Extended, Refused: s.Refused, Expired: s.Expired,
+		Unblocked: s.Unblocked, Restored: s.Restored, Failures: s.Failures, Dropped: s.Dropped,
+	}
+}

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/slips-go/slips/internal/netspace"
+)
+
+const (
+	victim   = "10.77.0.1"
+	attacker = "10.77.0.2"
+)
+
+// wire makes two hosts on one wire, and a web server on the first.
+func wire(t *testing.T) (here, there *netspace.Space) {
+	t.Helper()
+	here = netspace.New(t, "live runs and blocking end to end")
+	there = netspace.New(t, "live runs and blocking end to end")
+	here.Link(there, "wire", []string{victim + "/24"}, []string{attacker + "/24", "10.77.0.3/24"})
+	l := here.Listen(victim + ":8080")
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	return here, there
+}
+
+// reaches reports whether the web server answers.
+func reaches(from *netspace.Space, local string) bool {
+	var c net.Conn
+	err := from.Do(func() (err error) {
+		d := net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(local)}}
+		c, err = d.Dial("tcp", victim+":8080")
+		return err
+	})
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// scanFrom tries ports that nobody listens on, from one thread, until ctx ends.
+func scanFrom(t *testing.T, from *netspace.Space, ports int) {
+	t.Helper()
+	err := from.Do(func() error {
+		for port := 1000; port < 1000+ports; port++ {
+			d := net.Dialer{Timeout: 2 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(attacker)}}
+			c, err := d.Dial("tcp", net.JoinHostPort(victim, strconv.Itoa(port)))
+			if err == nil {
+				_ = c.Close()
+				return errors.New("a port is open that should not be")
+			}
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				return nil // blocked on the way
+			}
+		}
+		return nil
+	})
+	must(t, err)
+}
+
+// watchOn starts the program in a namespace and waits until it captures.
+func watchOn(t *testing.T, in *netspace.Space, out string, args ...string) *process {
+	t.Helper()
+	p := &process{
+		cmd:  exec.CommandContext(t.Context(), "slips", append(args, "-o", out, "--set", "block.socket="+filepath.Join(filepath.Dir(out), "control.sock"))...),
+		done: make(chan struct{}), run: filepath.Join(out, "metadata", "run.json"),
+	}
+	p.was = p.metadata()
+	said, err := os.Create(filepath.Join(filepath.Dir(out), "said"))
+	must(t, err)
+	p.cmd.Stdout, p.cmd.Stderr = said, said
+	must(t, in.Start(p.cmd))
+	must(t, said.Close())
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	wait(t, "the interface to be captured on", func() bool {
+		select {
+		case <-p.done:
+			t.Fatalf("it ended: %v: %s", p.err, p.said())
+		default:
+		}
+		log, err := os.ReadFile(filepath.Join(out, "slips.log"))
+		return err == nil && bytes.Contains(log, []byte("packets are read"))
+	})
+	return p
+}
+
+// said returns what a process of watchOn has printed.
+func (p *process) said() string {
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Dir(filepath.Dir(p.run))), "said"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// tell runs a command of the program in the namespace.
+func tell(t *testing.T, in *netspace.Space, out string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "slips", append(args, "--set", "block.socket="+filepath.Join(filepath.Dir(out), "control.sock"))...)
+	var text bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &text, &text
+	must(t, in.Start(cmd))
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("slips %s: %v: %s", strings.Join(args, " "), err, text.String())
+	}
+	return text.String()
+}
+
+// changes reads the audit log.
+func changes(t *testing.T, out string) (list []map[string]any) {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, filepath.Join(out, "alerts", "blocks.jsonl"))) {
+		var m map[string]any
+		must(t, json.Unmarshal([]byte(line), &m))
+		list = append(list, m)
+	}
+	return list
+}
+
+// A scan is seen on the wire by the meter, the scanner is blocked, and what the
+// operator says counts. How long it takes is told, not judged: machines differ.
+func TestScanIsBlocked(t *testing.T) {
+	here, there := wire(t)
+	out := filepath.Join(t.TempDir(), "out")
+	p := watchOn(t, here, out, "-i", "wire", "--engine", "builtin", "--block")
+	if !reaches(there, attacker) {
+		t.Fatalf("the server does not answer before the scan: %s", p.said())
+	}
+	start := time.Now()
+	scanFrom(t, there, 300)
+	scanned := time.Since(start)
+	wait(t, "the scanner to be blocked", func() bool { return !reaches(there, attacker) })
+	at, err := time.Parse(time.RFC3339Nano, text(changes(t, out)[0]["time"]))
+	must(t, err)
+	t.Logf("the scan took %v; the scanner was blocked %v after its first packet", scanned, at.Sub(start))
+	if !reaches(there, "10.77.0.3") {
+		t.Error("the scanner's neighbour is blocked too")
+	}
+	if list := tell(t, here, out, "blocks"); !strings.Contains(list, attacker) {
+		t.Errorf("slips blocks: %s", list)
+	}
+	if text := tell(t, here, out, "unblock", attacker, "--reason", "test"); !strings.Contains(text, attacker+" is not blocked any more") {
+		t.Errorf("slips unblock: %s", text)
+	}
+	if !reaches(there, attacker) {
+		t.Error("the server does not answer after slips unblock")
+	}
+	tell(t, here, out, "block", attacker, "--for", "2s")
+	if reaches(there, attacker) {
+		t.Error("the server answers after slips block")
+	}
+	wait(t, "the block to end by itself", func() bool { return reaches(there, attacker) })
+	if code := p.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d: %s", code, p.said())
+	}
+	var actions []string
+	for _, c := range changes(t, out) {
+		actions = append(actions, text(c["action"]))
+		if c["action"] == "block" && c["by"] == nil {
+			if ids, ok := c["evidence"].([]any); !ok || len(ids) == 0 || text(c["alert"]) == "" {
+				t.Errorf("a block without its evidence: %v", c)
+			}
+		}
+	}
+	if got := strings.Join(actions, " "); !strings.HasPrefix(got, "block ") || !strings.Contains(got, "unblock") {
+		t.Errorf("audit log: %s", got)
+	}
+	if got := results(t, out); got.evidence.types(attacker)["VERTICAL_PORT_SCAN"] == 0 {
+		t.Errorf("evidence: %v", got.evidence.types(attacker))
+	}
+}
+
+// A dry run decides and writes down, and nobody is blocked.
+func TestDryRunBlocksNobody(t *testing.T) {
+	here, there := wire(t)
+	out := filepath.Join(t.TempDir(), "out")
+	p := watchOn(t, here, out, "-i", "wire", "--engine", "builtin", "--block=dry-run")
+	scanFrom(t, there, 300)
+	wait(t, "the decision", func() bool { return len(changes(t, out)) > 0 })
+	if c := changes(t, out)[0]; c["dry_run"] != true || c["action"] != "block" || c["prefix"] != attacker {
+		t.Errorf("the decision is %v", c)
+	}
+	if !reaches(there, attacker) {
+		t.Error("a dry run blocks")
+	}
+	if list := tell(t, here, out, "blocks"); !strings.Contains(list, attacker) || !strings.Contains(list, "dry run") {
+		t.Errorf("slips blocks: %s", list)
+	}
+	if code := p.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d: %s", code, p.said())
+	}
+}
+
+// Zeek is started on the interface, what it logs is followed, and both end
+// together: no process of it is left, and what it knew at the end counts.
+func TestZeekWatches(t *testing.T) {
+	zeek := realZeek(t)
+	here, there := wire(t)
+	out := filepath.Join(t.TempDir(), "out")
+	p := watchOn(t, here, out, "-i", "wire", "--engine", "zeek", "--set", "zeekscripts.zeek="+zeek)
+	wait(t, "Zeek to begin", func() bool { return strings.Contains(p.said(), "packets are read by Zeek") })
+	scanFrom(t, there, 100)
+	wait(t, "Zeek to log the scan", func() bool {
+		text, err := os.ReadFile(filepath.Join(out, zeekFiles, "wire", "conn.log"))
+		return err == nil && bytes.Count(text, []byte("\n")) > 50
+	})
+	if code := p.end(t, syscall.SIGTERM); code != 0 {
+		t.Fatalf("exit code %d: %s", code, p.said())
+	}
+	got := results(t, out)
+	if got.summary.Kinds["conn"] < 100 || got.evidence.types(attacker)["VERTICAL_PORT_SCAN"] == 0 {
+		t.Errorf("%v, %v", got.summary.Kinds, got.evidence.types(attacker))
+	}
+	if left := processesOf(t, out); len(left) > 0 {
+		t.Errorf("processes are left: %v", left)
+	}
+}
+
+// processesOf lists the processes that work in a folder.
+func processesOf(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/[0-9]*/cwd")
+	must(t, err)
+	for _, l := range links {
+		if cwd, err := os.Readlink(l); err == nil && strings.HasPrefix(cwd, dir) {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
+// A run that is killed leaves no Zeek behind, and the next one goes on where it
+// was.
+func TestKilledRunLeavesNoZeek(t *testing.T) {
+	zeek := realZeek(t)
+	here, there := wire(t)
+	out := filepath.Join(t.TempDir(), "out")
+	args := []string{"-i", "wire", "--engine", "zeek", "--set", "zeekscripts.zeek=" + zeek, "--set", "profiler.checkpoint_interval=200ms"}
+	p := watchOn(t, here, out, args...)
+	wait(t, "Zeek to begin", func() bool { return strings.Contains(p.said(), "packets are read by Zeek") })
+	scanFrom(t, there, 100)
+	wait(t, "evidence", func() bool {
+		text, err := os.ReadFile(filepath.Join(out, "alerts", "evidence.jsonl"))
+		return err == nil && len(text) > 0
+	})
+	p.end(t, syscall.SIGKILL)
+	wait(t, "Zeek to end", func() bool { return len(processesOf(t, out)) == 0 })
+	p = watchOn(t, here, out, args...)
+	wait(t, "Zeek to begin again", func() bool { return strings.Contains(p.said(), "packets are read by Zeek") })
+	if code := p.end(t, syscall.SIGTERM); code != 0 {
+		t.Fatalf("exit code %d: %s", code, p.said())
+	}
+	if got := results(t, out); got.evidence.types(attacker)["VERTICAL_PORT_SCAN"] == 0 { // results checks that no line is there twice
+		t.Errorf("evidence: %v", got.evidence.types(attacker))
+	}
+}

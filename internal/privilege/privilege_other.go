@@ -1,0 +1,26 @@
+//go:build unix && !linux
+
+package privilege
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+)
+
+// Drop says that this is for Linux.
+func Drop(Options) (Result, error) {
+	return Result{}, fmt.Errorf("%w: it is done for Linux; this is %s", ErrUnsupported, runtime.GOOS)
+}
+
+// Raise does nothing where there are no capabilities.
+func Raise(...Cap) error { return nil }
+
+// Missing returns none where there are no capabilities.
+func Missing(...Cap) []Cap { return nil }
+
+// Describe says who the process is.
+func Describe() (Info, error) {
+	groups, err := os.Getgroups()
+	return Info{UID: os.Getuid(), EUID: os.Geteuid(), GID: os.Getegid(), Groups: groups}, err
+}

@@ -1,0 +1,930 @@
+package live_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	nl "github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/slips-go/slips/parsers/flow"
+	"github.com/slips-go/slips/parsers/packet"
+	"github.com/slips-go/slips/parsers/packet/live"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("SLIPS_TEST_OPEN") != "" {
+		openBare()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// patience is how long the tests wait for what takes milliseconds.
+const patience = 20 * time.Second
+
+// space is a network namespace of a test's own.
+type space struct {
+	t  testing.TB
+	fd int
+}
+
+// newSpace makes a namespace. The test is skipped where that is not allowed.
+func newSpace(t testing.TB) *space {
+	t.Helper()
+	type result struct {
+		fd  int
+		err error
+	}
+	c := make(chan result)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			c <- result{0, err}
+			return
+		}
+		fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		c <- result{fd, err}
+	}()
+	r := <-c
+	if r.err != nil {
+		t.Skipf("SKIPPED, no live capture is tested: a network namespace cannot be made (root is needed): %v", r.err)
+	}
+	t.Cleanup(func() { unix.Close(r.fd) })
+	s := &space{t, r.fd}
+	s.up("lo")
+	return s
+}
+
+func (s *space) handle() *nl.Handle {
+	s.t.Helper()
+	h, err := nl.NewHandleAt(netns.NsHandle(s.fd))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return h
+}
+
+// do runs f on a thread in the namespace. Sockets that f makes stay there.
+func (s *space) do(f func() error) error {
+	c := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Setns(s.fd, unix.CLONE_NEWNET); err != nil {
+			c <- fmt.Errorf("enter the namespace: %w", err)
+			return
+		}
+		c <- f()
+	}()
+	return <-c
+}
+
+// with calls f with a link of the namespace.
+func (s *space) with(name string, f func(h *nl.Handle, l nl.Link) error) {
+	s.t.Helper()
+	h := s.handle()
+	defer h.Close()
+	l, err := h.LinkByName(name)
+	if err == nil {
+		err = f(h, l)
+	}
+	if err != nil {
+		s.t.Fatalf("%s: %v", name, err)
+	}
+}
+
+func (s *space) up(name string) {
+	s.with(name, func(h *nl.Handle, l nl.Link) error { return h.LinkSetUp(l) })
+}
+
+func (s *space) down(name string) {
+	s.with(name, func(h *nl.Handle, l nl.Link) error { return h.LinkSetDown(l) })
+}
+
+func (s *space) address(name, addr string) {
+	s.with(name, func(h *nl.Handle, l nl.Link) error {
+		a, err := nl.ParseAddr(addr)
+		if err != nil {
+			return err
+		}
+		if a.IP.To4() == nil {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		return h.AddrAdd(l, a)
+	})
+}
+
+// join links a and b by a veth pair, both ends up and called name.
+func join(a, b *space, name string) {
+	a.t.Helper()
+	h := a.handle()
+	defer h.Close()
+	veth := &nl.Veth{LinkAttrs: nl.LinkAttrs{Name: name, MTU: 1500}, PeerName: name, PeerNamespace: nl.NsFd(b.fd)}
+	if err := h.LinkAdd(veth); err != nil {
+		a.t.Skipf("SKIPPED, no live capture is tested: a veth pair cannot be made: %v", err)
+	}
+	a.up(name)
+	b.up(name)
+}
+
+// pair returns two namespaces with a veth pair between and addresses.
+func pair(t testing.TB) (a, b *space) {
+	t.Helper()
+	a, b = newSpace(t), newSpace(t)
+	join(a, b, "v0")
+	a.address("v0", "10.77.0.1/24")
+	b.address("v0", "10.77.0.2/24")
+	return a, b
+}
+
+// running is a capture in its goroutine.
+type running struct {
+	t      testing.TB
+	c      *live.Capture
+	stop   func() error // ends Run and returns its error
+	ended  func() error // waits for that
+	fails  bool         // Run is meant to
+	mu     sync.Mutex
+	all    []packet.Packet
+	gaps   []live.Gap
+	idles  []int64
+	change chan struct{}
+}
+
+// capture opens and runs a capture in the namespace, without privileges from
+// its opening on.
+func (s *space) capture(o live.Options) *running {
+	s.t.Helper()
+	r := &running{t: s.t, change: make(chan struct{}, 1)}
+	o.OnGap = func(g live.Gap) {
+		r.mu.Lock()
+		r.gaps = append(r.gaps, g)
+		r.mu.Unlock()
+		r.wake()
+	}
+	if err := s.do(func() (err error) { r.c, err = live.Open(o); return err }); err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // whose privileges are lost with it
+		if err := noPrivileges(); err != nil {
+			done <- err
+			return
+		}
+		done <- r.c.Run(ctx, func(p packet.Packet) {
+			p.Data = slices.Clone(p.Data)
+			r.mu.Lock()
+			r.all = append(r.all, p)
+			r.mu.Unlock()
+			r.wake()
+		}, func(now int64) {
+			r.mu.Lock()
+			r.idles = append(r.idles, now)
+			r.mu.Unlock()
+			r.wake()
+		})
+	}()
+	r.ended = sync.OnceValue(func() error {
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(patience):
+			return errors.New("Run does not end")
+		}
+	})
+	r.stop = func() error { cancel(); return r.ended() }
+	s.t.Cleanup(func() {
+		if err := r.stop(); err != nil && !r.fails {
+			s.t.Error(err)
+		}
+	})
+	return r
+}
+
+// noPrivileges takes all capabilities from the thread.
+func noPrivileges() error {
+	h := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	return unix.Capset(&h, &none[0])
+}
+
+func (r *running) wake() {
+	select {
+	case r.change <- struct{}{}:
+	default:
+	}
+}
+
+// until waits until ok, which is called under the lock.
+func (r *running) until(what string, ok func() bool) {
+	r.t.Helper()
+	limit := time.After(patience)
+	for {
+		r.mu.Lock()
+		is := ok()
+		r.mu.Unlock()
+		if is {
+			return
+		}
+		select {
+		case <-r.change:
+		case <-limit:
+			r.t.Fatalf("%s: not within %v: %d packets, gaps %+v, %+v", what, patience, len(r.all), r.gaps, r.c.Stats())
+		}
+	}
+}
+
+// count returns how many packets contain the text. It is called under the lock.
+func (r *running) count(text string) (n int) {
+	for _, p := range r.all {
+		if bytes.Contains(p.Data, []byte(text)) {
+			n++
+		}
+	}
+	return n
+}
+
+// first returns the first packet that contains the text, and waits for it.
+func (r *running) first(text string) (p packet.Packet) {
+	r.t.Helper()
+	r.until(text, func() bool {
+		i := slices.IndexFunc(r.all, func(p packet.Packet) bool { return bytes.Contains(p.Data, []byte(text)) })
+		if i >= 0 {
+			p = r.all[i]
+		}
+		return i >= 0
+	})
+	return p
+}
+
+// send sends a UDP datagram from the namespace.
+func (s *space) send(to, text string) {
+	s.t.Helper()
+	if err := s.do(func() error {
+		c, err := net.Dial("udp", to)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write([]byte(text))
+		return err
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// raw sends a frame as it is on an interface.
+func (s *space) raw(name string, frame []byte) {
+	s.t.Helper()
+	if err := s.do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		i, err := net.InterfaceByName(name)
+		if err != nil {
+			return err
+		}
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: i.Index, Halen: 6})
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// udpFrame returns an Ethernet frame with a UDP datagram between two stations
+// that are none of ours, behind VLAN tags of the given types and numbers.
+func udpFrame(text string, tags ...uint16) []byte {
+	f := []byte{2, 9, 9, 9, 9, 1, 2, 9, 9, 9, 9, 2}
+	for _, t := range tags {
+		f = binary.BigEndian.AppendUint16(f, t)
+	}
+	f = binary.BigEndian.AppendUint16(f, 0x800)
+	ip := make([]byte, 28)
+	ip[0], ip[8], ip[9] = 0x45, 64, 17
+	binary.BigEndian.PutUint16(ip[2:], uint16(28+len(text)))
+	copy(ip[12:], []byte{10, 88, 0, 1, 10, 88, 0, 2})
+	binary.BigEndian.PutUint16(ip[20:], 5000)
+	binary.BigEndian.PutUint16(ip[22:], 7000)
+	binary.BigEndian.PutUint16(ip[24:], uint16(8+len(text)))
+	var sum uint32
+	for i := 0; i < 20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
+	return append(append(f, ip...), text...)
+}
+
+// TestBothWays checks that what is received and what is sent is seen once each,
+// with the kernel's time and the link header.
+func TestBothWays(t *testing.T) {
+	a, b := pair(t)
+	begin := time.Now()
+	// The refusals, which are ICMP, quote the datagrams.
+	r := a.capture(live.Options{Interface: "v0", Filter: "udp"})
+	b.send("10.77.0.1:7000", "from the peer")
+	a.send("10.77.0.2:7000", "from the host")
+	for _, text := range []string{"from the peer", "from the host"} {
+		p := r.first(text)
+		if p.Link != packet.LinkEthernet || binary.BigEndian.Uint16(p.Data[12:]) != 0x800 || p.Length != len(p.Data) {
+			t.Errorf("%s: link %d, length %d, % x", text, p.Link, p.Length, p.Data)
+		}
+		if at := time.Unix(0, p.Time); at.Before(begin) || at.After(time.Now()) {
+			t.Errorf("%s: time %v", text, at)
+		}
+	}
+	b.send("10.77.0.1:7000", "the last")
+	r.first("the last")
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n, m := r.count("from the peer"), r.count("from the host"); n != 1 || m != 1 {
+		t.Errorf("seen %d and %d times", n, m)
+	}
+	if s := r.c.Stats(); s.Packets != int64(len(r.all)) || s.Dropped != 0 || s.Bytes == 0 {
+		t.Errorf("%+v of %d packets", s, len(r.all))
+	}
+	if err := r.c.Run(context.Background(), nil, nil); err == nil {
+		t.Error("a closed capture ran")
+	}
+}
+
+// TestLatency checks that a lone packet is handed on and that idle is called
+// when none comes and also while a trickle comes. The times themselves are the
+// benchmark's matter.
+func TestLatency(t *testing.T) {
+	a, b := pair(t)
+	r := a.capture(live.Options{Interface: "v0", Filter: "udp port 7000"})
+	r.until("idle", func() bool { return len(r.idles) > 0 })
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				b.send("10.77.0.1:7000", "trickle")
+			}
+		}
+	}()
+	r.first("trickle")
+	r.mu.Lock()
+	n := len(r.idles)
+	r.mu.Unlock()
+	r.until("idle amid a trickle", func() bool { return len(r.idles) > n+3 })
+	close(stop)
+	<-done
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.IsSorted(r.idles) {
+		t.Errorf("the time of idle goes back: %v", r.idles)
+	}
+}
+
+// TestFilter checks that the kernel filters, and what it makes of VLAN tags
+// that it took off.
+func TestFilter(t *testing.T) {
+	// The kernel takes the tag off what is received. What a socket sends with a
+	// tag has it in the frame, as in a file.
+	for _, c := range []struct {
+		filter string
+		want   []string
+	}{
+		{"udp port 7000", []string{"plain", "tagged 5", "tagged 6"}},
+		{"vlan", []string{"tagged 5", "tagged 6", "in 5 twice", "outgoing 5"}},
+		{"vlan 5", []string{"tagged 5", "in 5 twice", "outgoing 5"}},
+		{"vlan and udp port 7000", []string{"tagged 5", "tagged 6", "outgoing 5"}},
+		{"vlan 5 and vlan 8 and udp port 7000", []string{"in 5 twice"}},
+		{"udp port 7000 and not vlan", []string{"plain"}},
+		{"udp port 7000 or vlan 6", []string{"plain", "tagged 5", "tagged 6"}},
+		{"inbound and udp port 7000", []string{"plain", "tagged 5", "tagged 6"}},
+		{"outbound and vlan and ip", []string{"outgoing 5"}},
+		{"net 10.88.0.0/24 and len > 1400", nil},
+	} {
+		t.Run(c.filter, func(t *testing.T) {
+			a, b := newSpace(t), newSpace(t)
+			join(a, b, "v0")
+			r := a.capture(live.Options{Interface: "v0", Filter: "(ether[0] = 0xee) or (" + c.filter + ")", Promiscuous: true})
+			b.raw("v0", udpFrame("plain"))
+			b.raw("v0", udpFrame("tagged 5", 0x8100, 5))
+			b.raw("v0", udpFrame("tagged 6", 0x8100, 0x6006))
+			b.raw("v0", udpFrame("in 5 twice", 0x88a8, 5, 0x8100, 8))
+			a.raw("v0", udpFrame("outgoing 5", 0x8100, 5))
+			end := udpFrame("the end")
+			end[0] = 0xee
+			b.raw("v0", end)
+			r.first("the end")
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			for _, text := range []string{"plain", "tagged 5", "tagged 6", "in 5 twice", "outgoing 5"} {
+				want := 0
+				if slices.Contains(c.want, text) {
+					want = 1
+				}
+				if n := r.count(text); n != want {
+					t.Errorf("%q is seen %d times, want %d", text, n, want)
+				}
+			}
+		})
+	}
+}
+
+// TestTags checks that the frames are as they were on the wire.
+func TestTags(t *testing.T) {
+	a, b := newSpace(t), newSpace(t)
+	join(a, b, "v0")
+	r := a.capture(live.Options{Interface: "v0", Promiscuous: true})
+	for _, tags := range [][]uint16{nil, {0x8100, 5}, {0x8100, 0x6fff}, {0x8100, 0}, {0x88a8, 5, 0x8100, 8}, {0x8100, 1, 0x8100, 2, 0x8100, 3}} {
+		want := udpFrame(fmt.Sprintf("tags %v", tags), tags...)
+		b.raw("v0", want)
+		p := r.first(fmt.Sprintf("tags %v", tags))
+		if !bytes.Equal(p.Data, want) || p.Length != len(want) {
+			t.Errorf("%v: length %d\n% x, want\n% x", tags, p.Length, p.Data, want)
+		}
+		want = udpFrame(fmt.Sprintf("out with %v", tags), tags...)
+		a.raw("v0", want)
+		if p := r.first(fmt.Sprintf("out with %v", tags)); !bytes.Equal(p.Data, want) {
+			t.Errorf("%v: sent\n% x, want\n% x", tags, p.Data, want)
+		}
+	}
+}
+
+// TestVLANInterface checks tagged traffic of real sockets.
+func TestVLANInterface(t *testing.T) {
+	a, b := newSpace(t), newSpace(t)
+	join(a, b, "v0")
+	for i, s := range []*space{a, b} {
+		s.with("v0", func(h *nl.Handle, l nl.Link) error {
+			at := nl.LinkAttrs{Name: "v0.7", ParentIndex: l.Attrs().Index}
+			if err := h.LinkAdd(&nl.Vlan{LinkAttrs: at, VlanId: 7, VlanProtocol: nl.VLAN_PROTOCOL_8021Q}); err != nil {
+				t.Skipf("SKIPPED: this kernel has no VLAN interfaces: %v", err)
+			}
+			return nil
+		})
+		s.address("v0.7", fmt.Sprintf("10.78.0.%d/24", i+1))
+		s.up("v0.7")
+	}
+	r := a.capture(live.Options{Interface: "v0", Filter: "vlan 7 and udp"})
+	inside := a.capture(live.Options{Interface: "v0.7", Filter: "udp"})
+	b.send("10.78.0.1:7000", "inside")
+	p := r.first("inside")
+	if v := binary.BigEndian.Uint32(p.Data[12:]); v != 0x81000007 {
+		t.Errorf("tag %#x", v)
+	}
+	if p := inside.first("inside"); binary.BigEndian.Uint16(p.Data[12:]) != 0x800 {
+		t.Errorf("on the VLAN's own interface: % x", p.Data)
+	}
+	if n := r.count("inside"); n != 1 {
+		t.Errorf("seen %d times", n)
+	}
+}
+
+// TestMirrorPort checks an interface without an address: traffic of others is
+// seen when the capture is promiscuous, and that it becomes and ceases to be so.
+func TestMirrorPort(t *testing.T) {
+	a, b := newSpace(t), newSpace(t)
+	join(a, b, "v0")
+	promiscuous := func() (n int) {
+		a.with("v0", func(_ *nl.Handle, l nl.Link) error { n = l.Attrs().Promisc; return nil })
+		return n
+	}
+	r := a.capture(live.Options{Interface: "v0", Promiscuous: true})
+	if promiscuous() != 1 {
+		t.Error("it is not promiscuous")
+	}
+	b.raw("v0", udpFrame("for another"))
+	r.first("for another")
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if promiscuous() != 0 {
+		t.Error("it remains promiscuous")
+	}
+}
+
+// TestLoopback checks that a packet to oneself is seen once.
+func TestLoopback(t *testing.T) {
+	a := newSpace(t)
+	for _, name := range []string{"lo", live.Any} {
+		r := a.capture(live.Options{Interface: name})
+		a.send("127.0.0.1:7000", "to myself")
+		a.send("[::1]:7000", "also to myself")
+		r.first("to myself")
+		p := r.first("also to myself")
+		want := packet.LinkEthernet
+		if name == live.Any {
+			want = packet.LinkSLL
+		}
+		if p.Link != want {
+			t.Errorf("%s: link %d", name, p.Link)
+		}
+		if err := r.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if c := r.count("to myself"); c != 4 {
+			t.Errorf("%s: the texts are seen %d times, want 4: two datagrams and two refusals", name, c)
+		}
+	}
+}
+
+// TestAny checks the capture on all interfaces, with filters that the kernel
+// can run on it and one that it cannot.
+func TestAny(t *testing.T) {
+	a, b := pair(t)
+	for _, c := range []struct {
+		filter string
+		want   int
+	}{{"udp port 7000", 2}, {"udp dst port 7000 and inbound", 1}, {"len > 50 and udp port 7000", 2}, {"ether[2:2] = 1 and udp", 2}, {"ether[2:2] = 772", 0}} {
+		r := a.capture(live.Options{Interface: live.Any, Filter: "(udp port 9) or (" + c.filter + ")", Promiscuous: true})
+		b.send("10.77.0.1:7000", "from the peer")
+		a.send("10.77.0.2:7000", "from the host")
+		b.send("10.77.0.1:9", "the end")
+		p := r.first("the end")
+		if p.Link != packet.LinkSLL || binary.BigEndian.Uint16(p.Data[14:]) != 0x800 || p.Length != len(p.Data) || p.Data[16] != 0x45 {
+			t.Errorf("link %d, length %d, % x", p.Link, p.Length, p.Data)
+		}
+		if err := r.stop(); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, p := range r.all {
+			if p.Data[16+9] == 17 && bytes.Contains(p.Data, []byte("from the")) {
+				n++
+			}
+		}
+		if n != c.want {
+			t.Errorf("%q: %d packets, want %d", c.filter, n, c.want)
+		}
+	}
+	r := a.capture(live.Options{Interface: live.Any})
+	b.raw("v0", udpFrame("tagged", 0x8100, 5))
+	p := r.first("tagged")
+	if v := binary.BigEndian.Uint64(p.Data[14:]); v>>16 != 0x810000050800 {
+		t.Errorf("% x", p.Data[:30])
+	}
+}
+
+// TestOffload checks that segments that the kernel has put together are seen
+// whole.
+func TestOffload(t *testing.T) {
+	a, b := pair(t)
+	r := a.capture(live.Options{Interface: "v0", Filter: "tcp port 7001"})
+	const size = 4 << 20
+	done := make(chan error, 1)
+	var l net.Listener
+	if err := a.do(func() (err error) { l, err = net.Listen("tcp", "10.77.0.1:7001"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			done <- err
+			return
+		}
+		defer c.Close()
+		n, buf := 0, make([]byte, 1<<16)
+		for n < size {
+			m, err := c.Read(buf)
+			if err != nil {
+				done <- err
+				return
+			}
+			n += m
+		}
+		done <- nil
+	}()
+	if err := b.do(func() error {
+		c, err := net.Dial("tcp", "10.77.0.1:7001")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(make([]byte, size))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	payload, largest := 0, 0
+	r.until("all bytes", func() bool {
+		payload = 0
+		for _, p := range r.all {
+			if len(p.Data) != p.Length {
+				t.Errorf("%d bytes of %d were captured", len(p.Data), p.Length)
+			}
+			if binary.BigEndian.Uint16(p.Data[36:]) == 7001 {
+				payload += len(p.Data) - 34 - int(p.Data[46]>>4)*4
+			}
+			largest = max(largest, len(p.Data))
+		}
+		return payload >= size
+	})
+	t.Logf("the largest of %d packets has %d bytes", len(r.all), largest)
+	if largest < 20000 {
+		t.Errorf("the largest packet has %d bytes: nothing was offloaded", largest)
+	}
+}
+
+// TestDownAndUp checks that a capture survives an interface that goes down, and
+// one that is deleted and made anew, without a privilege.
+func TestDownAndUp(t *testing.T) {
+	a, b := pair(t)
+	r := a.capture(live.Options{Interface: "v0", Promiscuous: true, Filter: "udp port 7000"})
+	b.send("10.77.0.1:7000", "before")
+	r.first("before")
+	a.down("v0")
+	r.until("a gap", func() bool { return len(r.gaps) == 1 })
+	a.up("v0")
+	r.until("its end", func() bool { return len(r.gaps) == 2 })
+	b.send("10.77.0.1:7000", "after")
+	r.first("after")
+	a.with("v0", func(h *nl.Handle, l nl.Link) error { return h.LinkDel(l) })
+	r.until("another gap", func() bool { return len(r.gaps) == 3 })
+	join(a, b, "v0")
+	r.until("its end", func() bool { return len(r.gaps) == 4 })
+	b.raw("v0", udpFrame("made anew"))
+	r.first("made anew")
+	a.with("v0", func(_ *nl.Handle, l nl.Link) error {
+		if l.Attrs().Promisc != 1 {
+			t.Errorf("promiscuous %d times", l.Attrs().Promisc)
+		}
+		return nil
+	})
+	for i, g := range r.gaps {
+		if g.Interface != "v0" || g.Reason == "" || g.Start == 0 || (i%2 == 1) != (g.End >= g.Start) {
+			t.Errorf("gap %d: %+v", i, g)
+		}
+	}
+	if r.gaps[0].Reason != "the interface went down" || r.gaps[2].Reason != "the interface was removed" {
+		t.Errorf("%+v", r.gaps)
+	}
+	if s := r.c.Stats(); s.Gaps != 2 {
+		t.Errorf("%+v", s)
+	}
+	// It may also come back as something that the socket cannot take.
+	a.with("v0", func(h *nl.Handle, l nl.Link) error { return h.LinkDel(l) })
+	r.until("a third gap", func() bool { return len(r.gaps) == 5 })
+	tun := a.tun("v0", unix.ARPHRD_NONE)
+	defer tun.Close()
+	r.fails = true
+	a.up("v0")
+	if err := r.ended(); !errors.Is(err, live.ErrLink) || !strings.Contains(err.Error(), "came back as another kind") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// tun makes an interface that carries IP packets, which are written to and read
+// from the file, and claims the hardware type.
+func (s *space) tun(name string, hw int) *os.File {
+	s.t.Helper()
+	var fd int
+	if err := s.do(func() (err error) {
+		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
+			return err
+		}
+		r, err := unix.NewIfreq(name)
+		if err != nil {
+			return err
+		}
+		r.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, r); err != nil {
+			return err
+		}
+		return unix.IoctlSetInt(fd, unix.TUNSETLINK, hw)
+	}); err != nil {
+		s.t.Skipf("SKIPPED: no tun interface can be made: %v", err)
+	}
+	return os.NewFile(uintptr(fd), name)
+}
+
+// TestTunnel checks interfaces that carry IP alone, of which PPP is one.
+func TestTunnel(t *testing.T) {
+	for _, hw := range []int{unix.ARPHRD_NONE, unix.ARPHRD_PPP, unix.ARPHRD_SIT} {
+		a := newSpace(t)
+		f := a.tun("t0", hw)
+		a.address("t0", "10.79.0.1/24")
+		a.up("t0")
+		r := a.capture(live.Options{Interface: "t0", Filter: "udp port 7000"})
+		all := a.capture(live.Options{Interface: live.Any, Filter: "udp port 7000"})
+		a.send("10.79.0.2:7000", "sent by us")
+		in := udpFrame("given to us")[14:]
+		for _, d := range [][]byte{in, {0x10, 0, 0, 0}, make([]byte, 40)} {
+			if _, err := f.Write(d); err != nil && d[0] == 0x45 {
+				t.Fatal(err)
+			}
+		}
+		for _, text := range []string{"sent by us", "given to us"} {
+			if p := r.first(text); p.Link != packet.LinkRaw || p.Data[0] != 0x45 || p.Data[9] != 17 || p.Length != len(p.Data) {
+				t.Errorf("%d: %s: link %d, % x", hw, text, p.Link, p.Data)
+			}
+			if p := all.first(text); p.Link != packet.LinkSLL || p.Data[16] != 0x45 || int(binary.BigEndian.Uint16(p.Data[2:])) != hw {
+				t.Errorf("%d: %s: link %d, % x", hw, text, p.Link, p.Data)
+			}
+		}
+		for _, p := range r.all {
+			if p.Data[0] != 0x45 {
+				t.Errorf("%d: not IP: % x", hw, p.Data)
+			}
+		}
+		f.Close()
+	}
+}
+
+// TestDrops checks that what a reader that sleeps cannot take is dropped and
+// counted, and that the memory does not grow by it.
+func TestDrops(t *testing.T) {
+	a, b := newSpace(t), newSpace(t)
+	join(a, b, "v0")
+	var c *live.Capture
+	var told, total int64
+	if err := a.do(func() (err error) {
+		c, err = live.Open(live.Options{Interface: "v0", Ring: 1, Filter: "udp", OnDrop: func(n, all int64) { told += n; total = all }})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	const sent = 5000
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	b.flood(t, "v0", sent, 1000)
+	runtime.ReadMemStats(&after)
+	if s := c.Stats(); s.Dropped == 0 || s.Dropped >= sent || s.Freezes == 0 {
+		t.Errorf("%+v of %d packets", s, sent)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	n := 0
+	var quiet int64
+	if err := c.Run(ctx, func(packet.Packet) { n++ }, func(int64) {
+		if quiet++; quiet > 2 {
+			cancel()
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s := c.Stats()
+	if s.Packets+s.Dropped != sent || s.Packets != int64(n) {
+		t.Errorf("%+v and %d fed, of %d packets", s, n, sent)
+	}
+	if told != s.Dropped || total != s.Dropped {
+		t.Errorf("%d of %d drops were told", told, s.Dropped)
+	}
+	t.Logf("%+v", s)
+}
+
+// flood sends n frames of the size as fast as it can.
+func (s *space) flood(tb testing.TB, name string, n, size int) {
+	tb.Helper()
+	if err := s.do(func() error { return blast(name, n, size, nil) }); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// TestErrors checks what Open says when it cannot.
+func TestErrors(t *testing.T) {
+	a, b := newSpace(t), newSpace(t)
+	join(a, b, "v0")
+	a.down("v0")
+	h := a.handle()
+	defer h.Close()
+	if err := h.LinkAdd(&nl.Veth{LinkAttrs: nl.LinkAttrs{Name: "d0"}, PeerName: "d1"}); err != nil {
+		t.Fatal(err)
+	}
+	a.up("d0")
+	for _, c := range []struct {
+		o    live.Options
+		is   error
+		want string
+	}{
+		{live.Options{Interface: "eth99"}, live.ErrNoInterface, `capture on "eth99": no such interface; there are ["`},
+		{live.Options{Interface: ""}, live.ErrNoInterface, "no such interface"},
+		{live.Options{Interface: "a-name-that-is-far-too-long"}, live.ErrNoInterface, "no such interface"},
+		{live.Options{Interface: "v0"}, live.ErrDown, `the interface is down: bring it up with "ip link set dev v0 up"`},
+		{live.Options{Interface: "d0", Filter: "port x and"}, nil, `packet filter, character 6, at "x and"`},
+		{live.Options{Interface: live.Any, Filter: "vlan"}, nil, "VLAN tags are of Ethernet, not of Linux cooked"},
+	} {
+		err := a.do(func() error {
+			c, err := live.Open(c.o)
+			if c != nil {
+				c.Close()
+			}
+			return err
+		})
+		if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: error %v, want one with %q", c.o, err, c.want)
+		}
+	}
+	defer a.tun("nl0", unix.ARPHRD_NETLINK).Close()
+	a.up("nl0")
+	err := a.do(func() error { _, err := live.Open(live.Options{Interface: "nl0"}); return err })
+	if !errors.Is(err, live.ErrLink) || !strings.Contains(err.Error(), "hardware type 824 (netlink)") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestPermission opens a capture in a process that may not.
+func TestPermission(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), "SLIPS_TEST_OPEN=lo")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, want := range []string{"permission: true", "CAP_NET_RAW", "sudo", "setcap cap_net_raw+ep", "AmbientCapabilities"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q lacks %q", out, want)
+		}
+	}
+}
+
+// openBare is the process of TestPermission.
+func openBare() {
+	runtime.LockOSThread()
+	if err := noPrivileges(); err != nil {
+		fmt.Println("capset:", err)
+		return
+	}
+	_, err := live.Open(live.Options{Interface: os.Getenv("SLIPS_TEST_OPEN")})
+	fmt.Printf("permission: %v, %v\n", errors.Is(err, live.ErrPermission), err)
+}
+
+// TestOneProcessor checks that a capture and what it feeds get along on one
+// processor.
+func TestOneProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	a, b := pair(t)
+	r := a.capture(live.Options{Interface: "v0"})
+	for i := range 20 {
+		b.send("10.77.0.1:7000", fmt.Sprintf("number %d.", i))
+		r.first(fmt.Sprintf("number %d.", i))
+	}
+}
+
+// TestMeter checks a capture and the meter together: a flow of real sockets
+// comes out as a record.
+func TestMeter(t *testing.T) {
+	a, b := pair(t)
+	var c *live.Capture
+	if err := a.do(func() (err error) { c, err = live.Open(live.Options{Interface: "v0"}); return err }); err != nil {
+		t.Fatal(err)
+	}
+	wake := make(chan struct{}, 1)
+	s := packet.NewSource("live", "v0", packet.Options{UDPInactivity: 200 * time.Millisecond}, func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- c.Meter(ctx, t.Context(), s) }()
+	b.send("10.77.0.1:7000", "a datagram")
+	found := false
+	limit := time.After(patience)
+	in := s.Input()
+	for open := true; open; {
+		select {
+		case batch, ok := <-in.C:
+			if open = ok; !ok {
+				break
+			}
+			for _, f := range batch.Flows {
+				if f.Kind == flow.Conn && f.DstPort == 7000 && !found {
+					found = true
+					cancel()
+				}
+			}
+			batch.Release()
+		case <-limit:
+			t.Fatal("no record came")
+		}
+	}
+	if err := <-done; err != nil || !found {
+		t.Errorf("error %v, found %v", err, found)
+	}
+}
