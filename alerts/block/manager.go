@@ -29,6 +29,9 @@ type Options struct {
 	// Audit takes a line of JSON for every change; nil for none. It is written
 	// by the goroutine of Run.
 	Audit io.Writer
+	// Tell is told what Audit is, for people who watch; nil for nobody. The
+	// goroutine of Run calls it.
+	Tell func(Record)
 	// StateFile is where offences are kept between runs; empty for nowhere. A
 	// dry run neither reads nor writes it.
 	StateFile string
@@ -364,6 +367,9 @@ func (m *Manager) save() {
 // write adds a record to the audit log.
 func (m *Manager) write(r Record) {
 	r.Time = m.now()
+	if m.opt.Tell != nil {
+		m.opt.Tell(r)
+	}
 	m.audited(m.audit.add(r))
 }
 

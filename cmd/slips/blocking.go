@@ -16,6 +16,7 @@ import (
 
 	"github.com/slips-go/slips/alerts"
 	"github.com/slips-go/slips/alerts/block"
+	"github.com/slips-go/slips/alerts/block/arp"
 	"github.com/slips-go/slips/alerts/block/host"
 	"github.com/slips-go/slips/alerts/block/nft"
 	"github.com/slips-go/slips/alerts/evidence"
@@ -34,13 +35,16 @@ const (
 type blockConfig struct {
 	Enabled      bool `yaml:"enabled"`
 	block.Config `yaml:",inline"`
+	// ARPIsolate isolates what is blocked from its neighbours too.
+	ARPIsolate bool       `yaml:"arp_isolate"`
+	ARP        arp.Config `yaml:"arp"`
 	// Socket is where "slips block" and its kin reach the running program;
 	// empty: a usual place, see controlSockets.
 	Socket string `yaml:"socket"`
 }
 
 func defaultBlockConfig() blockConfig {
-	b := blockConfig{Config: block.Defaults()}
+	b := blockConfig{Config: block.Defaults(), ARP: arp.Defaults()}
 	b.AllowList = []string{}
 	return b
 }
@@ -81,6 +85,7 @@ type firewall struct {
 	log     *slog.Logger
 	manager *block.Manager
 	nft     *nft.Firewall // nil in a dry run
+	arp     *arp.Isolator // nil when nobody is to be isolated
 	host    *host.Host
 	control net.Listener
 	audit   *logFile
@@ -154,22 +159,70 @@ func (w *firewall) prepare(r *run) error {
 	}
 	opt := block.Options{
 		Config: w.cfg.Config, Guard: w.guard.Load(), Audit: w.audit, StateFile: r.dir.Path(offendersFile), Log: w.log, Now: time.Now,
-		Spare: r.know.spares,
+		Spare: r.know.spares, Tell: func(x block.Record) { tellBlock(r.ui, x) },
 	}
 	if w.nft != nil {
 		opt.Blocker = w.nft
+	}
+	if w.cfg.ARPIsolate {
+		if w.arp, err = arp.New(opt.Blocker, arp.Options{
+			Config: w.cfg.ARP, Interfaces: r.o.Interfaces, Network: w.known(), Guard: opt.Guard, Audit: w.audit, Log: w.log, Now: time.Now,
+		}); err != nil {
+			return &codeError{exitBlock, err}
+		}
+		opt.Blocker = w.arp
 	}
 	w.manager, err = block.NewManager(opt)
 	return err
 }
 
-// protect makes a new guard of what is known.
-func (w *firewall) protect() error {
+// isolator returns what isolates hosts; nil for nothing.
+func (w *firewall) isolator() *arp.Isolator {
+	if w == nil {
+		return nil
+	}
+	return w.arp
+}
+
+// tellBlock shows who watches the run what has become of a decision.
+func tellBlock(ui UI, r block.Record) {
+	what := ""
+	switch r.Action {
+	case block.ActBlock:
+		what = "is blocked until " + until(r.Until)
+		if r.DryRun {
+			what = "would be blocked until " + until(r.Until)
+		}
+	case block.ActRefuse:
+		what = "is not blocked"
+	case block.ActUnblock:
+		what = "is not blocked any more"
+	default: // slips.log and the audit log have it
+		return
+	}
+	text := r.Prefix + " " + what
+	if r.By != "" {
+		text += ", by " + r.By
+	}
+	if r.Reason != "" {
+		text += ": " + r.Reason
+	}
+	ui.Note(text)
+}
+
+// known is the network as the machine and the traffic show it.
+func (w *firewall) known() block.Network {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := w.network
 	n.Gateways = slices.Concat(n.Gateways, w.seen.Gateways)
 	n.DHCP = slices.Concat(n.DHCP, w.seen.DHCP)
+	return n
+}
+
+// protect makes a new guard of what is known.
+func (w *firewall) protect() error {
+	n := w.known()
 	g, err := block.NewGuard(n, w.allow)
 	if err != nil {
 		return err
@@ -177,6 +230,9 @@ func (w *firewall) protect() error {
 	w.guard.Store(g)
 	if w.manager != nil {
 		w.manager.Protect(g)
+	}
+	if w.arp != nil {
+		return w.arp.Protect(g, n)
 	}
 	return nil
 }
@@ -221,7 +277,10 @@ func (w *firewall) run(ctx context.Context) (tasks []func() error) {
 	if w == nil {
 		return nil
 	}
-	return []func() error{
+	if w.arp != nil {
+		tasks = append(tasks, func() error { return w.arp.Run(ctx) })
+	}
+	return append(tasks,
 		func() error {
 			if err := w.manager.Run(ctx); err != nil {
 				return blockError(err)
@@ -234,7 +293,7 @@ func (w *firewall) run(ctx context.Context) (tasks []func() error) {
 			}
 			return nil
 		},
-	}
+	)
 }
 
 // close gives back what was opened. Blocks stay, and end by themselves.

@@ -254,6 +254,9 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 			name := s.interfaces[i]
 			options := s.meterOptions(r.o.Config)
 			options.CloseDelay = liveCloseDelay
+			if iso := r.firewall.isolator(); iso != nil { // what we tell is no attack
+				options.Keep = func(p packet.Packet) bool { return !iso.Ours(p.Data) }
+			}
 			m.src = packet.NewSource(name, name, options, wake)
 			r.ui.Note("interface " + name + ": packets are read by the built-in meter")
 		}
@@ -398,6 +401,11 @@ func (s *packetSet) supervise(r *run, folder string) ([]string, error) {
 	if len(s.interfaces) == 1 { // with more the supervisor makes a folder of each
 		folder = filepath.Join(folder, strings.NewReplacer("/", "_", ":", "_").Replace(s.interfaces[0]))
 	}
+	if r.firewall.isolator() != nil {
+		for _, name := range s.interfaces {
+			s.filters[name] = both(s.filters[name], notOurARP(name))
+		}
+	}
 	o := zeekscripts.Options{
 		Zeek: s.zeek, Interfaces: s.interfaces, Dir: folder, Filter: c.Parameters.PcapFilter, Filters: s.filters,
 		TCPInactivity: c.Parameters.TCPInactivityTimeout.Duration(), Retention: c.Parameters.KeepRotatedFilesFor.Duration(),
@@ -424,6 +432,18 @@ func (s *packetSet) supervise(r *run, folder string) ([]string, error) {
 		}
 	}
 	return dirs, nil
+}
+
+// notOurARP is a filter for a Zeek that shall not take the ARP of our own
+// isolation for an attack: what we send in the name of another hardware address.
+// It is empty for an interface without such an address.
+func notOurARP(name string) string {
+	i, err := net.InterfaceByName(name)
+	if err != nil || len(i.HardwareAddr) != 6 {
+		return ""
+	}
+	m := i.HardwareAddr
+	return fmt.Sprintf("not (arp and ether src %s and (arp[8:4] != 0x%x or arp[12:2] != 0x%x))", m, []byte(m[:4]), []byte(m[4:]))
 }
 
 // inputs returns where the meters' records come out.

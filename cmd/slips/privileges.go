@@ -20,8 +20,9 @@ func (r *run) dropPrivileges() (string, error) {
 		return "", &codeError{exitOutput, err}
 	}
 	opt := privilege.Options{User: o.User, Ambient: len(o.Interfaces) > 0 && r.packets.zeek.Path != ""}
-	if opt.Ambient {
-		opt.Keep = append(opt.Keep, privilege.NetRaw) // each Zeek opens its interface; the meter's are open for good
+	if opt.Ambient || r.firewall != nil && r.firewall.cfg.ARPIsolate {
+		// Each Zeek and the isolator open their interfaces again; the meter's are open for good.
+		opt.Keep = append(opt.Keep, privilege.NetRaw)
 	}
 	if r.firewall != nil && r.firewall.nft != nil {
 		opt.Keep = append(opt.Keep, privilege.NetAdmin)

@@ -20,6 +20,7 @@ import (
 	"github.com/slips-go/slips/feeds/online"
 	"github.com/slips-go/slips/internal/service"
 	"github.com/slips-go/slips/modules"
+	"github.com/slips-go/slips/parsers/packet/bpf"
 	"github.com/slips-go/slips/parsers/packet/live"
 	"github.com/slips-go/slips/zeekscripts"
 )
@@ -50,6 +51,7 @@ func (e *codeError) Unwrap() error { return e.err }
 func codeOf(err error) int {
 	var (
 		code     *codeError
+		filter   *bpf.Error
 		start    *zeekscripts.StartError
 		write    *export.WriteError
 		occupied *export.OccupiedError
@@ -63,6 +65,8 @@ func codeOf(err error) int {
 	case errors.As(err, &write), errors.As(err, &occupied), errors.As(err, &out), errors.Is(err, export.ErrInUse),
 		errors.Is(err, export.ErrChanged):
 		return exitOutput
+	case errors.As(err, &filter), errors.Is(err, bpf.ErrNothing):
+		return exitUsage
 	case errors.Is(err, live.ErrPermission), errors.Is(err, zeekscripts.ErrPermission), errors.Is(err, block.ErrPermission):
 		return exitPermission
 	case errors.Is(err, live.ErrNoInterface), errors.Is(err, live.ErrDown), errors.Is(err, live.ErrLink), errors.Is(err, live.ErrUnsupported),
@@ -285,6 +289,7 @@ func checkSections(c *config.Config) error {
 	}
 	add("enrichment", onlineConfig(c).Validate())
 	add("block", blockSection(c).Validate())
+	add("block.arp", blockSection(c).ARP.Validate())
 	for _, name := range c.Feeds.Databases {
 		if !slices.ContainsFunc(geo.Catalogue(), func(d geo.Database) bool { return d.Name == name }) {
 			add("feeds", fmt.Errorf("databases: %q: no such database, \"slips feeds list\" names them", name))

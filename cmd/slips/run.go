@@ -91,7 +91,7 @@ type runFlags struct {
 	interfaces                       []string
 	engine, filter, access, block    string
 	user, pidFile, health            string
-	daemon, stop                     bool
+	daemon, stop, isolate            bool
 	letters, timeline                bool
 	cpuProfile, memProfile           string
 	changed                          func(flag string) bool
@@ -109,6 +109,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVarP(&f.filter, "pcapfilter", "F", "", "look at packets that match the BPF `FILTER` alone, such as \"not port 22\"")
 	s.StringVarP(&f.block, "block", "p", "", "block hosts with alerts, with -i and --follow: `HOW` is on, or dry-run to log what would be done (needs CAP_NET_ADMIN)")
 	s.Lookup("block").NoOptDefVal = blockOn
+	s.BoolVar(&f.isolate, "arp-isolate", false, "with --block and -i: keep blocked hosts of the local network from their neighbours too, by false ARP answers")
 	s.StringVarP(&f.output, "output", "o", "", "`DIR` for the results")
 	s.BoolVar(&f.overwrite, "overwrite", false, "replace the results of an earlier run in the output directory")
 	s.StringVar(&f.format, "format", "auto", "`FORMAT` of the input: "+strings.Join(formats(), ", "))
@@ -251,6 +252,9 @@ func (f *runFlags) overrides() []config.Override {
 			add("block.dry_run", "true", "--block")
 		}
 	}
+	if f.changed("arp-isolate") {
+		add("block.arp_isolate", strconv.FormatBool(f.isolate), "--arp-isolate")
+	}
 	if f.verbose > 0 {
 		add("parameters.verbose", strconv.Itoa(min(1+f.verbose, 3)), "-v")
 	}
@@ -308,6 +312,12 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 	}
 	if blockSection(cfg).Enabled && !live { // by the configuration, which serves other runs too
 		blockSection(cfg).Enabled = false
+	}
+	if b := blockSection(cfg); b.ARPIsolate && (!b.Enabled || len(interfaces) == 0) {
+		if f.isolate {
+			return nil, badFlags("--arp-isolate is for runs with --block and -i: it works on the interfaces that are named")
+		}
+		b.ARPIsolate = false
 	}
 	run.Socket = controlSockets(cfg, p.getenv)[0]
 	if len(interfaces) > 0 || blockSection(cfg).Enabled {

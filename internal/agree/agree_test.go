@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,29 +26,28 @@ import (
 //	SLIPS_DATASETS    the shared data sets, ../shared/datasets beside the project by default
 //	SLIPS_ZEEK        the zeek to run; without it one in PATH or the usual folders
 //	SLIPS_PCAPS       further captures: files and folders, separated by colons
+//	SLIPS_ZEEK_TRACES the same: the folder of Zeek's own traces, testing/btest/Traces of its source
 //	SLIPS_ZEEK_LOGS   a folder that keeps what zeek wrote, for the next run not to run it again
+//	SLIPS_ROUNDS      how many captures of each sort are made
 //	SLIPS_DIFF        how many examples of each sort of difference are printed
 
-// meter returns what the built-in meter makes of a capture.
-func meter(t *testing.T, path string) []*flow.Flow {
-	t.Helper()
+// meter returns what the built-in meter makes of a capture. Of one that is
+// damaged it returns what came before, and the error.
+func meter(ctx context.Context, path string) ([]*flow.Flow, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer f.Close()
 	var all []*flow.Flow
-	_, err = packet.Read(t.Context(), f, packet.Options{
+	_, err = packet.Read(ctx, f, packet.Options{
 		Next: func(flow.Kind) *flow.Flow {
 			f := new(flow.Flow)
 			all = append(all, f)
 			return f
 		},
 	})
-	if err != nil {
-		t.Logf("%s: %v", filepath.Base(path), err)
-	}
-	return all
+	return all, err
 }
 
 // isCapture reports whether a file is one by its name.
@@ -76,16 +78,11 @@ func found(t *testing.T, places ...string) []string {
 	return all
 }
 
-// zeekLogs runs zeek on a capture and returns the folder of its logs. With
-// keep, the folder is that, and what is there is not made again.
-func zeekLogs(t *testing.T, z zeekscripts.Zeek, path, keep string) (string, error) {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "logs")
-	if keep != "" {
-		dir = keep
-		if _, err := os.Stat(dir); err == nil {
-			return dir, nil
-		}
+// zeekLogs runs zeek on a capture, into a folder. When it is there it is left
+// as it is.
+func zeekLogs(ctx context.Context, z zeekscripts.Zeek, path, dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
 	}
 	s, err := zeekscripts.New(zeekscripts.Options{
 		Zeek: z, Pcap: path, Dir: dir, Log: slog.New(slog.DiscardHandler),
@@ -93,12 +90,9 @@ func zeekLogs(t *testing.T, z zeekscripts.Zeek, path, keep string) (string, erro
 		TCPInactivity: 5 * time.Minute, Extra: []string{"tcp_attempt_delay=5sec"},
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := s.Run(t.Context()); err != nil && !errors.Is(err, context.Canceled) {
-		return "", err
-	}
-	return dir, nil
+	return s.Run(ctx)
 }
 
 // report prints a table and fails when it misses a bar.
@@ -109,9 +103,9 @@ func report(t *testing.T, table *Table) {
 	}
 	t.Logf("%d captures\n%s", len(table.Captures), table)
 	if os.Getenv("SLIPS_DIFF") != "" {
-		n := 0
-		for _, c := range os.Getenv("SLIPS_DIFF") {
-			n = n*10 + int(c-'0')
+		n, err := strconv.Atoi(os.Getenv("SLIPS_DIFF"))
+		if err != nil {
+			t.Fatal("SLIPS_DIFF: ", err)
 		}
 		t.Logf("differences\n%s", table.Differences(n))
 	}
@@ -156,7 +150,11 @@ func TestCompareZeek(t *testing.T) {
 			if _, err := os.Stat(logs); err != nil {
 				continue // Zeek had nothing to say
 			}
-			c, err := Compare(name(path), meter(t, path), logs)
+			records, err := meter(t.Context(), path)
+			if err != nil {
+				t.Logf("%s: %v", name(path), err)
+			}
+			c, err := Compare(name(path), records, logs)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -173,35 +171,52 @@ func TestCompareZeek(t *testing.T) {
 		compareLive(t, z, made(t))
 	})
 	t.Run("more", func(t *testing.T) {
-		more := os.Getenv("SLIPS_PCAPS")
-		if more == "" {
+		more := append(filepath.SplitList(os.Getenv("SLIPS_PCAPS")), filepath.SplitList(os.Getenv("SLIPS_ZEEK_TRACES"))...)
+		if len(more) == 0 {
 			t.Skip("NOT COMPARED on further captures: SLIPS_PCAPS names none")
 		}
 		z := live(t)
-		compareLive(t, z, found(t, filepath.SplitList(more)...))
+		compareLive(t, z, found(t, more...))
 	})
 }
 
-// compareLive runs zeek and the meter on captures.
+// compareLive runs zeek and the meter on captures, on as many at a time as
+// there are cores.
 func compareLive(t *testing.T, z zeekscripts.Zeek, paths []string) {
 	t.Helper()
-	table := new(Table)
 	keep := os.Getenv("SLIPS_ZEEK_LOGS")
-	for _, path := range paths {
-		k := ""
-		if keep != "" {
-			k = filepath.Join(keep, filepath.Base(path))
+	all := make([]*Capture, len(paths))
+	errs := make([]error, len(paths))
+	jobs := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for i, path := range paths {
+		jobs <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-jobs }()
+			dir := filepath.Join(t.TempDir(), "logs")
+			if keep != "" {
+				dir = filepath.Join(keep, filepath.Base(path))
+			}
+			if err := zeekLogs(t.Context(), z, path, dir); err != nil {
+				t.Logf("%s: %v", filepath.Base(path), err) // some are no captures at all
+				return
+			}
+			records, err := meter(t.Context(), path)
+			if err != nil {
+				t.Logf("%s: %v", filepath.Base(path), err)
+			}
+			all[i], errs[i] = Compare(filepath.Base(path), records, dir)
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	table := new(Table)
+	for _, c := range all {
+		if c != nil {
+			table.Add(c)
 		}
-		logs, err := zeekLogs(t, z, path, k)
-		if err != nil {
-			t.Logf("%s: %v", filepath.Base(path), err) // some are no captures at all
-			continue
-		}
-		c, err := Compare(filepath.Base(path), meter(t, path), logs)
-		if err != nil {
-			t.Fatal(err)
-		}
-		table.Add(c)
 	}
 	report(t, table)
 }

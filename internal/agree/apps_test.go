@@ -144,11 +144,11 @@ func (k *talker) names() {
 		if r.IntN(8) == 0 {
 			continue // no answer
 		}
-		m.Header.Response, m.Header.RecursionAvailable = true, true
+		m.Response, m.RecursionAvailable = true, true
 		h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: uint32(r.IntN(9000))}
 		switch {
 		case r.IntN(5) == 0:
-			m.Header.RCode = dnsmessage.RCodeNameError
+			m.RCode = dnsmessage.RCodeNameError
 		case m.Questions[0].Type == dnsmessage.TypeA:
 			for range 1 + r.IntN(5) {
 				m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: [4]byte{198, 51, 100, byte(r.IntN(256))}}})
@@ -255,20 +255,20 @@ func handshakes(t *testing.T) [][]turn {
 		wg.Go(func() {
 			c := tls.Server(recorder{b, &mu, &turns, true}, server)
 			if _, err := io.ReadFull(c, make([]byte, 5)); err == nil {
-				c.Write([]byte("and hello to you")) //nolint:errcheck // what was said is what counts
+				c.Write([]byte("and hello to you"))
 			}
-			c.Close() //nolint:errcheck // as above
+			c.Close()
 		})
 		c := tls.Client(recorder{a, &mu, &turns, false}, client)
-		c.SetDeadline(time.Now().Add(10 * time.Second)) //nolint:errcheck // a pipe takes it
+		c.SetDeadline(time.Now().Add(10 * time.Second))
 		_, err := c.Write([]byte("hello"))
 		if (err != nil) != (client.MaxVersion == tls.VersionTLS11) {
 			t.Fatalf("handshake %d: %v", i, err)
 		}
 		if err == nil {
-			io.ReadAll(c) //nolint:errcheck // to the end
+			io.ReadAll(c)
 		}
-		c.Close() //nolint:errcheck // as above
+		c.Close()
 		wg.Wait()
 		all = append(all, turns)
 	}

@@ -57,8 +57,9 @@ func transport(f *flow.Flow) string {
 		return f.Proto.String()
 	case flow.ICMP6:
 		return flow.ICMP.String()
+	default:
+		return "other"
 	}
-	return "other"
 }
 
 // sorted makes a list comparable whose order says nothing.

@@ -2,10 +2,12 @@ package agree
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -295,7 +297,7 @@ func made(t *testing.T) []string {
 	ordinary := func(k *talker) { k.talk() }
 	sessions := handshakes(t)
 	var all []string
-	for seed := range uint64(rounds()) {
+	for seed := range uint64(rounds(t)) {
 		for _, c := range []struct {
 			name string
 			each func(k *talker)
@@ -315,17 +317,22 @@ func made(t *testing.T) []string {
 			{"secrets", func(k *talker) { k.secrets(sessions) }},
 			{"secrets-disordered", func(k *talker) { k.swap, k.twice = 0.2, 0.1; k.secrets(sessions) }},
 		} {
-			all = append(all, writeCapture(t, c.name+string(rune('0'+seed))+".pcap", conversations(seed, conns, c.each)))
+			all = append(all, writeCapture(t, fmt.Sprint(c.name, seed, ".pcap"), conversations(seed, conns, c.each)))
 		}
 	}
 	return all
 }
 
 // rounds is how many captures of each sort are made: SLIPS_ROUNDS, 1 by default.
-func rounds() int {
-	n := 0
-	for _, c := range os.Getenv("SLIPS_ROUNDS") {
-		n = n*10 + int(c-'0')
+func rounds(t *testing.T) int {
+	t.Helper()
+	v := os.Getenv("SLIPS_ROUNDS")
+	if v == "" {
+		return 1
 	}
-	return max(1, n)
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		t.Fatal("SLIPS_ROUNDS: ", err)
+	}
+	return n
 }

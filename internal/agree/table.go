@@ -17,8 +17,13 @@ type Bar struct {
 // ourselves.
 func Bars() []Bar {
 	return []Bar{
-		{"conn", 99}, {"conn.state", 97}, {"conn.bytes", 97}, {"dns", 99}, {"ssl.server_name", 99},
-		{"conn.history", 97}, {"conn.service", 95},
+		{"conn", 99},
+		{"conn.state", 97},
+		{"conn.bytes", 97},
+		{"dns", 99},
+		{"ssl.server_name", 99},
+		{"conn.history", 97},
+		{"conn.service", 95},
 	}
 }
 

@@ -104,6 +104,7 @@ func testForeign() []string {
 	return []string{
 		"github.com/google/go-cmp", "go.uber.org/goleak", "github.com/rogpeppe/go-internal/testscript", "golang.org/x/tools/txtar",
 		"go.yaml.in/yaml/v3", "github.com/klauspost/compress", "github.com/maxmind/mmdbwriter", "github.com/gaissmai/bart", "golang.org/x/net", "github.com/gopacket/gopacket",
+		"github.com/vishvananda", "golang.org/x/sys",
 	}
 }
 

@@ -217,7 +217,7 @@ func large(b *testing.B, n int) (path string, packets int, size int64) {
 	head = le.AppendUint64(head, 0)
 	head = le.AppendUint32(head, 262144)
 	head = le.AppendUint32(head, uint32(LinkEthernet))
-	w.Write(head) //nolint:errcheck // Flush says it
+	w.Write(head)
 	for start := t0; packets < n; start += at + 600*second {
 		for _, p := range all {
 			t := start + p.Time
@@ -225,12 +225,12 @@ func large(b *testing.B, n int) (path string, packets int, size int64) {
 			head = le.AppendUint32(head, uint32(t%second/1000))
 			head = le.AppendUint32(head, uint32(len(p.Data)))
 			head = le.AppendUint32(head, uint32(max(p.Length, len(p.Data))))
-			w.Write(head)   //nolint:errcheck // Flush says it
-			w.Write(p.Data) //nolint:errcheck // Flush says it
+			w.Write(head)
+			w.Write(p.Data)
 		}
 		packets += len(all)
 	}
-	if err := w.Flush(); err != nil {
+	if err := w.Flush(); err != nil { // of all of them
 		b.Fatal(err)
 	}
 	st, err := out.Stat()
@@ -259,7 +259,7 @@ func BenchmarkZeek(b *testing.B) {
 			b.Fatal(err)
 		}
 		s, err := Read(b.Context(), f, Options{})
-		f.Close() //nolint:errcheck // it was read only
+		f.Close()
 		if err != nil || s.Packets != int64(packets) {
 			b.Fatalf("%d packets of %d: %v", s.Packets, packets, err)
 		}

@@ -50,12 +50,9 @@ func pcapFile(o order, nano bool, link uint32, packets ...pcapPacket) []byte {
 
 // pcapPacket is a packet of a file.
 type pcapPacket struct {
-	sec, frac    uint32
-	data         []byte
-	cap, length  uint32 // what the file says, if not what is true
-	iface        uint32
-	high, low    uint32 // the time of pcapng
-	simple, none bool   // a simple packet; no block of the interface before it
+	sec, frac   uint32
+	data        []byte
+	cap, length uint32 // what the file says, if not what is true
 }
 
 func (p pcapPacket) caplen() uint32 {
@@ -254,7 +251,9 @@ func TestBadFiles(t *testing.T) {
 		counts  map[Reason]int64
 		records int
 	}{
-		{"length on the wire below that captured", pcapFile(o, false, 1, good, pcapPacket{sec: sec, data: p, length: 20}), ErrCorrupt, "behind packet 1", 1, nil, 1},
+		{"length on the wire below that captured", pcapFile(o, false, 1, good, pcapPacket{sec: sec, data: p, length: 20}, good), nil, "", 3, nil, 1},
+		{"the same, and cut", pcapFile(o, false, 1, good, pcapPacket{sec: sec, data: p[:30], cap: uint32(len(p)), length: 20}), ErrCorrupt, "behind packet 1", 1, nil, 1},
+		{"sections of both byte orders", slices.Concat(ngFile(o), ngFile(binary.BigEndian)), nil, "", 6, map[Reason]int64{TimeWentBack: 2}, 3},
 		{"captured length beyond all", pcapFile(o, false, 1, good, pcapPacket{sec: sec, data: p, cap: 1 << 31, length: 1 << 31}), ErrCorrupt, "behind packet 1", 1, nil, 1},
 		{"link type that is not known", pcapFile(o, false, 147, good, good), nil, "", 2, map[Reason]int64{UnknownLink: 2}, 0},
 		{"time zero", pcapFile(o, false, 1, pcapPacket{data: p}), nil, "", 1, nil, 1},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
@@ -52,6 +53,7 @@ type Reader struct {
 	link  Link
 	mixed bool // the link type comes with each packet
 	from  *Unpacked
+	buf   []byte // of a packet that is read without pcapgo
 }
 
 // NewReader reads the head of a capture. The error wraps ErrFormat when it is none.
@@ -135,6 +137,15 @@ func (r *Reader) open(b *bufio.Reader) error {
 // The error is io.EOF at the end, or wraps ErrCorrupt.
 func (r *Reader) Next() (Packet, error) {
 	data, ci, err := r.next()
+	if err != nil && !r.mixed && ci.CaptureLength > ci.Length && ci.CaptureLength <= maxCapture {
+		// Some programs write a wrong length on the wire, which pcapgo does not
+		// take, and libpcap does. The packet itself is still to be read.
+		r.buf = slices.Grow(r.buf[:0], ci.CaptureLength)[:ci.CaptureLength]
+		data = r.buf
+		if _, err = io.ReadFull(r.from.b, data); err == io.EOF { //nolint:errorlint // ReadFull returns it bare
+			err = io.ErrUnexpectedEOF
+		}
+	}
 	if err != nil {
 		if err == io.EOF && ci.CaptureLength == 0 { //nolint:errorlint // the bare one alone is the end, unless a header came
 			return Packet{}, io.EOF

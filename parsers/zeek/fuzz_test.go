@@ -173,3 +173,35 @@ func FuzzJSONAgree(f *testing.F) {
 		same(t, string(line), &x, errX, &y, b.careful(&y, s))
 	})
 }
+
+// What names and headers tell is part of them, whatever they are: the log is
+// one that is known, the node stands in the name, and the columns are those by
+// which a decoder reads.
+func FuzzNames(f *testing.F) {
+	for _, s := range [][2]string{
+		{"conn.15:48:23-16:00:00-logger-1.log.gz", fields + "\n"},
+		{"conn__2020-07-16-09-43-10__2020-07-16-10-43-10__log_suffix=logger-1,pid=1__.log", "#separator ,\r\n#fields,ts,uid\r\n"},
+		{"open_conn.17_32_32-18_00_00.log", "\ufeff#separator \\x7c\n#path|dns\n#fields|ts\n"},
+		{"", ""},
+		{"__.log", "#fields"},
+		{"a/b__c.log", "#fields\n"},
+	} {
+		f.Add(s[0], s[1])
+	}
+	f.Fuzz(func(t *testing.T, name, head string) {
+		if log, ok := LogName(name); ok {
+			if l, _ := find(log); l == nil || !strings.Contains(name, l.name) {
+				t.Errorf("LogName(%q) = %q", name, log)
+			}
+		}
+		if w := Writer(name); !strings.Contains(name, w) || strings.Contains(w, "/") {
+			t.Errorf("Writer(%q) = %q", name, w)
+		}
+		columns := Columns([]byte(head))
+		for _, c := range columns {
+			if !strings.Contains(head, c) || strings.ContainsRune(c, '\n') {
+				t.Errorf("Columns(%q) = %q", head, columns)
+			}
+		}
+	})
+}

@@ -58,6 +58,7 @@ type Watch struct {
 	had    []bool               // by thing: seen, or in a header
 	ruled  []bool               // by thing: a header has no such field
 	chance []int32              // by thing: records looked at that could have had it
+	certs  int                  // the thing certFiles
 
 	records [flow.NumKinds]int64
 	files   flow.KindSet // logs that are there, whatever is in them
@@ -77,6 +78,9 @@ func New(specs []modules.Spec, tell func(*Report)) *Watch {
 	w := &Watch{specs: specs, things: things(), tell: tell}
 	w.had, w.ruled, w.chance = make([]bool, len(w.things)), make([]bool, len(w.things)), make([]int32, len(w.things))
 	for i, x := range w.things {
+		if x.name == certFiles {
+			w.certs = i
+		}
 		if x.seen != nil {
 			k := kindOf(x.name)
 			w.fields[k] = append(w.fields[k], i)
@@ -100,7 +104,7 @@ func (w *Watch) Scripts() { w.scripts = true }
 func (w *Watch) Header(kind flow.Kind, fields []string) {
 	w.Log(flow.Of(kind))
 	for i, x := range w.things {
-		if kindOf(x.name) != kind || fieldOf(x.name) == "" {
+		if kindOf(x.name) != kind || inValues(x.name) {
 			continue
 		}
 		has := slices.Contains(fields, fieldOf(x.name)) || x.also != "" && slices.Contains(fields, x.also)
@@ -134,6 +138,7 @@ func (w *Watch) look(f *flow.Flow) {
 		}
 	case f.Kind == flow.SSL && len(f.SSL.CertFPs) > 0:
 		w.signs[flow.X509]++
+		w.chance[w.certs]++ // files.log could have them too
 	case f.Kind == flow.HTTP && len(f.HTTP.RespFUIDs) > 0:
 		w.signs[flow.Files]++
 	}
@@ -260,16 +265,14 @@ type Report struct {
 // Report returns what was not seen so far.
 func (w *Watch) Report() *Report {
 	r := &Report{
-		Sensor: w.sensor().String(), Records: map[string]int64{},
+		Sensor: w.name(), Records: map[string]int64{},
 		MissingLogs: []MissingLog{}, MissingFields: []MissingField{}, Off: []Effect{}, Weaker: []Effect{}, Noisier: []Effect{},
 	}
 	gone := make(map[string]bool)    // things that are not there
 	certain := make(map[string]bool) // of these, by more than that nothing was seen
 	hints := make(map[string]string)
 	w.logs(r, gone, certain, hints)
-	if w.sensor() == flow.Zeek && w.meter == 0 {
-		w.missingFields(r, gone, certain, hints)
-	}
+	w.missingFields(r, gone, certain, hints)
 	w.effects(r, gone, certain, hints)
 	for i := range r.MissingLogs {
 		r.MissingLogs[i].Off = len(concerned(r.Off, r.MissingLogs[i].Log))
@@ -339,7 +342,10 @@ func (w *Watch) missingFields(r *Report, gone, certain map[string]bool, hints ma
 	}
 	for i, x := range w.things {
 		k := kindOf(x.name)
-		hints[x.name] = x.hint.String()
+		hints[x.name] = w.fieldHint(x)
+		if hints[x.name] == "" {
+			continue // the sensor has other fields, and modules know that
+		}
 		if !w.there(k) && gone[k.String()] {
 			gone[x.name], certain[x.name], hints[x.name] = true, certain[k.String()], hints[k.String()]
 			continue
@@ -353,7 +359,10 @@ func (w *Watch) missingFields(r *Report, gone, certain map[string]bool, hints ma
 		if !w.there(kindOf(x.name)) || !gone[x.name] {
 			continue
 		}
-		if x.instead != "" && !slices.ContainsFunc(strings.Fields(x.instead), func(y string) bool { return gone[y] && certain[y] }) {
+		// A log that there was no traffic for would have the same, but it does not
+		// have what is in the values of another.
+		lacks := func(y string) bool { return gone[y] && (certain[y] || inValues(y)) }
+		if x.instead != "" && !slices.ContainsFunc(strings.Split(x.instead, "+"), lacks) {
 			delete(gone, x.name)
 			continue
 		}

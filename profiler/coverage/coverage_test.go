@@ -257,6 +257,38 @@ func TestLogs(t *testing.T) {
 			t.Errorf("with fingerprints and without x509.log: %v, subject missing is %t", got, missing())
 		}
 	})
+	t.Run("hashes of certificates", func(t *testing.T) { // as Zeek 8 logs them by itself: by SHA-256, and not in files.log
+		w := New(all.Specs(), nil)
+		var ssl, file flow.Flow
+		ssl.Reset(flow.SSL)
+		file.Reset(flow.Files)
+		ssl.SSL.CertFPs, file.Files.Source = []string{strings.Repeat("0", 64)}, "HTTP"
+		off := func() *Effect {
+			r := w.Report()
+			i := slices.IndexFunc(r.Off, func(e Effect) bool { return e.Type == "MALICIOUS_SSL_CERT" && e.Certain })
+			if i < 0 {
+				return nil
+			}
+			return &r.Off[i]
+		}
+		for range 20 {
+			w.Flow(&ssl, profile.Window{})
+		}
+		if off() == nil {
+			t.Error("without files.log no certificate can be found in a list, and that is not said")
+		}
+		for range 20 {
+			w.Flow(&file, profile.Window{})
+		}
+		if e := off(); e == nil || !strings.Contains(strings.Join(e.Hints, " "), "log_x509_in_files_log") {
+			t.Errorf("no certificate can be found in a list, and that is not said: %+v", e)
+		}
+		file.Files.Source, file.Files.SHA1 = "SSL", strings.Repeat("0", 40)
+		w.Flow(&file, profile.Window{})
+		if off() != nil {
+			t.Error("files.log has the SHA-1 of a certificate")
+		}
+	})
 	t.Run("our scripts", func(t *testing.T) {
 		w := conns(flow.Zeek, "dns")
 		w.Scripts()
@@ -265,6 +297,22 @@ func TestLogs(t *testing.T) {
 			if got[log] != want {
 				t.Errorf("%s: %q, want %q", log, got[log], want)
 			}
+		}
+	})
+	t.Run("ja3 of suricata", func(t *testing.T) {
+		w := conns(flow.Suricata, "tls")
+		var f flow.Flow
+		f.Reset(flow.SSL)
+		f.Sensor, f.SSL.JA4, f.SSL.ServerName, f.SSL.Established = flow.Suricata, "t13d", "example.org", flow.True
+		for range 50 {
+			w.Flow(&f, profile.Window{})
+		}
+		var missing []string
+		for _, m := range w.Report().MissingFields {
+			missing = append(missing, m.Log+"."+m.Field)
+		}
+		if diff := cmp.Diff([]string{"ssl.ja3", "ssl.ja3s"}, missing); diff != "" {
+			t.Errorf("missing fields (-want +got):\n%s", diff)
 		}
 	})
 	t.Run("the meter", func(t *testing.T) {
@@ -357,7 +405,7 @@ func TestTell(t *testing.T) {
 // what helps; the log all of it; and summary.json is what can be read back.
 func TestText(t *testing.T) {
 	logs := captured(t)
-	if lines := watch(t, logs, "mysql").Report().Lines(); len(lines) > 4 {
+	if lines := watch(t, logs, "mysql").Report().Lines(); len(lines) > 5 {
 		t.Errorf("with nearly all there:\n%s", strings.Join(lines, "\n"))
 	}
 	few := New(all.Specs(), nil)

@@ -24,6 +24,33 @@ func suricata(k flow.Kind) string {
 	return ""
 }
 
+// name returns what the records come from.
+func (w *Watch) name() string {
+	if w.meter != 0 {
+		return "built-in meter"
+	}
+	return w.sensor().String()
+}
+
+// fieldHint says how a field is to be had; it is empty when the sensor is not
+// expected to have it.
+func (w *Watch) fieldHint(x thing) string {
+	switch {
+	case w.meter != 0:
+		return ""
+	case w.sensor() == flow.Zeek:
+		return x.hint.String()
+	case w.sensor() == flow.Suricata:
+		switch x.name {
+		case "ssl.ja3", "ssl.ja3s":
+			return "app-layer.protocols.tls.ja3-fingerprints: yes, and extended: yes of tls in eve-log, in suricata.yaml"
+		case "ssl.ja4":
+			return "app-layer.protocols.tls.ja4-fingerprints: yes where this Suricata has it, and ja4 of tls in eve-log, in suricata.yaml"
+		}
+	}
+	return ""
+}
+
 // unwritten reports whether the sensor as installed does not write a log,
 // whatever the traffic.
 func (w *Watch) unwritten(k flow.Kind) bool {

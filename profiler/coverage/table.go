@@ -320,8 +320,8 @@ func table() []row {
 		},
 		{
 			module: "threatintel", typ: "MALICIOUS_SSL_CERT",
-			off:   []string{"ssl+files", "ssl+files.mime_type", "ssl+files.sha1", "ssl.cert_chain_fps+files", "ssl.cert_chain_fps+files.mime_type", "ssl.cert_chain_fps+files.sha1"},
-			fewer: []string{"ssl", "ssl.cert_chain_fps", "files", "files.mime_type", "files.sha1"},
+			off:   []string{"ssl+files", "ssl+files.mime_type", "ssl+files.sha1", "ssl+files.sha1 (of certificates)", "ssl.cert_chain_fps+files", "ssl.cert_chain_fps+files.mime_type", "ssl.cert_chain_fps+files.sha1", "ssl.cert_chain_fps+files.sha1 (of certificates)", "ssl.cert_chain_fps (SHA-1)+files", "ssl.cert_chain_fps (SHA-1)+files.mime_type", "ssl.cert_chain_fps (SHA-1)+files.sha1", "ssl.cert_chain_fps (SHA-1)+files.sha1 (of certificates)"},
+			fewer: []string{"ssl", "ssl.cert_chain_fps", "ssl.cert_chain_fps (SHA-1)", "files", "files.mime_type", "files.sha1", "files.sha1 (of certificates)"},
 		},
 		{
 			module: "threatintel", typ: "THREAT_INTELLIGENCE_MALICIOUS_EMAIL",

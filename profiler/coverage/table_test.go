@@ -241,6 +241,8 @@ func TestTable(t *testing.T) {
 			fields = append(fields, f)
 		}
 	}
+	fields = append(fields, certFPs, certFiles)
+	slices.Sort(fields)
 	var rows []row
 	for _, spec := range all.Specs() {
 		rows = append(rows, derive(t, spec, list[spec.Name], fields)...)

@@ -31,6 +31,7 @@ const (
 	macLogging
 	hashFiles
 	hashSHA256
+	hashCerts
 	validateCerts
 	dhcpSoftware
 	newer
@@ -53,6 +54,8 @@ func (h hint) String() string {
 		return "@load policy/frameworks/files/hash-all-files"
 	case hashSHA256:
 		return "event file_new(f: fa_file) { Files::add_analyzer(f, Files::ANALYZER_SHA256); } in local.zeek"
+	case hashCerts:
+		return "@load policy/frameworks/files/hash-all-files and redef X509::log_x509_in_files_log = T"
 	case validateCerts:
 		return "@load policy/protocols/ssl/validate-certs"
 	case dhcpSoftware:
@@ -64,6 +67,22 @@ func (h hint) String() string {
 	case noHint:
 	}
 	return ""
+}
+
+// Two things are no fields but what is in them. Lists of certificates go by
+// SHA-1, while Zeek fingerprints by SHA-256 since version 5 unless
+// X509::hash_function says otherwise, and leaves certificates out of files.log.
+const (
+	certFPs   = "ssl.cert_chain_fps (SHA-1)"
+	certFiles = "files.sha1 (of certificates)"
+)
+
+// inValues reports whether a thing is no field of its own, so that a header says
+// nothing about it.
+func inValues(name string) bool { return name == certFPs || name == certFiles }
+
+func hasSHA1(f *flow.Flow) bool {
+	return f.SSL.SHA1 != "" || len(f.SSL.CertFPs) > 0 && len(f.SSL.CertFPs[0]) == 40
 }
 
 // Records that would have a field.
@@ -127,9 +146,10 @@ func things() []thing {
 		{name: "ssl.version", seen: func(f *flow.Flow) bool { return f.SSL.Version != "" }, min: 20, hint: perhapsFiltered},
 		{name: "ssl.established", seen: func(f *flow.Flow) bool { return f.SSL.Established != flow.Unset }, min: 20, hint: perhapsFiltered},
 		{name: "ssl.server_name", seen: func(f *flow.Flow) bool { return f.SSL.ServerName != "" }, min: 50, hint: perhapsFiltered},
-		{name: "ssl.subject", seen: func(f *flow.Flow) bool { return f.SSL.Subject != "" }, of: readable, min: 20, instead: "x509 ssl.cert_chain_fps", hint: perhapsFiltered},
-		{name: "ssl.issuer", seen: func(f *flow.Flow) bool { return f.SSL.Issuer != "" }, of: readable, min: 20, instead: "x509 ssl.cert_chain_fps", hint: perhapsFiltered},
+		{name: "ssl.subject", seen: func(f *flow.Flow) bool { return f.SSL.Subject != "" }, of: readable, min: 20, instead: "x509+ssl.cert_chain_fps", hint: perhapsFiltered},
+		{name: "ssl.issuer", seen: func(f *flow.Flow) bool { return f.SSL.Issuer != "" }, of: readable, min: 20, instead: "x509+ssl.cert_chain_fps", hint: perhapsFiltered},
 		{name: "ssl.cert_chain_fps", also: "cert_chain_fuids", seen: func(f *flow.Flow) bool { return len(f.SSL.CertFPs) > 0 }, of: readable, min: 20, hint: perhapsFiltered},
+		{name: certFPs, seen: hasSHA1, of: func(f *flow.Flow) bool { return len(f.SSL.CertFPs) > 0 }, min: 5, instead: certFiles, hint: hashCerts},
 		{name: "ssl.validation_status", seen: func(f *flow.Flow) bool { return f.SSL.Validation != "" }, of: withCert, min: 20, hint: validateCerts},
 		{name: "ssl.sni_matches_cert", seen: func(f *flow.Flow) bool { return f.SSL.SNIMatchesCert != flow.Unset }, of: matchable, min: 20, hint: newer},
 		{name: "ssl.ja3", seen: func(f *flow.Flow) bool { return f.SSL.JA3 != "" }, min: 20, hint: ownOrPackage},
@@ -146,7 +166,8 @@ func things() []thing {
 		{name: "x509.san.dns", hint: perhapsFiltered},
 
 		{name: "files.md5", seen: func(f *flow.Flow) bool { return f.Files.MD5 != "" }, of: transferred, min: 20, hint: hashFiles},
-		{name: "files.sha1", seen: func(f *flow.Flow) bool { return f.Files.SHA1 != "" }, of: certificate, min: 20, hint: hashFiles},
+		{name: "files.sha1", hint: hashFiles},
+		{name: certFiles, seen: func(f *flow.Flow) bool { return certificate(f) && f.Files.SHA1 != "" }, of: certificate, min: 5, instead: certFPs, hint: hashCerts},
 		{name: "files.sha256", seen: func(f *flow.Flow) bool { return f.Files.SHA256 != "" }, of: transferred, min: 20, hint: hashSHA256},
 		{name: "files.mime_type", seen: func(f *flow.Flow) bool { return f.Files.MIMEType != "" }, min: 50, hint: perhapsFiltered},
 

@@ -49,6 +49,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,6 +113,7 @@ const (
 	askTries    = 4                      // then nobody has the address
 	refresh     = time.Minute            // hardware addresses, own addresses and refusals are looked at again
 	silence     = 30 * time.Second       // a host that did not answer is not asked for again
+	tick        = 20 * time.Millisecond  // the shortest pause: what is due within it is done together
 	react       = 100 * time.Millisecond // a pair that asks all the time is told at most so often
 	stopTimeout = 5 * time.Second        // to tell the truth when Run ends; it takes 2.5 s
 )
@@ -202,6 +204,9 @@ func open(inner block.Blocker, o Options, dial func(string) (wire, error)) (*Iso
 		return nil, fmt.Errorf("arp isolation: no interface to work on: %w", errors.Join(errs...))
 	}
 	i.noteLocals()
+	if !slices.ContainsFunc(i.locals, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		o.Log.Warn("nobody can be isolated, for the interfaces have no IPv4 address", "interfaces", o.Interfaces)
+	}
 	return i, nil
 }
 

@@ -646,6 +646,38 @@ func TestPeers(t *testing.T) {
 	})
 }
 
+// TestGateways isolates where this machine is the gateway itself, and not
+// where the gateway's hardware address cannot be known.
+func TestGateways(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, func(_ *lan, o *Options) { o.Network.Gateways = []netip.Addr{ip("192.0.2.9"), ip("203.0.113.1")} })
+		b.block(time.Hour, "192.0.2.66")
+		b.want("nobody to tell yet", b.w.took(), nil)
+		b.w.asks(printerMAC, "192.0.2.70", "192.0.2.66")
+		synctest.Wait()
+		b.want("a neighbour asks", b.w.took(), liesPrinter())
+		n := network()
+		if err := b.i.Protect(allow(t), n); err != nil {
+			t.Fatal(err)
+		}
+		b.pass(time.Minute)
+		b.want("a gateway is new", b.w.took(), with(lies(), liesPrinter()))
+		b.stop()
+
+		b = start(t, func(w *lan, _ *Options) { delete(w.hosts, ip("192.0.2.1")) })
+		b.block(time.Hour, "192.0.2.70")
+		b.pass(time.Minute)
+		b.want("no gateway answers", b.records(), []string{"fail 192.0.2.70 not isolated yet"})
+		b.want("and nobody is told", b.w.took(), nil)
+		b.w.change(func() { b.w.hosts[ip("192.0.2.1")] = gatewayMAC })
+		b.pass(time.Minute)
+		if got := b.records(); len(got) != 1 || !strings.HasPrefix(got[0], "isolate 192.0.2.70") {
+			t.Errorf("the gateway is back: %q", got)
+		}
+		b.stop()
+	})
+}
+
 // TestScan has the attacker ask for every address there is.
 func TestScan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -842,6 +874,60 @@ func TestLost(t *testing.T) {
 		b.stop()
 		b.want("in the end", b.w.took(), truth())
 	})
+}
+
+// BenchmarkOurs is what a capture pays for each frame.
+func BenchmarkOurs(b *testing.B) {
+	i := &Isolator{}
+	told := make(map[MAC]MAC)
+	for n := range byte(16) {
+		told[fake(ownMAC, ip("192.0.2.66"), n)] = ownMAC
+	}
+	i.told.Store(&told)
+	other := make([]byte, 1500) // most are no ARP
+	other[12] = 8
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		want  bool
+	}{{"other", other, false}, {"arp", ask(ownMAC, ip("192.0.2.9"), ip("192.0.2.66")), false}, {"ours", tell(ownMAC, attackerMAC, ip("192.0.2.66"), ip("192.0.2.1"), fake(ownMAC, ip("192.0.2.66"), 3))[0], true}} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				if i.Ours(c.frame) != c.want {
+					b.Fatal(c.name)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkStep looks at as many targets and pairs as there can be by default,
+// which a frame of ARP makes happen, when nothing is due.
+func BenchmarkStep(b *testing.B) {
+	o := Options{Config: Defaults(), Interfaces: []string{"eth0"}, Guard: allow(b), Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	w := newLAN()
+	i, err := open(block.NewMemory(time.Now), o, w.dial)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer i.Close()
+	now := time.Now()
+	l := &loop{Isolator: i, targets: make(map[netip.Addr]*target), look: now.Add(time.Hour)}
+	for n := range o.Config.Max {
+		t := &target{
+			addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + n)}), port: i.ports[0], state: isolated, mac: attackerMAC,
+			entry: block.Entry{Until: now.Add(time.Hour)}, next: now.Add(time.Hour), peers: make(map[netip.Addr]*pair),
+		}
+		l.targets[t.addr] = t
+		for k := range maxPeers {
+			a := netip.AddrFrom4([4]byte{192, 0, 3, byte(k)})
+			i.ports[0].hosts[a] = &host{mac: printerMAC, known: true}
+			t.peers[a] = &pair{addr: a, next: now.Add(time.Hour)}
+		}
+	}
+	for b.Loop() {
+		l.step(now)
+	}
 }
 
 func TestOpen(t *testing.T) {

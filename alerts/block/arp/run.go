@@ -119,7 +119,7 @@ func (l *loop) work(ctx context.Context, quit <-chan struct{}, end bool) {
 		if end && len(l.targets) == 0 {
 			return
 		}
-		timer.Reset(max(due.Sub(now), time.Millisecond))
+		timer.Reset(max(due.Sub(now), tick))
 		heard = false
 		select {
 		case <-ctx.Done():

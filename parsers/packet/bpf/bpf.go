@@ -9,6 +9,12 @@
 // takes them from both. What tcpdump knows and this package does not is an
 // error: host names, gateway, protochain, 802.11, ATM, LLC, Geneve, VXLAN and
 // the fields of pf.
+//
+// It goes its own way in four places. On BSD loopback it knows the numbers of
+// IPv6 of all systems. In a calculation such as "ip[2:2] - tcp[12]" it sees to
+// it that both are there; libpcap forgets the right one. On Linux cooked v2 it
+// finds LLC as on v1. And "^" and "%" beside other operators need parentheses,
+// because libpcap gives them no rank.
 package bpf
 
 import (

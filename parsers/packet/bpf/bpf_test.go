@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -338,4 +339,36 @@ func BenchmarkMatch(b *testing.B) {
 			b.Fatal("not accepted")
 		}
 	}
+}
+
+// FuzzProgram checks that programs of others, which NewProgram took, do on any
+// packet what golang.org/x/net/bpf makes of them where that runs them.
+func FuzzProgram(f *testing.F) {
+	f.Add([]byte("\x00\x28\x00\x00\x00\x00\x00\x0c\x00\x15\x00\x01\x00\x00\x08\x00\x00\x06\x00\x00\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"),
+		[]byte("\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x08\x00\x45"))
+	f.Fuzz(func(t *testing.T, code, data []byte) {
+		var raw []xbpf.RawInstruction
+		for ; len(code) >= 8; code = code[8:] {
+			raw = append(raw, xbpf.RawInstruction{
+				Op: uint16(code[0])<<8 | uint16(code[1]), Jt: code[2], Jf: code[3], K: binary.BigEndian.Uint32(code[4:]),
+			})
+		}
+		p, err := bpf.NewProgram(raw)
+		if err != nil {
+			return
+		}
+		got := p.Match(data, len(data))
+		all, ok := xbpf.Disassemble(raw)
+		if !ok {
+			return
+		}
+		vm, err := xbpf.NewVM(all)
+		if err != nil {
+			return // it wants more of a program than the kernel
+		}
+		n, err := vm.Run(data)
+		if err == nil && got != (n != 0) {
+			t.Fatalf("%v; another machine says %d\n%s", got, n, disassemble(raw))
+		}
+	})
 }

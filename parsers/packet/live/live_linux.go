@@ -494,15 +494,14 @@ func (c *Capture) frame(b []byte, h *unix.Tpacket3Hdr) (packet.Packet, bool) {
 	if h.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
 		tpid = h.Hv1.Vlan_tpid
 	}
-	switch {
-	case c.how.link == packet.LinkEthernet:
-		if tagged && end-start >= macsLen {
-			start -= tagLen
-			length += tagLen
-			copy(b[start:], b[start+tagLen:][:macsLen])
-			putTag(b[start+macsLen:], tpid, h.Hv1.Vlan_tci)
-		}
-	case c.how.link == packet.LinkSLL:
+	if c.how.link == packet.LinkEthernet && tagged && h.Snaplen >= macsLen {
+		start -= tagLen
+		length += tagLen
+		copy(b[start:], b[start+tagLen:][:macsLen])
+		binary.BigEndian.PutUint16(b[start+macsLen:], tpid)
+		binary.BigEndian.PutUint16(b[start+macsLen+2:], uint16(h.Hv1.Vlan_tci)) //nolint:gosec // 16 bits are used
+	}
+	if c.how.link == packet.LinkSLL {
 		if tagged {
 			start -= tagLen
 			length += tagLen
@@ -526,11 +525,6 @@ func (c *Capture) frame(b []byte, h *unix.Tpacket3Hdr) (packet.Packet, bool) {
 		return packet.Packet{}, false
 	}
 	return p, true
-}
-
-func putTag(b []byte, tpid uint16, tci uint32) {
-	binary.BigEndian.PutUint16(b, tpid)
-	binary.BigEndian.PutUint16(b[2:], uint16(tci)) //nolint:gosec // 16 bits are used
 }
 
 // wait waits for a block for a while. It reports whether there is none, and

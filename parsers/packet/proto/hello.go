@@ -143,6 +143,7 @@ func (h *handshake) clientHello(s *Set, body []byte, kind byte) bool {
 		return false
 	}
 	exts := c.vec16()
+	again := h.client // asked to by the server; the fingerprints are those of the first
 	h.client = true
 	h.session = append(h.session[:0], session...)
 	if len(session) > 0 {
@@ -189,8 +190,10 @@ func (h *handshake) clientHello(s *Set, body []byte, kind byte) bool {
 			versions = x.vec8()
 		}
 	}
-	h.printJA3(s, version, ciphers, order[:n], curves, formats)
-	h.printJA4(s, kind, version, versions, ciphers, order[:n], algs)
+	if !again {
+		h.printJA3(s, version, ciphers, order[:n], curves, formats)
+		h.printJA4(s, kind, version, versions, ciphers, order[:n], algs)
+	}
 	return true
 }
 

@@ -904,13 +904,13 @@ func TestNamed(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tc := play(tt.port, 0, tt.script...)
-			got := strings.Join(tc.services, ",")
+			said := slices.Clone(tc.services)
 			for _, f := range tc.m.records {
 				if f.Kind == flow.Tunnel {
-					got += ",tunnel"
+					said = append(said, "tunnel")
 				}
 			}
-			if got != tt.want {
+			if got := strings.Join(said, ","); got != tt.want {
 				t.Errorf("services %q, want %q", got, tt.want)
 			}
 		})
@@ -943,5 +943,29 @@ func TestFTPPath(t *testing.T) {
 				t.Errorf("path %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestMailOfHeaders has a message in one chunk that is all header lines, the
+// last of which does not end.
+func TestMailOfHeaders(t *testing.T) {
+	for _, n := range pieces {
+		tc := play(25, n, s("220 x ESMTP\r\n"), c("EHLO y\r\n"), s("250-x\r\n250 CHUNKING\r\n"), c("MAIL FROM:<a@b>\r\n"), s("250 ok\r\n"),
+			c("RCPT TO:<c@d>\r\n"), s("250 ok\r\n"), c("BDAT 20 LAST\r\nTo: c@d\r\nSubject: hi"), s("250 queued\r\n"), c("QUIT\r\n"))
+		got := of(tc, flow.SMTP, func(f *flow.Flow) *flow.SMTPPart { return f.SMTP })
+		if len(got) != 1 || got[0].Subject != "hi" || !slices.Equal(got[0].To, []string{"c@d"}) || got[0].LastReply != "250 queued" {
+			t.Errorf("in pieces of %d: %+v", n, got)
+		}
+	}
+}
+
+// TestSecondHello has a client that was asked for another hello: its
+// fingerprint is that of the first.
+func TestSecondHello(t *testing.T) {
+	first := c(record(22, ja4Hello()))
+	want := sslParts(play(443, 0, first))
+	got := sslParts(play(443, 0, first, c(record(22, clientHello("0303", "", "c02f", "")))))
+	if len(want) != 1 || len(got) != 1 || want[0].JA3 == "" || got[0].JA3 != want[0].JA3 || got[0].JA4 != want[0].JA4 {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

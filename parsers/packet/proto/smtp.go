@@ -41,6 +41,7 @@ type smtpAnalyzer struct {
 	inHead  bool   // its header lines
 	header  []byte // a header line with those that continue it
 	chunk   int64  // bytes of a BDAT chunk to come
+	last    bool   // it is the last of the message
 	body    bool   // they are a message's
 	auth    bool   // the client's next line answers a challenge
 	replied bool   // the server has said something
@@ -130,7 +131,9 @@ func (a *smtpAnalyzer) Data(d Dir, data []byte, t int64) {
 				a.bdat(part)
 			}
 			data = data[n:]
-			a.chunk -= n
+			if a.chunk -= n; a.chunk == 0 && a.last && a.inHead { // a message of header lines alone
+				a.bdat([]byte("\n\n"))
+			}
 			continue
 		}
 		line, ok := a.line[d].next(a.set, &data)
@@ -255,7 +258,7 @@ func (a *smtpAnalyzer) chunkCommand(arg []byte) {
 		a.part.reset()
 	}
 	a.chunk = n
-	if is(bytes.TrimSpace(rest), "last") {
+	if a.last = is(bytes.TrimSpace(rest), "last"); a.last {
 		a.wait(mailLast)
 	} else {
 		a.wait(mailOther)
