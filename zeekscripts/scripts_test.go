@@ -356,6 +356,7 @@ func TestOnDatasets(t *testing.T) {
 		{"protocols/tls_hrr.pcap", "ssl", "ja3s", "907bf3ecef1c987c889946b737b43de8", 1},
 		{"protocols/dhcp_dhcp.pcap", "notice", "note", "Slips::Gateway_addr_identified", 1},
 		{"protocols/http_get-gzip.pcap", "files", "sha1", "", 1},
+		{"protocols/tls_tls1.2.pcap", "files", "sha1", "3367a1824a6013c02a3e25bbe4da863387faf134", 1}, // of a certificate
 		{"protocols/q-in-q.pcap", "conn", "inner_vlan", "", 1},
 		{"protocols/markofu_arp.pcap", "arp", "orig_hw", "", 1},
 		{"protocols/communityid_tcp.pcap", "conn", "community_id", "", 1},

@@ -186,7 +186,7 @@ func (w *firewall) isolator() *arp.Isolator {
 
 // tellBlock shows who watches the run what has become of a decision.
 func tellBlock(ui UI, r block.Record) {
-	what := ""
+	var what string
 	switch r.Action {
 	case block.ActBlock:
 		what = "is blocked until " + until(r.Until)

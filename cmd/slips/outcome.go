@@ -68,6 +68,7 @@ func (r *run) summarise(s *export.Summary) error {
 	r.know.summarise(s)
 	r.packets.summarise(s)
 	s.Blocks = r.firewall.summary()
+	s.Extra = map[string]any{"coverage": r.judgeCoverage()}
 	end := time.Now()
 	r.info.End = &end
 	return errors.Join(r.dir.WriteSummary(s), r.metadata(), r.hosts())

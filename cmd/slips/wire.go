@@ -24,6 +24,7 @@ import (
 	"github.com/slips-go/slips/parsers"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/profiler"
+	"github.com/slips-go/slips/profiler/coverage"
 	"github.com/slips-go/slips/profiler/profile"
 )
 
@@ -143,6 +144,7 @@ type run struct {
 	privilege string      // what is left, to tell
 	service   *services
 	engine    *profiler.Engine
+	cover     *covered
 	set       *parsers.Set
 	info      export.Run
 	before    int64 // records of the runs before a restart
@@ -242,6 +244,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	if o.Follow {
 		pc.Checkpoint = c.Profiler.CheckpointInterval
 	}
+	r.watchCoverage()
 	pc.Flows = r.recorders()
 	var positions map[string]flow.Position
 	var engine *profiler.Checkpoint
@@ -286,6 +289,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	r.glance()
 	if o.Follow {
 		// From here on a kill finds a state that is not that of a clean end.
 		if err := r.save(&savedState{Engine: engine}); err != nil {
@@ -491,13 +495,14 @@ type recorder interface {
 
 // recorders is all that is told of every record.
 type recorders struct {
+	cover   *coverage.Watch
 	watch   profiler.Flows // may be nil
 	writers []recorder
 }
 
-// recorders returns what is to be told of every record; nil when nothing is.
+// recorders returns what is to be told of every record.
 func (r *run) recorders() profiler.Flows {
-	t := recorders{watch: r.o.Watch}
+	t := recorders{cover: r.cover.Watch, watch: r.o.Watch}
 	if w := r.dir.Flows(); w != nil {
 		t.writers = append(t.writers, w)
 	}
@@ -507,15 +512,13 @@ func (r *run) recorders() profiler.Flows {
 	if w := r.dir.Timeline(); w != nil {
 		t.writers = append(t.writers, w)
 	}
-	if len(t.writers) == 0 {
-		return t.watch
-	}
 	return t
 }
 
 // Flow implements profiler.Flows. The writers remember their errors, and the
 // sink asks for them.
 func (t recorders) Flow(f *flow.Flow, w profile.Window) {
+	t.cover.Flow(f, w)
 	if t.watch != nil {
 		t.watch.Flow(f, w)
 	}

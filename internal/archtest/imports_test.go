@@ -94,6 +94,7 @@ func layers() map[string]layer {
 		"internal/idmeftest": {},
 		"internal/privilege": {foreign: []string{"golang.org/x/sys"}},
 		"internal/service":   {foreign: []string{"golang.org/x/sys"}},
+		"profiler/coverage":  {own: []string{"modules", "alerts/evidence", "parsers/flow", "profiler/profile"}},
 		"internal/netspace":  {foreign: netlink}, // for tests
 	}
 }

@@ -163,7 +163,7 @@ func (s *Space) Sysctl(name, value string) {
 func (s *Space) Listen(addr string) net.Listener {
 	s.t.Helper()
 	var l net.Listener
-	if err := s.Do(func() (err error) { l, err = net.Listen("tcp", addr); return err }); err != nil {
+	if err := s.Do(func() (err error) { l, err = new(net.ListenConfig).Listen(s.t.Context(), "tcp", addr); return err }); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = l.Close() }) // the test may have closed it
@@ -173,6 +173,9 @@ func (s *Space) Listen(addr string) net.Listener {
 // Dial connects from the namespace.
 func (s *Space) Dial(network, addr string, wait time.Duration) (net.Conn, error) {
 	var c net.Conn
-	err := s.Do(func() (err error) { c, err = net.DialTimeout(network, addr, wait); return err })
+	err := s.Do(func() (err error) {
+		c, err = (&net.Dialer{Timeout: wait}).DialContext(s.t.Context(), network, addr)
+		return err
+	})
 	return c, err
 }
