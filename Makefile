@@ -74,6 +74,20 @@ eval: build ## the verdicts against the truth about DATASETS (../shared/datasets
 		./slips eval --truth $(DATASETS)/ground_truth.json; \
 	fi
 
+.PHONY: compare-zeek
+compare-zeek: ## the built-in meter against Zeek's logs in DATASETS; SLIPS_ZEEK=zeek runs that one too (10 minutes)
+	@if [[ -z "$$SLIPS_ZEEK" ]] && command -v zeek > /dev/null; then export SLIPS_ZEEK=$$(command -v zeek); fi; \
+	SLIPS_DATASETS=$(abspath $(DATASETS)) CGO_ENABLED=0 $(GO) test -count=1 -timeout 60m -v -run TestCompareZeek ./internal/agree
+
+.PHONY: bench-packets
+bench-packets: ## packets/s of the built-in meter, and of Zeek where SLIPS_ZEEK names one
+	@if [[ -z "$$SLIPS_ZEEK" ]] && command -v zeek > /dev/null; then export SLIPS_ZEEK=$$(command -v zeek); fi; \
+	SLIPS_DATASETS=$(abspath $(DATASETS)) CGO_ENABLED=0 $(GO) test -run '^$$' -bench 'Zeek|Read|Flood' -benchtime 1x -cpu 1 -timeout 30m ./parsers/packet
+
+.PHONY: bench-block
+bench-block: ## blocks/s, beside the program nft; needs root
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 10x -timeout 10m ./alerts/block/nft
+
 .PHONY: fuzz-smoke
 fuzz-smoke: ## every fuzz target for FUZZTIME (10s)
 	@list=$$($(GO) test -list '^Fuzz' ./...); \

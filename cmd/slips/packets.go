@@ -29,6 +29,12 @@ import (
 // to the output directory.
 const zeekFiles = "zeek_files"
 
+// attemptDelay is how long a handshake in a capture waits for an answer, as our
+// settings for Zeek have it: what is sent again and again counts as one attempt.
+// On an interface it is 5 s, the meter's default, for a scanner cannot be
+// blocked before.
+const attemptDelay = time.Minute
+
 // liveCloseDelay is how long the meter waits on an interface for a last word
 // of a connection that is closed or was rejected. Zeek waits 5 s, which is as
 // long as a scanner would go on before it can be blocked. Systems that try
@@ -243,6 +249,7 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 		r.ui.Note(path + ": a packet capture, read by the built-in meter")
 		m := &meter{path: path}
 		options := s.meterOptions(r.o.Config)
+		options.AttemptDelay = attemptDelay
 		if options.Keep, err = s.keep(m, r.o.Config.Parameters.PcapFilter); err != nil {
 			return nil, err
 		}
