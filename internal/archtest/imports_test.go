@@ -95,6 +95,7 @@ func layers() map[string]layer {
 		"internal/privilege": {foreign: []string{"golang.org/x/sys"}},
 		"internal/service":   {foreign: []string{"golang.org/x/sys"}},
 		"profiler/coverage":  {own: []string{"modules", "alerts/evidence", "parsers/flow", "profiler/profile"}},
+		"internal/agree":     {own: []string{"parsers/flow", "parsers/zeek"}},
 		"internal/netspace":  {foreign: netlink}, // for tests
 	}
 }
