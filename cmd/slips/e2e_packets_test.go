@@ -73,3 +73,35 @@ func TestPacketCapture(t *testing.T) {
 		t.Errorf("%v", got.summary.Kinds)
 	}
 }
+
+// Packets may come through a pipe; what does not begin like a capture is read as
+// a log all the same.
+func TestPacketsOnStandardInput(t *testing.T) {
+	t.Parallel()
+	log := `{"ts":1700000000.5,"uid":"C1","id.orig_h":"10.0.0.5","id.orig_p":1025,"id.resp_h":"10.0.0.9","id.resp_p":80,"proto":"tcp","conn_state":"REJ"}` + "\n"
+	for _, c := range []struct {
+		name, input string
+		args        []string
+		code        int
+		conns       int64
+	}{
+		{name: "capture", input: string(scanCapture(t, 30)), conns: 30},
+		{name: "log", input: log, conns: 1},
+		{name: "empty"},
+		{name: "zeek", input: string(scanCapture(t, 30)), args: []string{"--engine", "zeek"}, code: exitUsage},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			out := filepath.Join(t.TempDir(), "out")
+			var text bytes.Buffer
+			if code := Main(t.Context(), append([]string{"-f", "-", "-o", out, "-q"}, c.args...), nil, strings.NewReader(c.input), &text, &text); code != c.code {
+				t.Fatalf("exit code %d, want %d: %s", code, c.code, text.String())
+			}
+			if c.conns > 0 {
+				if got := results(t, out).summary.Kinds["conn"]; got != c.conns {
+					t.Errorf("%d connections, want %d", got, c.conns)
+				}
+			}
+		})
+	}
+}

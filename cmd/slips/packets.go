@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,7 +46,8 @@ const liveCloseDelay = time.Second
 // packetSet is the packets among the inputs of a run: captures and interfaces,
 // and who turns them into records. Without any it is empty and does nothing.
 type packetSet struct {
-	captures   []string          // files
+	captures   []string          // files; "-" is stdin
+	stdin      io.Reader         // what was looked at of standard input included
 	interfaces []string          // captured on live
 	filters    map[string]string // of single interfaces, besides o.Config.Parameters.PcapFilter
 	zeek       zeekscripts.Zeek  // Path is empty when the built-in meter reads
@@ -83,11 +86,17 @@ func openPackets(ctx context.Context, o *runOptions) (s *packetSet, rest []strin
 		s.told[name] = &export.InterfaceSummary{Name: name}
 	}
 	for _, path := range o.Paths {
-		if o.Follow || o.Format != "auto" && o.Format != "" || !isCapture(path) {
+		switch {
+		case o.Follow || o.Format != "auto" && o.Format != "":
 			rest = append(rest, path)
-		} else {
+		case path == stdinPath && s.looksInto(ctx, o), path != stdinPath && isCapture(path):
 			s.captures = append(s.captures, path)
+		default:
+			rest = append(rest, path)
 		}
+	}
+	if slices.Contains(s.captures, stdinPath) && o.Config.Parameters.Engine == config.Zeek {
+		return nil, nil, badFlags("--engine zeek: Zeek reads packets from a file, and not from standard input")
 	}
 	if s.empty() {
 		return s, rest, nil
@@ -105,6 +114,29 @@ func openPackets(ctx context.Context, o *runOptions) (s *packetSet, rest []strin
 		return s, rest, s.openTaps(o)
 	}
 	return s, rest, nil
+}
+
+// stdinPath stands for standard input.
+const stdinPath = "-"
+
+// looksInto reports whether packets come on standard input, by how it begins.
+// What was read of it is read again by whoever reads it. A pipe on which
+// nothing comes keeps a goroutine waiting when ctx ends.
+func (s *packetSet) looksInto(ctx context.Context, o *runOptions) bool {
+	b := bufio.NewReaderSize(o.Stdin, 64<<10)
+	o.Stdin, s.stdin = b, b
+	capture := make(chan bool, 1)
+	go func() {
+		head, _ := b.Peek(4) // what is shorter is no capture
+		capture <- packet.IsCapture(head)
+	}()
+	select {
+	case is := <-capture:
+		return is
+	case <-ctx.Done():
+		o.Stdin = strings.NewReader("") // b is the goroutine's
+		return false
+	}
 }
 
 func (s *packetSet) empty() bool { return len(s.captures) == 0 && len(s.interfaces) == 0 }
@@ -289,7 +321,7 @@ func (s *packetSet) engine() string {
 // nameOf returns the name of a capture's source: its last element, or the whole
 // path when another has that; empty for one that has been given already.
 func (s *packetSet) nameOf(path string) string {
-	name := filepath.Base(path)
+	name := filepath.Base(path) // of "-" that is "-"
 	if s.named[name] {
 		name = path
 	}
@@ -333,7 +365,7 @@ func (s *packetSet) keep(m *meter, expr string) (func(packet.Packet) bool, error
 // the meter shall read the capture instead the folder is empty, and why says
 // why, unless Zeek was not wanted.
 func (s *packetSet) runZeek(ctx context.Context, r *run, path, name string) (dir, why string, err error) {
-	if s.zeek.Path == "" {
+	if s.zeek.Path == "" || path == stdinPath {
 		return "", "", nil
 	}
 	c := r.o.Config
@@ -482,7 +514,7 @@ func (s *packetSet) meter(ctx, reading context.Context, m *meter) error {
 	if m.tap != nil {
 		return m.tap.Meter(ctx, reading, m.src)
 	}
-	f, err := os.Open(m.path)
+	f, err := s.open(reading, m.path)
 	if err != nil {
 		m.src.Close(reading)
 		s.fail(m.path, err)
@@ -494,6 +526,33 @@ func (s *packetSet) meter(ctx, reading context.Context, m *meter) error {
 		s.fail(m.path, err)
 	}
 	return nil
+}
+
+// open opens a capture. Reading from standard input ends with ctx, though the
+// goroutine that waits for a silent pipe stays until something comes.
+func (s *packetSet) open(ctx context.Context, path string) (io.ReadCloser, error) {
+	if path != stdinPath {
+		return os.Open(path)
+	}
+	from, to := io.Pipe()
+	go func() {
+		_, err := io.Copy(to, s.stdin)
+		_ = to.CloseWithError(err) // which returns nil always; without an error it is the end of the file
+	}()
+	stop := context.AfterFunc(ctx, func() { _ = from.CloseWithError(context.Canceled) })
+	return &stoppable{from, stop}, nil
+}
+
+// stoppable is a pipe that somebody else may end.
+type stoppable struct {
+	*io.PipeReader
+	stop func() bool
+}
+
+// Close implements io.Closer.
+func (s *stoppable) Close() error {
+	s.stop()
+	return s.PipeReader.Close()
 }
 
 func (s *packetSet) fail(path string, err error) {

@@ -7,50 +7,30 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	nl "github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/slips-go/slips/alerts/block"
+	"github.com/slips-go/slips/internal/netspace"
 )
 
 // space returns a Host in a network namespace and a file system of its own,
 // and a handle to change the namespace.
 func space(t *testing.T) (*Host, *nl.Handle) {
 	t.Helper()
-	fd := make(chan int)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			fd <- -1
-			return
-		}
-		f, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			f = -1
-		}
-		fd <- f
-	}()
-	ns := <-fd
-	if ns < 0 {
-		t.Skip("SKIPPED: a network namespace cannot be made (root is needed)")
-	}
-	h, err := nl.NewHandleAt(netns.NsHandle(ns))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close(); unix.Close(ns) })
+	ns := netspace.New(t, "following the network")
+	h := ns.Handle()
+	t.Cleanup(h.Close)
 	root := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &Host{root: root, netNS: ns, log: slog.New(slog.DiscardHandler)}, h
+	return &Host{root: root, netNS: ns.FD(), log: slog.New(slog.DiscardHandler)}, h
 }
 
 func (h *Host) resolv(t *testing.T, server string) {

@@ -187,7 +187,7 @@ func BenchmarkNft(b *testing.B) {
 	s := newSpace(b)
 	run := func(b *testing.B, stdin []byte, args ...string) {
 		b.Helper()
-		err := s.do(func() error {
+		err := s.Do(func() error {
 			cmd := exec.Command(path, args...)
 			cmd.Stdin = bytes.NewReader(stdin)
 			out, err := cmd.CombinedOutput()

@@ -25,6 +25,7 @@ import (
 
 	"github.com/slips-go/slips/alerts/block"
 	"github.com/slips-go/slips/alerts/block/nft"
+	"github.com/slips-go/slips/internal/netspace"
 )
 
 func TestMain(m *testing.M) {
@@ -75,14 +76,14 @@ func must(t *testing.T, err error) {
 // also on a connection that stands, and passes again when the block has ended.
 func TestTraffic(t *testing.T) {
 	us, attacker := newSpace(t), newSpace(t)
-	join(us, attacker, "v0", []string{"192.0.2.1/24", "2001:db8::1/64"}, []string{"192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64"})
+	us.Link(attacker.Space, "v0", []string{"192.0.2.1/24", "2001:db8::1/64"}, []string{"192.0.2.2/24", "192.0.2.3/24", "2001:db8::2/64"})
 	f := us.open()
-	us.echo("192.0.2.1:7")
-	attacker.echo("192.0.2.2:7")
-	in, err := attacker.dial("192.0.2.1:7", 2*time.Second)
+	us.Echo("192.0.2.1:7")
+	attacker.Echo("192.0.2.2:7")
+	in, err := attacker.Dial("tcp", "192.0.2.1:7", 2*time.Second)
 	must(t, err)
 	defer in.Close()
-	out, err := us.dial("192.0.2.2:7", 2*time.Second)
+	out, err := us.Dial("tcp", "192.0.2.2:7", 2*time.Second)
 	must(t, err)
 	defer out.Close()
 	pass := func(want bool) {
@@ -97,10 +98,10 @@ func TestTraffic(t *testing.T) {
 		if want {
 			wait = 10 * time.Second // the sender tries again less and less often
 		}
-		if got := talk(in, wait); got != want {
+		if got := netspace.Talk(in, wait); got != want {
 			t.Errorf("the connection to us passes: %v, want %v", got, want)
 		}
-		if got := talk(out, wait); got != want {
+		if got := netspace.Talk(out, wait); got != want {
 			t.Errorf("the connection from us passes: %v, want %v", got, want)
 		}
 	}
@@ -124,7 +125,7 @@ func TestTraffic(t *testing.T) {
 	const lasts = 1500 * time.Millisecond
 	start := time.Now()
 	must(t, f.Block(t.Context(), []block.Entry{entry("192.0.2.2", lasts), entry("2001:db8::2", lasts)}))
-	for !us.ping("192.0.2.2", 1, 100*time.Millisecond) {
+	for !us.Ping("192.0.2.2", 1, 100*time.Millisecond) {
 		if time.Since(start) > time.Minute {
 			t.Fatal("the block does not end")
 		}
@@ -141,22 +142,22 @@ func TestTraffic(t *testing.T) {
 // TestForward blocks hosts whose traffic this machine forwards.
 func TestForward(t *testing.T) {
 	inside, router, outside := newSpace(t), newSpace(t), newSpace(t)
-	join(inside, router, "in", []string{"10.1.0.2/24"}, []string{"10.1.0.1/24"})
-	join(outside, router, "out", []string{"198.51.100.2/24", "198.51.100.3/24"}, []string{"198.51.100.1/24"})
-	inside.via("10.1.0.1")
-	outside.via("198.51.100.1")
-	router.sysctl("ipv4/ip_forward", "1")
+	inside.Link(router.Space, "in", []string{"10.1.0.2/24"}, []string{"10.1.0.1/24"})
+	outside.Link(router.Space, "out", []string{"198.51.100.2/24", "198.51.100.3/24"}, []string{"198.51.100.1/24"})
+	inside.Route("10.1.0.1")
+	outside.Route("198.51.100.1")
+	router.Sysctl("ipv4/ip_forward", "1")
 	f := router.open()
-	inside.echo("10.1.0.2:7")
-	c, err := outside.dial("10.1.0.2:7", 2*time.Second)
+	inside.Echo("10.1.0.2:7")
+	c, err := outside.Dial("tcp", "10.1.0.2:7", 2*time.Second)
 	must(t, err)
 	defer c.Close()
-	if !talk(c, 2*time.Second) {
+	if !netspace.Talk(c, 2*time.Second) {
 		t.Fatal("nothing is forwarded")
 	}
 	inside.pings("198.51.100.2", true)
 	must(t, f.Block(t.Context(), []block.Entry{entry("198.51.100.2", time.Hour)}))
-	if talk(c, 300*time.Millisecond) {
+	if netspace.Talk(c, 300*time.Millisecond) {
 		t.Error("the connection passes")
 	}
 	if inside.arrives(outside, "198.51.100.2", 1) || outside.arrives(inside, "10.1.0.2", 1) {
@@ -168,7 +169,7 @@ func TestForward(t *testing.T) {
 	inside.pings("198.51.100.2", false)
 	outside.pings("10.1.0.2", false)
 	inside.pings("198.51.100.3", true)
-	if c, err := outside.dial("10.1.0.2:7", 400*time.Millisecond); err == nil {
+	if c, err := outside.Dial("tcp", "10.1.0.2:7", 400*time.Millisecond); err == nil {
 		c.Close()
 		t.Error("a new connection passes")
 	}
@@ -257,7 +258,7 @@ func TestStale(t *testing.T) {
 // program has one.
 func (s *space) conn() *nftables.Conn {
 	s.t.Helper()
-	c, err := nftables.New(nftables.WithNetNSFd(s.fd))
+	c, err := nftables.New(nftables.WithNetNSFd(s.FD()))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -330,7 +331,7 @@ func TestDamage(t *testing.T) {
 		s := newSpace(t)
 		f := s.open()
 		must(t, f.Block(t.Context(), kept))
-		must(t, s.do(func() error { return exec.Command(path, "add table inet slips { flags dormant; }").Run() }))
+		must(t, s.Do(func() error { return exec.Command(path, "add table inet slips { flags dormant; }").Run() }))
 		if left, err := f.List(t.Context()); len(left) != 2 || !errors.Is(err, block.ErrDamaged) {
 			t.Fatalf("List: %v, %v; want ErrDamaged", left, err)
 		}
@@ -356,7 +357,7 @@ func TestDamage(t *testing.T) {
 // before us and behind us, and leaves them as they are.
 func TestOthers(t *testing.T) {
 	us, attacker := newSpace(t), newSpace(t)
-	join(us, attacker, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24", "192.0.2.3/24"})
+	us.Link(attacker.Space, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24", "192.0.2.3/24"})
 	f := us.open()
 	c := us.conn()
 	accept := nftables.ChainPolicyAccept
@@ -388,7 +389,7 @@ func TestOthers(t *testing.T) {
 			return "" // then the traffic below has to do
 		}
 		var text bytes.Buffer
-		must(t, us.do(func() error {
+		must(t, us.Do(func() error {
 			for _, name := range []string{"firewalld", "filter", "early"} {
 				cmd := exec.Command(path, "list", "table", "inet", name)
 				cmd.Stdout, cmd.Stderr = &text, &text
@@ -471,11 +472,11 @@ table ip6 filter { chain INPUT { type filter hook input priority filter; policy 
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			us, attacker := newSpace(t), newSpace(t)
-			join(us, attacker, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24", "192.0.2.3/24"})
+			us.Link(attacker.Space, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24", "192.0.2.3/24"})
 			run := func(stdin, name string, args ...string) string {
 				t.Helper()
 				var out []byte
-				if err := us.do(func() (err error) {
+				if err := us.Do(func() (err error) {
 					cmd := exec.Command(name, args...)
 					cmd.Stdin = strings.NewReader(stdin)
 					out, err = cmd.CombinedOutput()
@@ -501,22 +502,22 @@ table ip6 filter { chain INPUT { type filter hook input priority filter; policy 
 			load()
 			before := others()
 			f := us.open()
-			us.echo("192.0.2.1:7")
-			conn, err := attacker.dial("192.0.2.1:7", 2*time.Second)
+			us.Echo("192.0.2.1:7")
+			conn, err := attacker.Dial("tcp", "192.0.2.1:7", 2*time.Second)
 			must(t, err)
 			defer conn.Close()
-			if !talk(conn, 2*time.Second) {
+			if !netspace.Talk(conn, 2*time.Second) {
 				t.Fatal("nothing passes before")
 			}
 			must(t, f.Block(t.Context(), []block.Entry{entry("192.0.2.2", time.Hour)}))
 			_, err = f.Cut(t.Context(), []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")})
 			must(t, err)
-			if talk(conn, 300*time.Millisecond) {
+			if netspace.Talk(conn, 300*time.Millisecond) {
 				t.Error("blocked: the connection passes")
 			}
 			attacker.pings("192.0.2.1", false)
 			if c.name == "docker" {
-				if c, err := attacker.dial("192.0.2.1:8080", 300*time.Millisecond); err == nil {
+				if c, err := attacker.Dial("tcp", "192.0.2.1:8080", 300*time.Millisecond); err == nil {
 					c.Close()
 					t.Error("blocked: a published port is reached")
 				}
@@ -557,7 +558,7 @@ func TestReadable(t *testing.T) {
 	s := newSpace(t)
 	must(t, s.open().Block(t.Context(), []block.Entry{entry("192.0.2.1", time.Hour), entry("198.51.100.0/25", time.Hour), entry("2001:db8:1::/64", time.Hour)}))
 	var out []byte
-	must(t, s.do(func() (err error) {
+	must(t, s.Do(func() (err error) {
 		out, err = exec.Command(path, "list", "table", "inet", "slips").CombinedOutput()
 		return err
 	}))
@@ -630,7 +631,7 @@ func TestMany(t *testing.T) {
 // TestRefuse is the last line: what must not be blocked is not, whoever asks.
 func TestRefuse(t *testing.T) {
 	s := newSpace(t)
-	f, err := nft.Open(nft.Config{Now: time.Now, NetNS: s.fd, Refuse: func(p netip.Prefix) string {
+	f, err := nft.Open(nft.Config{Now: time.Now, NetNS: s.FD(), Refuse: func(p netip.Prefix) string {
 		if p == netip.MustParsePrefix("192.0.2.1/32") {
 			return "gateway"
 		}
@@ -659,24 +660,10 @@ func TestRefuse(t *testing.T) {
 
 // TestPermission opens nftables as nobody, in another process.
 func TestPermission(t *testing.T) {
-	newSpace(t) // or skip
-	exe, err := os.Executable()
-	must(t, err)
-	data, err := os.ReadFile(exe)
-	must(t, err)
-	dir, err := os.MkdirTemp("", "nft") //nolint:usetesting // nobody cannot enter what t.TempDir makes
-	must(t, err)
-	defer os.RemoveAll(dir)
-	must(t, os.Chmod(dir, 0o755))
-	must(t, os.WriteFile(dir+"/test", data, 0o755))
-	cmd := exec.Command(dir + "/test")
-	cmd.Dir = "/"
-	cmd.Env = []string{"NFT_TEST_OPEN=1"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	out, err := cmd.CombinedOutput()
+	out, err := newSpace(t).Nobody("NFT_TEST_OPEN=1")
 	must(t, err)
 	for _, want := range []string{"open nftables: no permission", "CAP_NET_ADMIN"} {
-		if !strings.Contains(string(out), want) {
+		if !strings.Contains(out, want) {
 			t.Errorf("got %q, want %q in it", out, want)
 		}
 	}
@@ -685,7 +672,7 @@ func TestPermission(t *testing.T) {
 // TestCut makes the kernel forget connections of a blocked host, and only its.
 func TestCut(t *testing.T) {
 	us, attacker := newSpace(t), newSpace(t)
-	join(us, attacker, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24", "192.0.2.3/24"})
+	us.Link(attacker.Space, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24", "192.0.2.3/24"})
 	f := us.open()
 	if n, err := f.Cut(t.Context(), []netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")}); n != 0 || err != nil {
 		t.Errorf("without tracking: %d, %v", n, err)
@@ -697,19 +684,19 @@ func TestCut(t *testing.T) {
 	})
 	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Ct{Register: 1, Key: expr.CtKeySTATE}}})
 	must(t, c.Flush())
-	attacker.echo("192.0.2.2:7")
-	attacker.echo("192.0.2.3:7")
+	attacker.Echo("192.0.2.2:7")
+	attacker.Echo("192.0.2.3:7")
 	for _, a := range []string{"192.0.2.2:7", "192.0.2.2:7", "192.0.2.3:7"} {
-		c, err := us.dial(a, 2*time.Second)
+		c, err := us.Dial("tcp", a, 2*time.Second)
 		must(t, err)
 		defer c.Close()
-		if !talk(c, 2*time.Second) {
+		if !netspace.Talk(c, 2*time.Second) {
 			t.Fatal("no connection")
 		}
 	}
 	tracked := func() (n int) {
 		t.Helper()
-		h, err := nl.NewHandleAt(netns.NsHandle(us.fd), unix.NETLINK_NETFILTER)
+		h, err := nl.NewHandleAt(netns.NsHandle(us.FD()), unix.NETLINK_NETFILTER)
 		must(t, err)
 		defer h.Close()
 		flows, err := h.ConntrackTableList(nl.ConntrackTable, unix.AF_INET)
@@ -742,7 +729,7 @@ func TestCut(t *testing.T) {
 // ends it.
 func TestManager(t *testing.T) {
 	us, attacker := newSpace(t), newSpace(t)
-	join(us, attacker, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24"})
+	us.Link(attacker.Space, "v0", []string{"192.0.2.1/24"}, []string{"192.0.2.2/24"})
 	guard, err := block.NewGuard(block.Network{Own: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, nil)
 	must(t, err)
 	state := t.TempDir() + "/offences.json"
@@ -769,7 +756,7 @@ func TestManager(t *testing.T) {
 	if _, err := m.Blocks(t.Context()); err != nil { // waits for what was before it, or almost
 		t.Fatal(err)
 	}
-	for attacker.ping("192.0.2.1", 1, 50*time.Millisecond) {
+	for attacker.Ping("192.0.2.1", 1, 50*time.Millisecond) {
 		if time.Since(asked) > 20*time.Second {
 			t.Fatal("not blocked")
 		}
