@@ -89,7 +89,7 @@ func NewGuard(n Network, allow []Allowed) (*Guard, error) {
 			continue
 		}
 		g.add(Single(p.Addr()), "address of a network")
-		g.add(Single(last4(p)), "broadcast")
+		g.add(Single(Last(p)), "broadcast")
 	}
 	for _, a := range allow {
 		p, err := Canonical(a.Prefix)
@@ -127,15 +127,6 @@ func length(p netip.Prefix) int {
 		return 200 + p.Bits()
 	}
 	return p.Bits()
-}
-
-// last4 returns the last address of an IPv4 network.
-func last4(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(b)
 }
 
 // Protects returns why p, as Canonical returns it, must not be blocked; empty

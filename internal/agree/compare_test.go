@@ -45,6 +45,7 @@ func TestCompare(t *testing.T) {
 `,
 		"ssl": `{"ts":100.1,` + ends + `"id.orig_p":1,"server_name":"a.example"}
 {"ts":200.1,` + ends + `"id.orig_p":2,"server_name":"b.example"}
+{"ts":300.1,` + ends + `"id.orig_p":3,"server_name":"d.example"}
 this is no record
 `,
 	})
@@ -72,7 +73,7 @@ this is no record
 	}
 	want := map[string]Score{
 		"conn": {3, 5}, "conn.state": {2, 3}, "conn.history": {3, 3}, "conn.bytes": {3, 3}, "conn.duration": {3, 3}, "conn.service": {2, 3},
-		"ssl": {2, 2}, "ssl.server_name": {1, 2},
+		"ssl": {2, 3}, "ssl.server_name": {1, 2},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -84,7 +85,7 @@ this is no record
 	table := new(Table)
 	table.Add(c)
 	missed := strings.Join(table.Missed(), "\n")
-	for _, w := range []string{"conn agrees in 42.86 % (3 of 7)", "conn.state agrees in 66.67 %", "ssl.server_name agrees in 50.00 %"} {
+	for _, w := range []string{"conn agrees in 42.86 % (3 of 7)", "conn.state agrees in 66.67 %", "ssl agrees in 66.67 %", "ssl.server_name agrees in 50.00 %"} {
 		if !strings.Contains(missed, w) {
 			t.Errorf("not said: %s\n%s", w, missed)
 		}

@@ -96,7 +96,7 @@ func layers() map[string]layer {
 		"internal/service":   {foreign: []string{"golang.org/x/sys"}},
 		"profiler/coverage":  {own: []string{"modules", "alerts/evidence", "parsers/flow", "profiler/profile"}},
 		"internal/agree":     {own: []string{"parsers/flow", "parsers/zeek"}},
-		"internal/netspace":  {foreign: netlink}, // for tests
+		"internal/netspace":  {foreign: append([]string{"golang.org/x/net"}, netlink...)}, // for tests
 	}
 }
 

@@ -130,7 +130,7 @@ func (s *Space) Nobody(env string, args ...string) (string, error) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "netspace") //nolint:usetesting // nobody cannot enter what t.TempDir makes
+	dir, err := os.MkdirTemp("", "netspace") // nobody cannot enter what TempDir of a test makes
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -41,6 +41,27 @@ func keep(b testing.TB, path string) (all []Packet, bytes int64) {
 	}
 }
 
+// chain returns the captures of the data sets as one, each a second behind the
+// one before, from a time on, and a second behind the last. Captures whose first
+// packet is not ok are left out.
+func chain(b *testing.B, at int64, ok func(Packet) bool) (all []Packet, end int64) {
+	b.Helper()
+	for _, path := range fileNames(b, captures(b)) {
+		f, _ := keep(b, path)
+		if len(f) == 0 || !ok(f[0]) {
+			continue
+		}
+		first, last := f[0].Time, at
+		for _, p := range f {
+			p.Time = max(last, at+p.Time-first) // never back, whatever the capture
+			last = p.Time
+			all = append(all, p)
+		}
+		at = last + second
+	}
+	return all, at
+}
+
 // feed feeds packets again and again, each time later.
 func feed(b *testing.B, all []Packet, bytes int64) {
 	b.Helper()
@@ -70,22 +91,10 @@ func BenchmarkCapture(b *testing.B) {
 		})
 	}
 	b.Run("all", func(b *testing.B) {
-		var all []Packet
-		var bytes int64
-		at := t0
-		for _, path := range fileNames(b, dir) {
-			f, n := keep(b, path)
-			if len(f) == 0 {
-				continue
-			}
-			first, last := f[0].Time, at
-			for _, p := range f { // one behind the other, as one capture
-				p.Time = max(last, at+p.Time-first)
-				last = p.Time
-				all = append(all, p)
-			}
-			at = last + second
-			bytes += n
+		all, _ := chain(b, t0, func(Packet) bool { return true })
+		bytes := int64(0)
+		for _, p := range all {
+			bytes += int64(len(p.Data))
 		}
 		feed(b, all, bytes)
 	})
@@ -188,22 +197,7 @@ func BenchmarkRead(b *testing.B) {
 // are Ethernet, one capture behind the other, again and again, each later.
 func large(b *testing.B, n int) (path string, packets int, size int64) {
 	b.Helper()
-	dir := captures(b)
-	var all []Packet
-	at := int64(0)
-	for _, p := range fileNames(b, dir) {
-		f, _ := keep(b, p)
-		if len(f) == 0 || f[0].Link != LinkEthernet {
-			continue
-		}
-		first, last := f[0].Time, at
-		for _, p := range f {
-			p.Time = max(last, at+p.Time-first)
-			last = p.Time
-			all = append(all, p)
-		}
-		at = last + second
-	}
+	all, at := chain(b, 0, func(p Packet) bool { return p.Link == LinkEthernet })
 	path = filepath.Join(b.TempDir(), "large.pcap")
 	out, err := os.Create(path)
 	if err != nil {

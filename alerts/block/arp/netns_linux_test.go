@@ -8,80 +8,30 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	nl "github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
-	"golang.org/x/sys/unix"
 
 	"github.com/slips-go/slips/alerts/block"
 	"github.com/slips-go/slips/alerts/block/nft"
+	"github.com/slips-go/slips/internal/netspace"
 )
+
+// onWire is what these tests are about, for those who read why they are skipped.
+const onWire = "ARP isolation on a real network"
 
 // space is a network namespace of a test's own.
 type space struct {
-	t  testing.TB
-	fd int
+	*netspace.Space
+	t testing.TB
 }
 
-// newSpace makes a namespace. The test is skipped where that is not allowed.
 func newSpace(t testing.TB) *space {
 	t.Helper()
-	type result struct {
-		fd  int
-		err error
-	}
-	c := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine, and its namespace stays here
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			c <- result{0, err}
-			return
-		}
-		fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		c <- result{fd, err}
-	}()
-	r := <-c
-	if r.err != nil {
-		t.Skipf("SKIPPED, nothing of ARP isolation is tested on a real network: a network namespace cannot be made (root is needed): %v", r.err)
-	}
-	t.Cleanup(func() { unix.Close(r.fd) })
-	s := &space{t, r.fd}
-	s.up("lo")
-	return s
+	return &space{netspace.New(t, onWire), t}
 }
-
-// with runs f with a handle to the namespace.
-func (s *space) with(f func(h *nl.Handle) error) {
-	s.t.Helper()
-	h, err := nl.NewHandleAt(netns.NsHandle(s.fd))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer h.Close()
-	if err := f(h); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-func (s *space) up(name string) {
-	s.t.Helper()
-	s.with(func(h *nl.Handle) error {
-		l, err := h.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		return h.LinkSetUp(l)
-	})
-}
-
-func (s *space) do(f func() error) error { return within(s.fd, f) }
 
 // network4 is four machines on a switch.
 type network4 struct{ sw, us, gateway, attacker, printer *space }
@@ -91,20 +41,20 @@ type network4 struct{ sw, us, gateway, attacker, printer *space }
 func newNetwork(t testing.TB) network4 {
 	t.Helper()
 	n := network4{newSpace(t), newSpace(t), newSpace(t), newSpace(t), newSpace(t)}
-	n.sw.with(func(h *nl.Handle) error {
+	n.sw.With(func(h *nl.Handle) error {
 		if err := h.LinkAdd(&nl.Bridge{LinkAttrs: nl.LinkAttrs{Name: "br0"}}); err != nil {
-			t.Skipf("SKIPPED, nothing of ARP isolation is tested on a real network: a bridge cannot be made: %v", err)
+			t.Skipf("NOT TESTED: %s: a bridge cannot be made: %v", onWire, err)
 		}
 		return nil
 	})
-	n.sw.up("br0")
+	n.sw.Up("br0", true)
 	n.plug(n.us, "us", ownMAC, "192.0.2.9/24")
 	n.plug(n.gateway, "gateway", gatewayMAC, "192.0.2.1/24")
 	n.plug(n.attacker, "attacker", attackerMAC, "192.0.2.66/24")
 	n.plug(n.printer, "printer", printerMAC, "192.0.2.70/24")
-	n.gateway.address("lo", "198.51.100.1/32")
+	n.gateway.Address("lo", "198.51.100.1/32")
 	for _, s := range []*space{n.us, n.attacker, n.printer} {
-		s.with(func(h *nl.Handle) error { return h.RouteAdd(&nl.Route{Gw: net.ParseIP("192.0.2.1")}) })
+		s.Route("192.0.2.1")
 	}
 	return n
 }
@@ -112,43 +62,24 @@ func newNetwork(t testing.TB) network4 {
 // plug links s to the switch.
 func (n network4) plug(s *space, port string, mac MAC, addr string) {
 	s.t.Helper()
-	n.sw.with(func(h *nl.Handle) error {
+	n.sw.On("br0", func(h *nl.Handle, br nl.Link) error {
 		veth := &nl.Veth{
-			LinkAttrs: nl.LinkAttrs{Name: port}, PeerName: "eth0", PeerNamespace: nl.NsFd(s.fd), PeerHardwareAddr: mac[:],
+			LinkAttrs: nl.LinkAttrs{Name: port}, PeerName: "eth0", PeerNamespace: nl.NsFd(s.FD()), PeerHardwareAddr: mac[:],
 		}
 		if err := h.LinkAdd(veth); err != nil {
-			s.t.Skipf("SKIPPED, nothing of ARP isolation is tested on a real network: a veth pair cannot be made: %v", err)
-		}
-		br, err := h.LinkByName("br0")
-		if err != nil {
-			return err
+			s.t.Skipf("NOT TESTED: %s: a veth pair cannot be made: %v", onWire, err)
 		}
 		return h.LinkSetMaster(veth, br)
 	})
-	n.sw.up(port)
-	s.address("eth0", addr)
-	s.up("eth0")
-}
-
-func (s *space) address(name, addr string) {
-	s.t.Helper()
-	s.with(func(h *nl.Handle) error {
-		l, err := h.LinkByName(name)
-		if err != nil {
-			return err
-		}
-		a, err := nl.ParseAddr(addr)
-		if err != nil {
-			return err
-		}
-		return h.AddrAdd(l, a)
-	})
+	n.sw.Up(port, true)
+	s.Address("eth0", addr)
+	s.Up("eth0", true)
 }
 
 // cached returns where s takes a machine to be; "" if it does not know.
 func (s *space) cached(addr string) (mac string) {
 	s.t.Helper()
-	s.with(func(h *nl.Handle) error {
+	s.With(func(h *nl.Handle) error {
 		list, err := h.NeighList(0, nl.FAMILY_V4)
 		for _, n := range list {
 			if n.IP.String() == addr && n.State&(nl.NUD_FAILED|nl.NUD_INCOMPLETE) == 0 {
@@ -163,7 +94,7 @@ func (s *space) cached(addr string) (mac string) {
 // forget makes s ask again for addr.
 func (s *space) forget(addr string) {
 	s.t.Helper()
-	s.with(func(h *nl.Handle) error {
+	s.With(func(h *nl.Handle) error {
 		list, err := h.NeighList(0, nl.FAMILY_V4)
 		for _, n := range list {
 			if n.IP.String() == addr {
@@ -174,86 +105,14 @@ func (s *space) forget(addr string) {
 	})
 }
 
-// ping reports whether dst answers one of n echo requests, each within wait.
-func (s *space) ping(dst string, n int, wait time.Duration) bool {
-	s.t.Helper()
-	var c *icmp.PacketConn
-	if err := s.do(func() (err error) { c, err = icmp.ListenPacket("ip4:icmp", "0.0.0.0"); return err }); err != nil {
-		s.t.Fatal(err)
-	}
-	defer c.Close()
-	buf := make([]byte, 1500)
-	for seq := range n {
-		m, err := (&icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: 77, Seq: seq, Data: []byte("slips")}}).Marshal(nil)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if _, err := c.WriteTo(m, &net.IPAddr{IP: net.ParseIP(dst)}); err != nil && !errors.Is(err, unix.EHOSTUNREACH) {
-			s.t.Fatalf("ping %s: %v", dst, err)
-		}
-		c.SetReadDeadline(time.Now().Add(wait))
-		for {
-			n, _, err := c.ReadFrom(buf)
-			if err != nil {
-				break
-			}
-			if r, err := icmp.ParseMessage(1, buf[:n]); err == nil && r.Type == ipv4.ICMPTypeEchoReply {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// echo starts a TCP server in the namespace that sends back what it gets.
-func (s *space) echo(addr string) {
-	s.t.Helper()
-	var l net.Listener
-	if err := s.do(func() (err error) { l, err = net.Listen("tcp", addr); return err }); err != nil {
-		s.t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				buf := make([]byte, 64)
-				for {
-					n, err := c.Read(buf)
-					if err != nil {
-						return
-					}
-					c.Write(buf[:n])
-				}
-			}()
-		}
-	}()
-	s.t.Cleanup(func() { l.Close(); <-done })
-}
-
 func (s *space) dial(addr string) net.Conn {
 	s.t.Helper()
-	var c net.Conn
-	if err := s.do(func() (err error) { c, err = net.DialTimeout("tcp", addr, 5*time.Second); return err }); err != nil {
+	c, err := s.Dial("tcp", addr, 5*time.Second)
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { c.Close() })
 	return c
-}
-
-// talk reports whether something comes back over c within wait.
-func talk(c net.Conn, wait time.Duration) bool {
-	c.SetDeadline(time.Now().Add(wait))
-	if _, err := c.Write([]byte("x")); err != nil {
-		return false
-	}
-	_, err := c.Read(make([]byte, 64))
-	return err == nil
 }
 
 // pause lets the real network go on for d: what is waited for is that nothing
@@ -278,9 +137,9 @@ func (n network4) run(inner block.Blocker, change func(*Options)) (*block.Manage
 	t := n.us.t
 	t.Helper()
 	var audit locked
-	log := slog.New(slog.NewTextHandler(testWriter{t}, nil))
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	o := Options{
-		Config: Defaults(), Interfaces: []string{"eth0"}, Network: network(), Guard: allow(t), Audit: &audit, Log: log, Now: time.Now, NetNS: n.us.fd,
+		Config: Defaults(), Interfaces: []string{"eth0"}, Network: network(), Guard: allow(t), Audit: &audit, Log: log, Now: time.Now, NetNS: n.us.FD(),
 	}
 	if change != nil {
 		change(&o)
@@ -311,24 +170,17 @@ func (n network4) run(inner block.Blocker, change func(*Options)) (*block.Manage
 	return m, i, &audit, stop
 }
 
-type testWriter struct{ t testing.TB }
-
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Log(strings.TrimSpace(string(b)))
-	return len(b), nil
-}
-
 // TestTraffic blocks an attacker on a real network: what passed before stops,
 // also over connections that stand, and passes again when the block has ended.
 // The firewall blocks besides, and sees nothing of that traffic.
 func TestTraffic(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
-	n.gateway.echo("198.51.100.1:7")
-	n.attacker.echo("192.0.2.66:7")
-	n.printer.echo("192.0.2.70:7")
+	n.gateway.Echo("198.51.100.1:7")
+	n.attacker.Echo("192.0.2.66:7")
+	n.printer.Echo("192.0.2.70:7")
 	var inner block.Blocker = block.NewMemory(time.Now)
-	if fw, err := nft.Open(nft.Config{Now: time.Now, NetNS: n.us.fd}); err == nil {
+	if fw, err := nft.Open(nft.Config{Now: time.Now, NetNS: n.us.FD()}); err == nil {
 		defer fw.Close()
 		inner = fw
 	} else {
@@ -349,12 +201,12 @@ func TestTraffic(t *testing.T) {
 	passes := func(when string, limit time.Duration) {
 		t.Helper()
 		for _, c := range conns {
-			if !talk(c, limit) {
+			if !netspace.Talk(c, limit) {
 				t.Errorf("%s: nothing passes %s", when, c.what)
 			}
 		}
 		for _, dst := range []string{"192.0.2.1", "198.51.100.1", "192.0.2.70", "192.0.2.9"} {
-			if !n.attacker.ping(dst, 10, time.Second) {
+			if !n.attacker.Ping(dst, 10, time.Second) {
 				t.Errorf("%s: the attacker does not reach %s", when, dst)
 			}
 		}
@@ -375,23 +227,23 @@ func TestTraffic(t *testing.T) {
 	})
 	t.Logf("isolated within %v", d.Round(time.Millisecond))
 	for _, c := range conns {
-		if talk(c, 500*time.Millisecond) {
+		if netspace.Talk(c, 500*time.Millisecond) {
 			t.Errorf("isolated: something passes %s", c.what)
 		}
 	}
 	for _, dst := range []string{"192.0.2.1", "198.51.100.1", "192.0.2.70"} {
-		if n.attacker.ping(dst, 3, 300*time.Millisecond) {
+		if n.attacker.Ping(dst, 3, 300*time.Millisecond) {
 			t.Errorf("isolated: the attacker reaches %s", dst)
 		}
 	}
-	if n.gateway.ping("192.0.2.66", 3, 300*time.Millisecond) || n.printer.ping("192.0.2.66", 3, 300*time.Millisecond) {
+	if n.gateway.Ping("192.0.2.66", 3, 300*time.Millisecond) || n.printer.Ping("192.0.2.66", 3, 300*time.Millisecond) {
 		t.Error("isolated: the attacker is reached")
 	}
-	if _, ok := inner.(*nft.Firewall); ok && n.attacker.ping("192.0.2.9", 2, 300*time.Millisecond) {
+	if _, ok := inner.(*nft.Firewall); ok && n.attacker.Ping("192.0.2.9", 2, 300*time.Millisecond) {
 		t.Error("the attacker reaches us")
 	}
 	// Nobody else notices.
-	if !talk(other, 2*time.Second) || !n.printer.ping("192.0.2.1", 3, time.Second) || !n.us.ping("192.0.2.1", 3, time.Second) {
+	if !netspace.Talk(other, 2*time.Second) || !n.printer.Ping("192.0.2.1", 3, time.Second) || !n.us.Ping("192.0.2.1", 3, time.Second) {
 		t.Error("the printer, or we, do not reach the gateway")
 	}
 	if got := n.us.cached("192.0.2.66"); got != "" && got != attackerMAC.String() {
@@ -400,24 +252,20 @@ func TestTraffic(t *testing.T) {
 	// Each side forgets, asks, and is told again. One ping may get through before.
 	for range 3 {
 		n.attacker.forget("192.0.2.1")
-		n.attacker.ping("192.0.2.1", 1, 100*time.Millisecond)
+		n.attacker.Ping("192.0.2.1", 1, 100*time.Millisecond)
 		n.until("the attacker asks", 2*time.Second, func() bool { return n.attacker.cached("192.0.2.1") == fake })
-		if n.attacker.ping("192.0.2.1", 2, 300*time.Millisecond) {
+		if n.attacker.Ping("192.0.2.1", 2, 300*time.Millisecond) {
 			t.Error("the attacker asks, and reaches the gateway")
 		}
 		n.gateway.forget("192.0.2.66")
-		n.gateway.ping("192.0.2.66", 1, 100*time.Millisecond)
+		n.gateway.Ping("192.0.2.66", 1, 100*time.Millisecond)
 		n.until("the gateway asks", 2*time.Second, func() bool { return n.gateway.cached("192.0.2.66") == fake })
 	}
 	// An attacker who enters the gateway's address by hand is not heard by it.
-	n.attacker.with(func(h *nl.Handle) error {
-		l, err := h.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
+	n.attacker.On("eth0", func(h *nl.Handle, l nl.Link) error {
 		return h.NeighSet(&nl.Neigh{LinkIndex: l.Attrs().Index, State: nl.NUD_PERMANENT, IP: net.ParseIP("192.0.2.1"), HardwareAddr: gatewayMAC[:]})
 	})
-	if n.attacker.ping("192.0.2.1", 3, 300*time.Millisecond) {
+	if n.attacker.Ping("192.0.2.1", 3, 300*time.Millisecond) {
 		t.Error("with an entry by hand the attacker reaches the gateway")
 	}
 	n.attacker.forget("192.0.2.1")
@@ -435,7 +283,7 @@ func TestTraffic(t *testing.T) {
 	req.For = 3 * time.Second
 	submit()
 	n.until("isolation", 10*time.Second, func() bool { return n.gateway.cached("192.0.2.66") == fake })
-	n.until("the end of the block", 10*time.Second, func() bool { return n.attacker.ping("198.51.100.1", 1, 200*time.Millisecond) })
+	n.until("the end of the block", 10*time.Second, func() bool { return n.attacker.Ping("198.51.100.1", 1, 200*time.Millisecond) })
 	pause(3 * time.Second)
 	req.For = time.Hour
 	submit()
@@ -463,15 +311,15 @@ func TestHeard(t *testing.T) {
 	}
 	n.until("isolation", 10*time.Second, func() bool { return i.Stats().Isolated == 1 })
 	fake := fake(ownMAC, ip("192.0.2.66"), 0).String()
-	n.attacker.ping("192.0.2.70", 1, 100*time.Millisecond) // one may get through
+	n.attacker.Ping("192.0.2.70", 1, 100*time.Millisecond) // one may get through
 	d := n.until("the printer", 3*time.Second, func() bool {
 		return n.attacker.cached("192.0.2.70") == fake && n.printer.cached("192.0.2.66") == fake
 	})
 	t.Logf("isolated from the printer %v after the attacker asked for it", d.Round(time.Millisecond))
-	if n.attacker.ping("192.0.2.70", 3, 300*time.Millisecond) || n.printer.ping("192.0.2.66", 3, 300*time.Millisecond) {
+	if n.attacker.Ping("192.0.2.70", 3, 300*time.Millisecond) || n.printer.Ping("192.0.2.66", 3, 300*time.Millisecond) {
 		t.Error("the attacker and the printer reach each other")
 	}
-	if n.attacker.ping("192.0.2.1", 3, 300*time.Millisecond) {
+	if n.attacker.Ping("192.0.2.1", 3, 300*time.Millisecond) {
 		t.Error("the attacker reaches the gateway")
 	}
 }
@@ -483,7 +331,7 @@ func TestHeal(t *testing.T) {
 		t.Skip("SKIPPED: it takes up to a minute until caches heal")
 	}
 	n := newNetwork(t)
-	if !n.attacker.ping("198.51.100.1", 3, time.Second) {
+	if !n.attacker.Ping("198.51.100.1", 3, time.Second) {
 		t.Fatal("the attacker does not reach the world")
 	}
 	exe, err := os.Executable()
@@ -492,22 +340,22 @@ func TestHeal(t *testing.T) {
 	}
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), childEnv+"=run")
-	cmd.Stdout = testWriter{t}
-	if err := n.us.do(cmd.Start); err != nil {
+	cmd.Stdout = t.Output()
+	if err := n.us.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	fake := fake(ownMAC, ip("192.0.2.66"), 0).String()
 	n.until("isolation", 10*time.Second, func() bool {
 		return n.attacker.cached("192.0.2.1") == fake && n.gateway.cached("192.0.2.66") == fake
 	})
-	if n.attacker.ping("198.51.100.1", 2, 300*time.Millisecond) {
+	if n.attacker.Ping("198.51.100.1", 2, 300*time.Millisecond) {
 		t.Error("the attacker reaches the world")
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	cmd.Wait() // it was killed
-	d := n.until("healing", 3*time.Minute, func() bool { return n.attacker.ping("198.51.100.1", 1, time.Second) })
+	d := n.until("healing", 3*time.Minute, func() bool { return n.attacker.Ping("198.51.100.1", 1, time.Second) })
 	t.Logf("the attacker reaches the world %v after the kill", d.Round(time.Second))
 }
 
@@ -515,7 +363,7 @@ func TestHeal(t *testing.T) {
 func TestProxy(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
-	n.gateway.address("eth0", "192.0.2.2/24")
+	n.gateway.Address("eth0", "192.0.2.2/24")
 	m, i, audit, _ := n.run(block.NewMemory(time.Now), nil)
 	if _, err := m.Block(t.Context(), block.Request{Prefix: netip.MustParsePrefix("192.0.2.2/32"), Window: time.Hour}); err != nil {
 		t.Fatal(err)
@@ -535,19 +383,13 @@ func TestInterface(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.until("isolation", 10*time.Second, func() bool { return i.Stats().Isolated == 1 })
-	n.sw.with(func(h *nl.Handle) error {
-		l, err := h.LinkByName("us")
-		if err != nil {
-			return err
-		}
-		return h.LinkDel(l)
-	})
+	n.sw.On("us", func(h *nl.Handle, l nl.Link) error { return h.LinkDel(l) })
 	n.until("its end is seen", 10*time.Second, func() bool { return i.Stats().Failures > 0 })
 	n.plug(n.us, "us", ownMAC, "192.0.2.9/24")
 	before := i.Stats().Frames
 	n.until("frames", 10*time.Second, func() bool { return i.Stats().Frames > before+4 })
 	fake := fake(ownMAC, ip("192.0.2.66"), 0).String()
-	n.attacker.ping("192.0.2.1", 1, 100*time.Millisecond)
+	n.attacker.Ping("192.0.2.1", 1, 100*time.Millisecond)
 	n.until("isolation", 5*time.Second, func() bool { return n.attacker.cached("192.0.2.1") == fake })
 }
 
@@ -558,7 +400,7 @@ func TestNew(t *testing.T) {
 	try := func(name, want string) {
 		t.Helper()
 		i, err := New(nil, Options{
-			Config: Defaults(), Interfaces: []string{name}, Network: network(), Guard: allow(t), Log: slog.New(slog.DiscardHandler), Now: time.Now, NetNS: n.us.fd,
+			Config: Defaults(), Interfaces: []string{name}, Network: network(), Guard: allow(t), Log: slog.New(slog.DiscardHandler), Now: time.Now, NetNS: n.us.FD(),
 		})
 		if err == nil {
 			i.Close()
@@ -569,36 +411,14 @@ func TestNew(t *testing.T) {
 	}
 	try("eth7", `on "eth7": there is no such interface; there are lo, eth0`)
 	try("lo", "no interface to work on: arp isolation on \"lo\": it has no ARP")
-	n.us.with(func(h *nl.Handle) error {
+	n.us.With(func(h *nl.Handle) error {
 		return h.LinkAdd(&nl.Veth{LinkAttrs: nl.LinkAttrs{Name: "v0"}, PeerName: "v1"})
 	})
 	try("v0", `it is down ("ip link set dev v0 up")`)
 
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(exe)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := os.MkdirTemp("", "arp") //nolint:usetesting // nobody cannot enter what t.TempDir makes
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/test", data, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(dir+"/test", "eth0")
-	cmd.Dir, cmd.Env = "/", []string{childEnv + "=open"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	var out []byte
-	if err := n.us.do(func() error { out, _ = cmd.CombinedOutput(); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	out, _ := n.us.Nobody(childEnv+"=open", "eth0") // it fails, and says why
 	for _, want := range []string{`arp isolation on "eth0": no permission`, "CAP_NET_RAW"} {
-		if !strings.Contains(string(out), want) {
+		if !strings.Contains(out, want) {
 			t.Errorf("as nobody: %q, want %q in it", out, want)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/slips-go/slips/alerts/block"
 )
 
 // wire is a socket for ARP on one interface.
@@ -97,16 +99,7 @@ func (p *port) neighbour(a netip.Addr) bool {
 	if !ok || !a.Is4() || p.own(a) {
 		return false
 	}
-	return q.Bits() >= 31 || a != q.Masked().Addr() && a != lastOf(q)
-}
-
-// lastOf returns the last address of an IPv4 network.
-func lastOf(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(b)
+	return q.Bits() >= 31 || a != q.Masked().Addr() && a != block.Last(q)
 }
 
 // host returns what is known of a, from the neighbour table if need be, and

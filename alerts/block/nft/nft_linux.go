@@ -309,14 +309,7 @@ func set(p netip.Prefix) int {
 
 // behind returns the address behind the last one of p; invalid when there is
 // none.
-func behind(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	last, _ := netip.AddrFromSlice(b)
-	return last.Next()
-}
+func behind(p netip.Prefix) netip.Addr { return block.Last(p).Next() }
 
 // chunks gathers elements of a set and sends as many at a time as go into one
 // message.

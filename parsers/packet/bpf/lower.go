@@ -3,6 +3,7 @@ package bpf
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/net/bpf"
 
@@ -68,37 +69,25 @@ type test struct {
 	k    uint32
 }
 
-func allOf(c ...cond) cond {
-	var r cond = truth(true)
-	for i := len(c) - 1; i >= 0; i-- {
-		a, aConst := c[i].(truth)
-		b, bConst := r.(truth)
-		switch {
-		case aConst && !bool(a) || bConst && !bool(b):
-			r = truth(false)
-		case aConst:
-		case bConst:
-			r = c[i]
-		default:
-			r = and{c[i], r}
-		}
-	}
-	return r
-}
+func allOf(c ...cond) cond { return join(true, c, func(a, b cond) cond { return and{a, b} }) }
 
-func anyOf(c ...cond) cond {
-	var r cond = truth(false)
-	for i := len(c) - 1; i >= 0; i-- {
-		a, aConst := c[i].(truth)
+func anyOf(c ...cond) cond { return join(false, c, func(a, b cond) cond { return or{a, b} }) }
+
+// join joins conditions from the right. One that has the value unit adds
+// nothing, and one that has the other decides.
+func join(unit truth, all []cond, two func(a, b cond) cond) cond {
+	var r cond = unit
+	for _, c := range slices.Backward(all) {
+		a, aConst := c.(truth)
 		b, bConst := r.(truth)
 		switch {
-		case aConst && bool(a) || bConst && bool(b):
-			r = truth(true)
+		case aConst && a != unit || bConst && b != unit:
+			r = !unit
 		case aConst:
 		case bConst:
-			r = c[i]
+			r = c
 		default:
-			r = or{c[i], r}
+			r = two(c, r)
 		}
 	}
 	return r

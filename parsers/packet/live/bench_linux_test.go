@@ -97,7 +97,7 @@ type reader struct {
 func ringReader(ctx context.Context, b *testing.B, s *space, ready chan<- struct{}, take func(packet.Packet)) (int64, error) {
 	b.Helper()
 	var c *live.Capture
-	if err := s.do(func() (err error) { c, err = live.Open(live.Options{Interface: "v0"}); return err }); err != nil {
+	if err := s.Do(func() (err error) { c, err = live.Open(live.Options{Interface: "v0"}); return err }); err != nil {
 		return 0, err
 	}
 	close(ready)
@@ -108,7 +108,7 @@ func ringReader(ctx context.Context, b *testing.B, s *space, ready chan<- struct
 func pcapgoReader(ctx context.Context, b *testing.B, s *space, ready chan<- struct{}, take func(packet.Packet)) (int64, error) {
 	b.Helper()
 	var h *pcapgo.EthernetHandle
-	if err := s.do(func() (err error) { h, err = pcapgo.NewEthernetHandle("v0"); return err }); err != nil {
+	if err := s.Do(func() (err error) { h, err = pcapgo.NewEthernetHandle("v0"); return err }); err != nil {
 		return 0, err
 	}
 	close(ready)
@@ -151,7 +151,7 @@ func BenchmarkCapture(b *testing.B) {
 func benchmark(b *testing.B, r reader, size int, take func(packet.Packet)) {
 	b.Helper()
 	a, s := newSpace(b), newSpace(b)
-	join(a, s, "v0")
+	a.Link(s.Space, "v0", nil, nil)
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
 	var stop atomic.Bool
@@ -159,7 +159,7 @@ func benchmark(b *testing.B, r reader, size int, take func(packet.Packet)) {
 	sender := make(chan error, 1)
 	go func() {
 		<-ready
-		sender <- s.do(func() error { return blast("v0", 0, size, &stop) })
+		sender <- s.Do(func() error { return blast("v0", 0, size, &stop) })
 	}()
 	type result struct {
 		n              int

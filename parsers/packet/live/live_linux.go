@@ -553,6 +553,8 @@ func (c *Capture) wait() (quiet bool, err error) {
 	return n <= 0, nil
 }
 
+const removed = "the interface was removed"
+
 // lose begins a gap.
 func (c *Capture) lose() {
 	if c.gap != nil {
@@ -560,7 +562,7 @@ func (c *Capture) lose() {
 	}
 	why := "the interface went down"
 	if s, err := look(c.fd, c.o.Interface); err != nil || s.index != c.index {
-		why = "the interface was removed"
+		why = removed
 	}
 	c.gap = &Gap{Interface: c.o.Interface, Reason: why, Start: time.Now().UnixNano()}
 	c.gaps.Add(1)
@@ -587,6 +589,9 @@ func (c *Capture) find() error {
 			return nil // it went away again
 		}
 		return err
+	}
+	if c.index != was { // one that is removed goes down before that, which may be all that lose has seen
+		c.gap.Reason = removed
 	}
 	c.gap.End = time.Now().UnixNano()
 	if c.o.OnGap != nil {

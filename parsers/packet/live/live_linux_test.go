@@ -17,10 +17,10 @@ import (
 	"time"
 
 	nl "github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/slips-go/slips/internal/netspace"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/parsers/packet"
 	"github.com/slips-go/slips/parsers/packet/live"
@@ -37,117 +37,22 @@ func TestMain(m *testing.M) {
 // patience is how long the tests wait for what takes milliseconds.
 const patience = 20 * time.Second
 
-// space is a network namespace of a test's own.
+// space is a network namespace of a test's own, with captures in it.
 type space struct {
-	t  testing.TB
-	fd int
+	*netspace.Space
+	t testing.TB
 }
 
-// newSpace makes a namespace. The test is skipped where that is not allowed.
 func newSpace(t testing.TB) *space {
 	t.Helper()
-	type result struct {
-		fd  int
-		err error
-	}
-	c := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			c <- result{0, err}
-			return
-		}
-		fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		c <- result{fd, err}
-	}()
-	r := <-c
-	if r.err != nil {
-		t.Skipf("SKIPPED, no live capture is tested: a network namespace cannot be made (root is needed): %v", r.err)
-	}
-	t.Cleanup(func() { unix.Close(r.fd) })
-	s := &space{t, r.fd}
-	s.up("lo")
-	return s
-}
-
-func (s *space) handle() *nl.Handle {
-	s.t.Helper()
-	h, err := nl.NewHandleAt(netns.NsHandle(s.fd))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return h
-}
-
-// do runs f on a thread in the namespace. Sockets that f makes stay there.
-func (s *space) do(f func() error) error {
-	c := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(s.fd, unix.CLONE_NEWNET); err != nil {
-			c <- fmt.Errorf("enter the namespace: %w", err)
-			return
-		}
-		c <- f()
-	}()
-	return <-c
-}
-
-// with calls f with a link of the namespace.
-func (s *space) with(name string, f func(h *nl.Handle, l nl.Link) error) {
-	s.t.Helper()
-	h := s.handle()
-	defer h.Close()
-	l, err := h.LinkByName(name)
-	if err == nil {
-		err = f(h, l)
-	}
-	if err != nil {
-		s.t.Fatalf("%s: %v", name, err)
-	}
-}
-
-func (s *space) up(name string) {
-	s.with(name, func(h *nl.Handle, l nl.Link) error { return h.LinkSetUp(l) })
-}
-
-func (s *space) down(name string) {
-	s.with(name, func(h *nl.Handle, l nl.Link) error { return h.LinkSetDown(l) })
-}
-
-func (s *space) address(name, addr string) {
-	s.with(name, func(h *nl.Handle, l nl.Link) error {
-		a, err := nl.ParseAddr(addr)
-		if err != nil {
-			return err
-		}
-		if a.IP.To4() == nil {
-			a.Flags = unix.IFA_F_NODAD
-		}
-		return h.AddrAdd(l, a)
-	})
-}
-
-// join links a and b by a veth pair, both ends up and called name.
-func join(a, b *space, name string) {
-	a.t.Helper()
-	h := a.handle()
-	defer h.Close()
-	veth := &nl.Veth{LinkAttrs: nl.LinkAttrs{Name: name, MTU: 1500}, PeerName: name, PeerNamespace: nl.NsFd(b.fd)}
-	if err := h.LinkAdd(veth); err != nil {
-		a.t.Skipf("SKIPPED, no live capture is tested: a veth pair cannot be made: %v", err)
-	}
-	a.up(name)
-	b.up(name)
+	return &space{netspace.New(t, "live capture"), t}
 }
 
 // pair returns two namespaces with a veth pair between and addresses.
 func pair(t testing.TB) (a, b *space) {
 	t.Helper()
 	a, b = newSpace(t), newSpace(t)
-	join(a, b, "v0")
-	a.address("v0", "10.77.0.1/24")
-	b.address("v0", "10.77.0.2/24")
+	a.Link(b.Space, "v0", []string{"10.77.0.1/24"}, []string{"10.77.0.2/24"})
 	return a, b
 }
 
@@ -176,7 +81,7 @@ func (s *space) capture(o live.Options) *running {
 		r.mu.Unlock()
 		r.wake()
 	}
-	if err := s.do(func() (err error) { r.c, err = live.Open(o); return err }); err != nil {
+	if err := s.Do(func() (err error) { r.c, err = live.Open(o); return err }); err != nil {
 		s.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -278,15 +183,12 @@ func (r *running) first(text string) (p packet.Packet) {
 // send sends a UDP datagram from the namespace.
 func (s *space) send(to, text string) {
 	s.t.Helper()
-	if err := s.do(func() error {
-		c, err := net.Dial("udp", to)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write([]byte(text))
-		return err
-	}); err != nil {
+	c, err := s.Dial("udp", to, patience)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(text)); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -294,7 +196,7 @@ func (s *space) send(to, text string) {
 // raw sends a frame as it is on an interface.
 func (s *space) raw(name string, frame []byte) {
 	s.t.Helper()
-	if err := s.do(func() error {
+	if err := s.Do(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -426,7 +328,7 @@ func TestFilter(t *testing.T) {
 	} {
 		t.Run(c.filter, func(t *testing.T) {
 			a, b := newSpace(t), newSpace(t)
-			join(a, b, "v0")
+			a.Link(b.Space, "v0", nil, nil)
 			r := a.capture(live.Options{Interface: "v0", Filter: "(ether[0] = 0xee) or (" + c.filter + ")", Promiscuous: true})
 			b.raw("v0", udpFrame("plain"))
 			b.raw("v0", udpFrame("tagged 5", 0x8100, 5))
@@ -455,7 +357,7 @@ func TestFilter(t *testing.T) {
 // TestTags checks that the frames are as they were on the wire.
 func TestTags(t *testing.T) {
 	a, b := newSpace(t), newSpace(t)
-	join(a, b, "v0")
+	a.Link(b.Space, "v0", nil, nil)
 	r := a.capture(live.Options{Interface: "v0", Promiscuous: true})
 	for _, tags := range [][]uint16{nil, {0x8100, 5}, {0x8100, 0x6fff}, {0x8100, 0}, {0x88a8, 5, 0x8100, 8}, {0x8100, 1, 0x8100, 2, 0x8100, 3}} {
 		want := udpFrame(fmt.Sprintf("tags %v", tags), tags...)
@@ -475,17 +377,17 @@ func TestTags(t *testing.T) {
 // TestVLANInterface checks tagged traffic of real sockets.
 func TestVLANInterface(t *testing.T) {
 	a, b := newSpace(t), newSpace(t)
-	join(a, b, "v0")
+	a.Link(b.Space, "v0", nil, nil)
 	for i, s := range []*space{a, b} {
-		s.with("v0", func(h *nl.Handle, l nl.Link) error {
+		s.On("v0", func(h *nl.Handle, l nl.Link) error {
 			at := nl.LinkAttrs{Name: "v0.7", ParentIndex: l.Attrs().Index}
 			if err := h.LinkAdd(&nl.Vlan{LinkAttrs: at, VlanId: 7, VlanProtocol: nl.VLAN_PROTOCOL_8021Q}); err != nil {
 				t.Skipf("SKIPPED: this kernel has no VLAN interfaces: %v", err)
 			}
 			return nil
 		})
-		s.address("v0.7", fmt.Sprintf("10.78.0.%d/24", i+1))
-		s.up("v0.7")
+		s.Address("v0.7", fmt.Sprintf("10.78.0.%d/24", i+1))
+		s.Up("v0.7", true)
 	}
 	r := a.capture(live.Options{Interface: "v0", Filter: "vlan 7 and udp"})
 	inside := a.capture(live.Options{Interface: "v0.7", Filter: "udp"})
@@ -503,9 +405,9 @@ func TestVLANInterface(t *testing.T) {
 // seen when the capture is promiscuous, and that it becomes and ceases to be so.
 func TestMirrorPort(t *testing.T) {
 	a, b := newSpace(t), newSpace(t)
-	join(a, b, "v0")
+	a.Link(b.Space, "v0", nil, nil)
 	promiscuous := func() (n int) {
-		a.with("v0", func(_ *nl.Handle, l nl.Link) error { n = l.Attrs().Promisc; return nil })
+		a.On("v0", func(_ *nl.Handle, l nl.Link) error { n = l.Attrs().Promisc; return nil })
 		return n
 	}
 	r := a.capture(live.Options{Interface: "v0", Promiscuous: true})
@@ -591,11 +493,7 @@ func TestOffload(t *testing.T) {
 	r := a.capture(live.Options{Interface: "v0", Filter: "tcp port 7001"})
 	const size = 4 << 20
 	done := make(chan error, 1)
-	var l net.Listener
-	if err := a.do(func() (err error) { l, err = net.Listen("tcp", "10.77.0.1:7001"); return err }); err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := a.Listen("10.77.0.1:7001")
 	go func() {
 		c, err := l.Accept()
 		if err != nil {
@@ -614,15 +512,12 @@ func TestOffload(t *testing.T) {
 		}
 		done <- nil
 	}()
-	if err := b.do(func() error {
-		c, err := net.Dial("tcp", "10.77.0.1:7001")
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.Write(make([]byte, size))
-		return err
-	}); err != nil {
+	c, err := b.Dial("tcp", "10.77.0.1:7001", patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Write(make([]byte, size))
+	if err := errors.Join(err, c.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
@@ -655,19 +550,19 @@ func TestDownAndUp(t *testing.T) {
 	r := a.capture(live.Options{Interface: "v0", Promiscuous: true, Filter: "udp port 7000"})
 	b.send("10.77.0.1:7000", "before")
 	r.first("before")
-	a.down("v0")
+	a.Up("v0", false)
 	r.until("a gap", func() bool { return len(r.gaps) == 1 })
-	a.up("v0")
+	a.Up("v0", true)
 	r.until("its end", func() bool { return len(r.gaps) == 2 })
 	b.send("10.77.0.1:7000", "after")
 	r.first("after")
-	a.with("v0", func(h *nl.Handle, l nl.Link) error { return h.LinkDel(l) })
+	a.On("v0", func(h *nl.Handle, l nl.Link) error { return h.LinkDel(l) })
 	r.until("another gap", func() bool { return len(r.gaps) == 3 })
-	join(a, b, "v0")
+	a.Link(b.Space, "v0", nil, nil)
 	r.until("its end", func() bool { return len(r.gaps) == 4 })
 	b.raw("v0", udpFrame("made anew"))
 	r.first("made anew")
-	a.with("v0", func(_ *nl.Handle, l nl.Link) error {
+	a.On("v0", func(_ *nl.Handle, l nl.Link) error {
 		if l.Attrs().Promisc != 1 {
 			t.Errorf("promiscuous %d times", l.Attrs().Promisc)
 		}
@@ -681,19 +576,19 @@ func TestDownAndUp(t *testing.T) {
 			t.Errorf("gap %d: %+v", i, g)
 		}
 	}
-	if gaps[0].Reason != "the interface went down" || gaps[2].Reason != "the interface was removed" {
+	if gaps[1].Reason != "the interface went down" || gaps[3].Reason != "the interface was removed" {
 		t.Errorf("%+v", gaps)
 	}
 	if s := r.c.Stats(); s.Gaps != 2 {
 		t.Errorf("%+v", s)
 	}
 	// It may also come back as something that the socket cannot take.
-	a.with("v0", func(h *nl.Handle, l nl.Link) error { return h.LinkDel(l) })
+	a.On("v0", func(h *nl.Handle, l nl.Link) error { return h.LinkDel(l) })
 	r.until("a third gap", func() bool { return len(r.gaps) == 5 })
 	tun := a.tun("v0", unix.ARPHRD_NONE)
 	defer tun.Close()
 	r.fails = true
-	a.up("v0")
+	a.Up("v0", true)
 	if err := r.ended(); !errors.Is(err, live.ErrLink) || !strings.Contains(err.Error(), "came back as another kind") {
 		t.Errorf("error %v", err)
 	}
@@ -704,7 +599,7 @@ func TestDownAndUp(t *testing.T) {
 func (s *space) tun(name string, hw int) *os.File {
 	s.t.Helper()
 	var fd int
-	if err := s.do(func() (err error) {
+	if err := s.Do(func() (err error) {
 		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
 			return err
 		}
@@ -728,8 +623,8 @@ func TestTunnel(t *testing.T) {
 	for _, hw := range []int{unix.ARPHRD_NONE, unix.ARPHRD_PPP, unix.ARPHRD_SIT} {
 		a := newSpace(t)
 		f := a.tun("t0", hw)
-		a.address("t0", "10.79.0.1/24")
-		a.up("t0")
+		a.Address("t0", "10.79.0.1/24")
+		a.Up("t0", true)
 		r := a.capture(live.Options{Interface: "t0", Filter: "udp port 7000"})
 		all := a.capture(live.Options{Interface: live.Any, Filter: "udp port 7000"})
 		a.send("10.79.0.2:7000", "sent by us")
@@ -763,10 +658,10 @@ func TestTunnel(t *testing.T) {
 // kernel, and that each packet is either fed or counted.
 func TestDrops(t *testing.T) {
 	a, b := newSpace(t), newSpace(t)
-	join(a, b, "v0")
+	a.Link(b.Space, "v0", nil, nil)
 	var c *live.Capture
 	var told, total int64
-	if err := a.do(func() (err error) {
+	if err := a.Do(func() (err error) {
 		c, err = live.Open(live.Options{Interface: "v0", Ring: 1, Filter: "udp", OnDrop: func(n, all int64) { told += n; total = all }})
 		return err
 	}); err != nil {
@@ -801,7 +696,7 @@ func TestDrops(t *testing.T) {
 // flood sends n frames of the size as fast as it can.
 func (s *space) flood(tb testing.TB, name string, n, size int) {
 	tb.Helper()
-	if err := s.do(func() error { return blast(name, n, size, nil) }); err != nil {
+	if err := s.Do(func() error { return blast(name, n, size, nil) }); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -809,14 +704,12 @@ func (s *space) flood(tb testing.TB, name string, n, size int) {
 // TestErrors checks what Open says when it cannot.
 func TestErrors(t *testing.T) {
 	a, b := newSpace(t), newSpace(t)
-	join(a, b, "v0")
-	a.down("v0")
-	h := a.handle()
-	defer h.Close()
-	if err := h.LinkAdd(&nl.Veth{LinkAttrs: nl.LinkAttrs{Name: "d0"}, PeerName: "d1"}); err != nil {
-		t.Fatal(err)
-	}
-	a.up("d0")
+	a.Link(b.Space, "v0", nil, nil)
+	a.Up("v0", false)
+	a.With(func(h *nl.Handle) error {
+		return h.LinkAdd(&nl.Veth{LinkAttrs: nl.LinkAttrs{Name: "d0"}, PeerName: "d1"})
+	})
+	a.Up("d0", true)
 	for _, c := range []struct {
 		o    live.Options
 		is   error
@@ -829,7 +722,7 @@ func TestErrors(t *testing.T) {
 		{live.Options{Interface: "d0", Filter: "port x and"}, nil, `packet filter, character 6, at "x and"`},
 		{live.Options{Interface: live.Any, Filter: "vlan"}, nil, "VLAN tags are of Ethernet, not of Linux cooked"},
 	} {
-		err := a.do(func() error {
+		err := a.Do(func() error {
 			c, err := live.Open(c.o)
 			if c != nil {
 				c.Close()
@@ -841,8 +734,8 @@ func TestErrors(t *testing.T) {
 		}
 	}
 	defer a.tun("nl0", unix.ARPHRD_NETLINK).Close()
-	a.up("nl0")
-	err := a.do(func() error { _, err := live.Open(live.Options{Interface: "nl0"}); return err })
+	a.Up("nl0", true)
+	err := a.Do(func() error { _, err := live.Open(live.Options{Interface: "nl0"}); return err })
 	if !errors.Is(err, live.ErrLink) || !strings.Contains(err.Error(), "hardware type 824 (netlink)") {
 		t.Errorf("error %v", err)
 	}
@@ -891,7 +784,7 @@ func TestOneProcessor(t *testing.T) {
 func TestMeter(t *testing.T) {
 	a, b := pair(t)
 	var c *live.Capture
-	if err := a.do(func() (err error) { c, err = live.Open(live.Options{Interface: "v0"}); return err }); err != nil {
+	if err := a.Do(func() (err error) { c, err = live.Open(live.Options{Interface: "v0"}); return err }); err != nil {
 		t.Fatal(err)
 	}
 	wake := make(chan struct{}, 1)
