@@ -36,6 +36,7 @@ type hosts struct {
 	byIP   map[netip.Addr]*Host
 	byMAC  map[string]*macIPs
 	gwMAC  string
+	told   bool // the gateway is the machine's, whatever traffic says
 	events []Host
 	max    int // hosts to remember
 }
@@ -114,8 +115,9 @@ func (h *hosts) adopt(n *profile.Network) (*profile.Network, []Host) {
 	for _, a := range n.DHCPServers {
 		h.server(a)
 	}
-	if n.Gateway.IsValid() {
+	if h.told = false; n.Gateway.IsValid() {
 		h.gateway(n.Gateway)
+		h.told = h.net.Gateway == n.Gateway
 	}
 	if h.net == old {
 		return nil, slices.Clone(h.events)
@@ -291,7 +293,7 @@ func (h *hosts) dhcp(f *flow.Flow) {
 // gateway marks a as the gateway. An IPv4 address is kept before an IPv6 one.
 func (h *hosts) gateway(a netip.Addr) {
 	g := h.net.Gateway
-	if g == a || (g.IsValid() && g.Is4() && !a.Is4()) {
+	if h.told || g == a || (g.IsValid() && g.Is4() && !a.Is4()) {
 		return
 	}
 	if len(h.byIP) >= h.max && h.byIP[a] == nil {

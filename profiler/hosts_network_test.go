@@ -26,6 +26,11 @@ func TestAdopt(t *testing.T) {
 	if again, _ := h.adopt(n); again != nil {
 		t.Error("the same again is a change")
 	}
+	// What traffic says of a gateway may be forged; the machine knows its own.
+	h.observe(record(flow.DHCP, func(f *flow.Flow) { f.Src, f.DHCP.Router = server, netip.MustParseAddr("10.1.2.66") }))
+	if h.net.Gateway != gate {
+		t.Errorf("DHCP made %s the gateway", h.net.Gateway)
+	}
 	// A private source of another block does not widen what is known.
 	h.observe(&flow.Flow{Kind: flow.Conn, Src: netip.MustParseAddr("192.168.7.7")})
 	if h.net.IsHome(netip.MustParseAddr("192.168.7.7")) {

@@ -58,10 +58,13 @@ const (
 	answerWithin = 2 * time.Minute // the client waits for the firewall
 )
 
-// Listen makes the control socket at path, which its owner alone may use. A
-// socket that nobody listens on is replaced; another running Manager's is an
-// error.
-func Listen(ctx context.Context, path string) (net.Listener, error) {
+// Listen makes the control socket at path, which its owner alone may use: the
+// user and group given, or the process's own where they are -1. A socket that
+// nobody listens on is replaced; another running Manager's is an error.
+//
+// Nobody else may be able to make files in its folder: he could take the socket
+// away, or put his own there.
+func Listen(ctx context.Context, path string, uid, gid int) (net.Listener, error) {
 	var d net.Dialer
 	if c, err := d.DialContext(ctx, "unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: another slips does", path), c.Close())
@@ -82,7 +85,10 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) //nolint:errcheck // what "unix" listens with
-	if err = os.Chmod(made, 0o600); err == nil {
+	if err = os.Chmod(made, 0o600); err == nil && (uid >= 0 || gid >= 0) {
+		err = os.Lchown(made, uid, gid)
+	}
+	if err == nil {
 		err = os.Rename(made, path)
 	}
 	if err != nil {

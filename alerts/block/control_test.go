@@ -30,7 +30,7 @@ func TestControl(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := Listen(ctx, path)
+	l, err := Listen(ctx, path, -1, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestControl(t *testing.T) {
 	go func() { done <- m.Run(running) }()
 	go func() { done <- m.Serve(running, l) }()
 
-	if l, err := Listen(ctx, path); err == nil {
+	if l, err := Listen(ctx, path, -1, -1); err == nil {
 		l.Close()
 		t.Error("two of them listen")
 	}
@@ -134,14 +134,14 @@ func TestControl(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false)
 	dead.Close()
-	if l, err = Listen(ctx, path); err != nil {
+	if l, err = Listen(ctx, path, -1, -1); err != nil {
 		t.Fatal(err)
 	}
 	l.Close()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if l, err := Listen(ctx, path); err == nil {
+	if l, err := Listen(ctx, path, -1, -1); err == nil {
 		l.Close()
 		t.Error("a file was replaced")
 	}

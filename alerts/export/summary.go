@@ -44,8 +44,9 @@ type Summary struct {
 // InterfaceSummary counts the packets of an interface.
 type InterfaceSummary struct {
 	Name    string  `json:"name"`
-	Packets int64   `json:"packets"`      // 0 when Zeek captures, which says what it lost alone
+	Packets int64   `json:"packets"`      // that the engine took
 	Dropped int64   `json:"dropped"`      // by the kernel or Zeek, because they came too fast
+	Cut     int64   `json:"cut"`          // packets that were not captured whole, and analysed as far as they go
 	Gaps    int     `json:"gaps"`         // times in which the interface was not watched
 	Blind   float64 `json:"gaps_seconds"` // in all
 }
@@ -59,9 +60,23 @@ type BlockSummary struct {
 	Refused   map[string]int64 `json:"refused"` // by reason
 	Expired   int64            `json:"expired"`
 	Unblocked int64            `json:"unblocked"`
-	Restored  int64            `json:"restored"` // somebody else had removed them
-	Failures  int64            `json:"failures"` // calls of the firewall
-	Dropped   int64            `json:"dropped"`  // decisions, because too many waited
+	Restored  int64            `json:"restored"`  // somebody else had removed them
+	Failures  int64            `json:"failures"`  // calls of the firewall
+	Released  int64            `json:"released"`  // by us, because they must not be blocked any more
+	Damaged   int64            `json:"damaged"`   // times that parts of the firewall were missing
+	Unaudited int64            `json:"unaudited"` // lines that the audit log did not take
+	Dropped   int64            `json:"dropped"`   // decisions, because too many waited
+
+	Isolation *IsolationSummary `json:"isolation,omitempty"` // nil without --arp-isolate
+}
+
+// IsolationSummary counts what ARP isolation did.
+type IsolationSummary struct {
+	Isolations int64            `json:"isolations"` // hosts
+	Rejoined   int64            `json:"rejoined"`
+	Refused    map[string]int64 `json:"refused"`  // hosts, by reason
+	Crowded    int64            `json:"crowded"`  // pairs that were not told, because there were too many
+	Failures   int64            `json:"failures"` // frames that could not be sent
 }
 
 // SourceSummary counts the lines of one source.

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,12 +16,11 @@ import (
 	"github.com/slips-go/slips/alerts"
 	"github.com/slips-go/slips/alerts/block"
 	"github.com/slips-go/slips/alerts/block/arp"
-	"github.com/slips-go/slips/alerts/block/host"
 	"github.com/slips-go/slips/alerts/block/nft"
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
-	"github.com/slips-go/slips/profiler"
+	"github.com/slips-go/slips/internal/service"
 )
 
 // Where blocking writes to, relative to the output directory.
@@ -86,34 +84,29 @@ type firewall struct {
 	manager *block.Manager
 	nft     *nft.Firewall // nil in a dry run
 	arp     *arp.Isolator // nil when nobody is to be isolated
-	host    *host.Host
 	control net.Listener
 	audit   *logFile
 	guard   atomic.Pointer[block.Guard]
 
-	mu      sync.Mutex
+	allow []block.Allowed
+
+	mu      sync.Mutex    // held while the guard is replaced, so that the newest stays
 	network block.Network // of this machine
-	seen    block.Network // what the traffic has shown: gateways and DHCP servers
-	allow   []block.Allowed
 }
 
 // openFirewall opens what needs a privilege, before there is an output: the
-// kernel's nftables and the control socket.
-func openFirewall(ctx context.Context, o *runOptions) (*firewall, error) {
+// kernel's nftables and the control socket. network is this machine's.
+func openFirewall(ctx context.Context, o *runOptions, network block.Network) (*firewall, error) {
 	cfg := *blockSection(o.Config)
 	if !cfg.Enabled {
 		return nil, nil
 	}
-	w := &firewall{cfg: cfg, log: discard()}
+	w := &firewall{cfg: cfg, log: discard(), network: network}
 	var err error
 	if w.allow, err = cfg.Allowed(); err != nil {
 		return nil, &codeError{exitUsage, fmt.Errorf("block.%w", err)}
 	}
-	w.host = host.New(discard())
-	if w.network, err = w.host.Snapshot(); err != nil {
-		return nil, &codeError{exitBlock, err}
-	}
-	if err := w.protect(); err != nil {
+	if err := w.use(network); err != nil {
 		return nil, err
 	}
 	if !cfg.DryRun {
@@ -124,17 +117,27 @@ func openFirewall(ctx context.Context, o *runOptions) (*firewall, error) {
 			return nil, blockError(err)
 		}
 	}
-	err = o.User.MkdirAll(filepath.Dir(o.Socket), 0o755)
-	if err == nil {
-		w.control, err = block.Listen(ctx, o.Socket)
-	}
-	if err == nil && o.User != nil {
-		err = os.Chown(o.Socket, o.User.UID, o.User.GID)
-	}
-	if err != nil {
+	if w.control, err = listen(ctx, o); err != nil {
 		return nil, errors.Join(&codeError{exitBlock, fmt.Errorf("control socket (block.socket names another place): %w", err)}, w.close())
 	}
 	return w, nil
+}
+
+// listen makes the control socket. Its folder stays ours, so that the user whom
+// the process becomes cannot have it put something else there.
+func listen(ctx context.Context, o *runOptions) (net.Listener, error) {
+	dir := filepath.Dir(o.Socket)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := service.Private(dir); err != nil {
+		return nil, err
+	}
+	uid, gid := -1, -1
+	if o.User != nil {
+		uid, gid = o.User.UID, o.User.GID
+	}
+	return block.Listen(ctx, o.Socket, uid, gid)
 }
 
 // blockError gives what blocking failed with its exit code.
@@ -152,7 +155,6 @@ func (w *firewall) prepare(r *run) error {
 		return nil
 	}
 	w.log = r.log.With("part", "block")
-	w.host = host.New(w.log)
 	var err error
 	if w.audit, err = openLog(r.dir.Path(blocksFile), r.o.Overwrite); err != nil {
 		return err
@@ -166,7 +168,7 @@ func (w *firewall) prepare(r *run) error {
 	}
 	if w.cfg.ARPIsolate {
 		if w.arp, err = arp.New(opt.Blocker, arp.Options{
-			Config: w.cfg.ARP, Interfaces: r.o.Interfaces, Network: w.known(), Guard: opt.Guard, Audit: w.audit, Log: w.log, Now: time.Now,
+			Config: w.cfg.ARP, Interfaces: r.o.Interfaces, Network: w.network, Guard: opt.Guard, Audit: w.audit, Log: w.log, Now: time.Now,
 		}); err != nil {
 			return &codeError{exitBlock, err}
 		}
@@ -210,23 +212,20 @@ func tellBlock(ui UI, r block.Record) {
 	ui.Note(text)
 }
 
-// known is the network as the machine and the traffic show it.
-func (w *firewall) known() block.Network {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := w.network
-	n.Gateways = slices.Concat(n.Gateways, w.seen.Gateways)
-	n.DHCP = slices.Concat(n.DHCP, w.seen.DHCP)
-	return n
-}
-
-// protect makes a new guard of what is known.
-func (w *firewall) protect() error {
-	n := w.known()
+// use takes up what this machine's network is now. What traffic says about
+// gateways and servers is not used: one forged packet would make its sender a
+// host that is never blocked.
+func (w *firewall) use(n block.Network) error {
+	if w == nil {
+		return nil
+	}
 	g, err := block.NewGuard(n, w.allow)
 	if err != nil {
 		return err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.network = n
 	w.guard.Store(g)
 	if w.manager != nil {
 		w.manager.Protect(g)
@@ -235,41 +234,6 @@ func (w *firewall) protect() error {
 		return w.arp.Protect(g, n)
 	}
 	return nil
-}
-
-// learn takes up what the traffic shows about a host.
-func (w *firewall) learn(h *profiler.Host) {
-	if w == nil || !h.Gate && !h.DHCP {
-		return
-	}
-	w.mu.Lock()
-	if h.Gate && !slices.Contains(w.seen.Gateways, h.IP) {
-		w.seen.Gateways = append(w.seen.Gateways, h.IP)
-	}
-	if h.DHCP && !slices.Contains(w.seen.DHCP, h.IP) {
-		w.seen.DHCP = append(w.seen.DHCP, h.IP)
-	}
-	w.mu.Unlock()
-	w.renew()
-}
-
-// renew is protect where an error cannot happen: the allow-list was judged at
-// the start.
-func (w *firewall) renew() {
-	if err := w.protect(); err != nil {
-		w.log.Error("what must never be blocked cannot be renewed; what was known still holds", "err", err)
-	}
-}
-
-// use takes up what this machine's network is now.
-func (w *firewall) use(n block.Network) {
-	if w == nil {
-		return
-	}
-	w.mu.Lock()
-	w.network = n
-	w.mu.Unlock()
-	w.renew()
 }
 
 // run returns what has to run beside the pipeline until ctx is done.
@@ -334,8 +298,17 @@ func (w *firewall) summary() *export.BlockSummary {
 		return nil
 	}
 	s := w.manager.Stats()
-	return &export.BlockSummary{
+	sum := &export.BlockSummary{
 		DryRun: w.cfg.DryRun, Blocked: s.Blocked, Blocks: s.Blocks, Extended: s.Extended, Refused: s.Refused, Expired: s.Expired,
 		Unblocked: s.Unblocked, Restored: s.Restored, Failures: s.Failures, Dropped: s.Dropped,
+		Released: s.Released, Damaged: s.Damaged, Unaudited: s.Unaudited,
 	}
+	if w.arp != nil {
+		a := w.arp.Stats()
+		sum.Unaudited += a.Unaudited
+		sum.Isolation = &export.IsolationSummary{
+			Isolations: a.Isolations, Rejoined: a.Rejoined, Refused: a.Refused, Crowded: a.Crowded, Failures: a.Failures,
+		}
+	}
+	return sum
 }

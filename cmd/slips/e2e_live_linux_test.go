@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"net"
@@ -273,5 +274,66 @@ func TestKilledRunLeavesNoZeek(t *testing.T) {
 	}
 	if got := results(t, out); got.evidence.types(attacker)["VERTICAL_PORT_SCAN"] == 0 { // results checks that no line is there twice
 		t.Errorf("evidence: %v", got.evidence.types(attacker))
+	}
+}
+
+// What fails beside the pipeline ends a live run, and does not leave it
+// capturing for nobody.
+func TestLiveRunFails(t *testing.T) {
+	here, _ := wire(t)
+	for _, engine := range []string{"builtin", "zeek"} {
+		t.Run(engine, func(t *testing.T) {
+			args := []string{"-i", "wire", "-o", filepath.Join(t.TempDir(), "out"), "--engine", engine, "--health-file", "/proc/none/health"}
+			if engine == "zeek" {
+				args = append(args, "--set", "zeekscripts.zeek="+realZeek(t))
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, "slips", args...)
+			var text bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &text, &text
+			must(t, here.Start(cmd))
+			err := cmd.Wait()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != exitOutput || !strings.Contains(text.String(), "/proc/none") {
+				t.Errorf("%v, want exit code %d: %s", err, exitOutput, text.String())
+			}
+		})
+	}
+}
+
+// A blocked host cannot free itself, nor make itself one that is never blocked,
+// by what it says it is.
+func TestForgedServerIsBlocked(t *testing.T) {
+	here, there := wire(t)
+	out := filepath.Join(t.TempDir(), "out")
+	p := watchOn(t, here, out, "-i", "wire", "--engine", "builtin", "--block")
+	forge := func() {
+		must(t, there.Do(func() error {
+			c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(attacker), Port: 67}, &net.UDPAddr{IP: net.ParseIP(victim), Port: 68})
+			if err != nil {
+				return err
+			}
+			defer func() { _ = c.Close() }() // it was sent or it was not
+			m := make([]byte, 236, 300)
+			m[0], m[1], m[2] = 2, 1, 6 // BOOTREPLY, Ethernet
+			copy(m[16:], []byte{10, 77, 0, 9})
+			m = append(m, 99, 130, 83, 99, 53, 1, 5, 54, 4, 10, 77, 0, 2, 3, 4, 10, 77, 0, 2, 51, 4, 0, 0, 14, 16, 255) // ACK: it is server and router
+			_, err = c.Write(m)
+			return err
+		}))
+	}
+	forge()
+	scanFrom(t, there, 300)
+	wait(t, "the scanner to be blocked", func() bool { return !reaches(there, attacker) })
+	for range 3 {
+		forge()
+		time.Sleep(500 * time.Millisecond) //nolint:forbidigo // nothing shall happen, and nothing tells that
+	}
+	if reaches(there, attacker) {
+		t.Error("a forged DHCP message ends the block")
+	}
+	if code := p.end(t, syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d: %s", code, p.said())
 	}
 }

@@ -19,24 +19,27 @@ type ownNetwork struct {
 	firewall   *firewall // may be nil
 	interfaces []string  // captured on; none when logs are followed
 	network    atomic.Pointer[profile.Network]
+	unknown    error // why nothing is known
+	log        *slog.Logger
 }
 
-// newOwnNetwork looks at the network; nil when nobody wants to know.
-func newOwnNetwork(o *runOptions, w *firewall, log *slog.Logger) (*ownNetwork, error) {
-	if len(o.Interfaces) == 0 && w == nil {
-		return nil, nil
+// newOwnNetwork looks at the network, while the process still has the rights to
+// read all that says something about it; nil when nobody wants to know.
+func newOwnNetwork(o *runOptions) (m *ownNetwork, n block.Network, err error) {
+	blocks := blockSection(o.Config).Enabled
+	if len(o.Interfaces) == 0 && !blocks {
+		return nil, n, nil
 	}
-	m := &ownNetwork{host: host.New(log), firewall: w, interfaces: o.Interfaces}
-	n, err := m.host.Snapshot()
-	if err != nil {
-		if w != nil {
-			return nil, &codeError{exitBlock, err}
+	m = &ownNetwork{host: host.New(discard()), interfaces: o.Interfaces}
+	if n, err = m.host.Snapshot(); err != nil {
+		if blocks {
+			return nil, n, &codeError{exitBlock, err}
 		}
-		log.Warn("own addresses and the gateway are not known", "err", err)
-		return nil, nil
+		m.unknown = err
+		return m, n, nil
 	}
-	m.use(n)
-	return m, nil
+	m.learn(n)
+	return m, n, nil
 }
 
 // look returns what is known now, as profiler.Config.Network; nil when the
@@ -50,7 +53,14 @@ func (m *ownNetwork) look() func() *profile.Network {
 
 // use takes up a change.
 func (m *ownNetwork) use(n block.Network) {
-	m.firewall.use(n)
+	if err := m.firewall.use(n); err != nil {
+		m.log.Error("what must never be blocked cannot be renewed; what was known still holds", "err", err)
+	}
+	m.learn(n)
+}
+
+// learn takes up what the pipeline wants to know.
+func (m *ownNetwork) learn(n block.Network) {
 	next := &profile.Network{DHCPServers: n.DHCP}
 	for _, name := range m.interfaces {
 		next.Home = append(next.Home, homesOf(name)...)
@@ -87,6 +97,12 @@ func homesOf(name string) (nets []netip.Prefix) {
 // run returns what has to run beside the pipeline until ctx is done.
 func (m *ownNetwork) run(ctx context.Context, log *slog.Logger) (tasks []func() error) {
 	if m == nil {
+		return nil
+	}
+	m.log = log
+	m.host.LogTo(log)
+	if m.unknown != nil {
+		log.Warn("own addresses and the gateway are not known", "err", m.unknown)
 		return nil
 	}
 	return []func() error{func() error {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -369,11 +370,13 @@ func (s *packetSet) runZeek(ctx context.Context, r *run, path, name string) (dir
 		return "", "", nil
 	}
 	c := r.o.Config
-	dir = filepath.Join(r.dir.Path(zeekFiles), strings.ReplaceAll(strings.Trim(name, "/."), "/", "_"))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", "", &export.WriteError{Path: dir, Err: err}
+	if dir, err = s.folder(r, name); err != nil {
+		return "", "", err
 	}
 	plain, cleanUp, err := unpacked(path, dir+".unpacked")
+	if errors.Is(err, errUnpacked) && c.Parameters.Engine == config.Auto {
+		return "", err.Error(), os.RemoveAll(dir)
+	}
 	if err != nil {
 		return "", "", err
 	}
@@ -399,6 +402,32 @@ func (s *packetSet) runZeek(ctx context.Context, r *run, path, name string) (dir
 	return dir, "", nil
 }
 
+// folder makes a folder for what Zeek logs about a capture.
+func (s *packetSet) folder(r *run, name string) (string, error) {
+	base := filepath.Join(r.dir.Path(zeekFiles), cmp.Or(strings.ReplaceAll(strings.Trim(name, "/."), "/", "_"), "capture"))
+	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
+		return "", &export.WriteError{Path: base, Err: err}
+	}
+	dir := base
+	for i := 2; ; i++ {
+		err := os.Mkdir(dir, 0o755)
+		if err == nil {
+			return dir, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", &export.WriteError{Path: dir, Err: err}
+		}
+		dir = fmt.Sprintf("%s-%d", base, i)
+	}
+}
+
+// maxUnpacked is how large the copy of a packed capture may be that Zeek reads.
+// The meter needs none.
+const maxUnpacked = 64 << 30
+
+// errUnpacked says that a capture is larger than that.
+var errUnpacked = fmt.Errorf("unpacked it has more than %d GiB: unpack it yourself, or use --engine builtin, which reads it as it is", maxUnpacked>>30)
+
 // unpacked returns a path under which a capture lies unpacked, as Zeek wants
 // it: its own when it is not packed, else that of a copy.
 func unpacked(path, copied string) (plain string, cleanUp func(), err error) {
@@ -419,8 +448,12 @@ func unpacked(path, copied string) (plain string, cleanUp func(), err error) {
 	if err != nil {
 		return "", nil, &export.WriteError{Path: copied, Err: err}
 	}
-	cleanUp = func() { _ = os.Remove(copied) } // in the output directory, where a user can see it
-	_, err = io.Copy(to, z)                    // what is cut short is read as far as it goes
+	cleanUp = func() { _ = os.Remove(copied) }              // in the output directory, where a user can see it
+	n, err := io.Copy(to, io.LimitReader(z, maxUnpacked+1)) // what is cut short is read as far as it goes
+	if n > maxUnpacked {
+		cleanUp()
+		return "", nil, errors.Join(fmt.Errorf("%s: %w", path, errUnpacked), to.Close())
+	}
 	var write *os.PathError
 	if errors.As(err, &write) {
 		cleanUp()
@@ -612,7 +645,7 @@ func (s *packetSet) summarise(sum *export.Summary) {
 		name := m.src.Input().Name
 		if m.tap != nil {
 			t, x := s.told[name], m.tap.Stats()
-			t.Packets, t.Dropped = x.Packets, x.Dropped
+			t.Packets, t.Dropped, t.Cut = x.Packets, x.Dropped, x.Cut
 		}
 		for i := range sum.Sources {
 			if sum.Sources[i].Name != name {

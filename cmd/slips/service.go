@@ -22,6 +22,8 @@ const (
 	stopWithin = time.Minute
 	// healthEvery is how often progress is looked at.
 	healthEvery = 10 * time.Second
+	// statusEvery is how often "systemctl status" gets something new to show.
+	statusEvery = 10 * time.Second
 	// daemonLog takes what a detached run prints, in the output directory.
 	daemonLog = "daemon.log"
 )
@@ -62,7 +64,7 @@ func (s *services) reloading(status string) (end func()) {
 
 // run returns what has to run beside the pipeline until ctx is done; stopping
 // is told when asked ends, before that.
-func (s *services) run(ctx, asked context.Context) (tasks []func() error) {
+func (s *services) run(ctx, asked context.Context, progress func() string) (tasks []func() error) {
 	if s.health != "" {
 		tasks = append(tasks, func() error {
 			if err := (service.Health{Path: s.health, Every: healthEvery}).Run(ctx, s.pulse.Watch()); err != nil {
@@ -77,12 +79,19 @@ func (s *services) run(ctx, asked context.Context) (tasks []func() error) {
 	return append(tasks,
 		func() error { return s.notify.Run(ctx, s.pulse.Watch()) },
 		func() error {
-			select {
-			case <-asked.Done():
-				s.say(s.notify.Stopping())
-			case <-ctx.Done():
+			t := time.NewTicker(statusEvery)
+			defer t.Stop()
+			for {
+				select {
+				case <-asked.Done():
+					s.say(s.notify.Stopping())
+					return nil
+				case <-ctx.Done():
+					return nil
+				case <-t.C:
+					s.say(s.notify.Status(progress()))
+				}
 			}
-			return nil
 		},
 	)
 }

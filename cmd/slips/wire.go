@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/slips-go/slips/alerts"
+	"github.com/slips-go/slips/alerts/block"
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
@@ -77,7 +78,14 @@ func (r *run) acquire(ctx context.Context) (err error) {
 	if r.packets, r.paths, err = openPackets(ctx, &r.o); err != nil {
 		return err
 	}
-	if r.firewall, err = openFirewall(ctx, &r.o); err == nil {
+	var network block.Network
+	if r.machine, network, err = newOwnNetwork(&r.o); err == nil {
+		r.firewall, err = openFirewall(ctx, &r.o, network)
+	}
+	if err == nil {
+		if r.machine != nil {
+			r.machine.firewall = r.firewall
+		}
 		r.privilege, err = r.dropPrivileges()
 	}
 	if err != nil {
@@ -215,9 +223,6 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	if r.machine, err = newOwnNetwork(o, r.firewall, r.log); err != nil {
-		return result{}, err
-	}
 	var mods []profiler.Loaded
 	for _, m := range o.Modules {
 		if r.know.asks() {
@@ -349,7 +354,10 @@ func homes(n config.Networks) []netip.Prefix { return []netip.Prefix(n) }
 
 // pump runs readers and engine until the input has ended or ctx is done.
 func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
-	// The readers stop on their own context, the engine when its inputs end.
+	// Packets come until live ends, by the user or because something failed. The
+	// readers stop on their own context, the engine when its inputs end.
+	live, halt := context.WithCancel(ctx)
+	defer halt()
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	drain := func() {
@@ -378,19 +386,28 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 		g.Go(func() error { return r.reload(reading) })
 	}
 	for _, task := range slices.Concat(
-		r.packets.run(ctx, reading, drain), r.know.run(reading, r.o.Follow), r.firewall.run(reading), r.machine.run(reading, r.log),
-		r.service.run(reading, ctx),
+		r.packets.run(live, reading, drain), r.know.run(reading, r.o.Follow), r.firewall.run(reading), r.machine.run(reading, r.log),
+		r.service.run(reading, ctx, r.progress),
 	) {
 		g.Go(task)
 	}
+	// When one of them fails, those that would go on without an end shall not.
+	unhalt := context.AfterFunc(gctx, halt)
+	defer unhalt()
 	if r.packets.supervisor == nil { // else Zeek has to begin first
 		r.service.ready(r.status())
 	}
 	g.Go(func() error {
+		defer halt()
 		defer stop() // when the output fails, reading on is of no use
 		return r.engine.Run(gctx, in, (*sink)(r))
 	})
 	return g.Wait()
+}
+
+// progress is status with how far the run is.
+func (r *run) progress() string {
+	return r.status() + "; " + thousands(int64(r.engine.Stats().Records())) + " records"
 }
 
 // status says in a few words what the run does.
@@ -424,11 +441,8 @@ func (s *sink) Evidence(e *evidence.Evidence) error {
 // News implements profiler.Sink.
 func (s *sink) News(n profiler.News) error {
 	s.know.news(&n)
-	if h := n.Host; h != nil {
-		s.firewall.learn(h)
-		if h.Name != "" {
-			s.ui.Host(h.IP, h.Name)
-		}
+	if h := n.Host; h != nil && h.Name != "" {
+		s.ui.Host(h.IP, h.Name)
 	}
 	return nil
 }

@@ -286,7 +286,7 @@ func take(path string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the folder of the pid file: %w", err)
 	}
-	if err := private(dir); err != nil {
+	if err := Private(dir); err != nil {
 		return nil, err
 	}
 	for {
@@ -329,15 +329,16 @@ func take(path string) (*os.File, error) {
 	}
 }
 
-// private returns an error when others may make files in the folder of the
-// pid file: with a link in its place they could have us write elsewhere.
-func private(dir string) error {
+// Private returns an error when others than root and this user may make files
+// in a folder: with a link in place of what is to be made there they could have
+// us write elsewhere, and take what is made for theirs.
+func Private(dir string) error {
 	st, err := os.Stat(dir)
 	if err != nil {
-		return fmt.Errorf("look at the folder of the pid file: %w", err)
+		return fmt.Errorf("look at a folder: %w", err)
 	}
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && (sys.Uid != 0 && int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0) {
-		return fmt.Errorf("the folder of the pid file, %q (%s, uid %d), can be written to by others", dir, st.Mode(), sys.Uid)
+		return fmt.Errorf("the folder %q (%s, uid %d) can be written to by others", dir, st.Mode(), sys.Uid)
 	}
 	return nil
 }

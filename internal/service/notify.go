@@ -75,12 +75,6 @@ func (n *Notifier) Reloading() error {
 // watchdog is off.
 func (n *Notifier) Stopping() error { return n.send("STOPPING=1") }
 
-// Extend asks for d more, from now, for a start or a stop that takes longer
-// than the unit allows.
-func (n *Notifier) Extend(d time.Duration) error {
-	return n.send("EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(d.Microseconds(), 10))
-}
-
 // Run keeps systemd's watchdog quiet until ctx ends, by a word at half of its
 // time, but only while alive says that the work goes on. alive is called by
 // Run alone. Run returns nil.

@@ -104,7 +104,6 @@ func TestNotify(t *testing.T) {
 		}{
 			{func() error { return n.Ready("follows eth0") }, "READY=1\nSTATUS=follows eth0"},
 			{func() error { return n.Status("two\nlines\r\n") }, "STATUS=two lines"},
-			{func() error { return n.Extend(90 * time.Second) }, "EXTEND_TIMEOUT_USEC=90000000"},
 			{n.Stopping, "STOPPING=1"},
 		} {
 			if err := c.send(); err != nil {
@@ -130,7 +129,7 @@ func TestNotifyNobody(t *testing.T) {
 	if n.Enabled() {
 		t.Error("there is nobody, and yet it is enabled")
 	}
-	for _, err := range []error{n.Ready("a"), n.Status("b"), n.Reloading(), n.Stopping(), n.Extend(time.Second)} {
+	for _, err := range []error{n.Ready("a"), n.Status("b"), n.Reloading(), n.Stopping()} {
 		if err != nil {
 			t.Error(err)
 		}

@@ -41,6 +41,9 @@ type Host struct {
 // New returns a Host. It does nothing yet.
 func New(log *slog.Logger) *Host { return &Host{root: "/", log: log} }
 
+// LogTo replaces the logger. It may be called until Watch is.
+func (h *Host) LogTo(log *slog.Logger) { h.log = log }
+
 // Snapshot returns the network as it is now.
 func (h *Host) Snapshot() (block.Network, error) {
 	var n block.Network

@@ -17,6 +17,9 @@ type Host struct{}
 // New returns a Host that knows nothing.
 func New(*slog.Logger) *Host { return &Host{} }
 
+// LogTo does nothing.
+func (*Host) LogTo(*slog.Logger) {}
+
 // Snapshot says that this is for Linux.
 func (*Host) Snapshot() (block.Network, error) {
 	return block.Network{}, fmt.Errorf("look at the network: %w: it is done for Linux; this is %s", block.ErrUnsupported, runtime.GOOS)
