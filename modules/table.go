@@ -21,7 +21,7 @@ type Slot[V any] struct {
 	V V
 }
 
-const minTable = 8
+const minTable = 2
 
 // home returns the place that k wants, by Fibonacci hashing (Knuth, The Art of
 // Computer Programming, volume 3, section 6.4).

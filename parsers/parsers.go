@@ -24,9 +24,9 @@ import (
 // What may be wrong with a path. Problem wraps one of them, or an error of
 // the operating system.
 var (
-	ErrUnrecognised = errors.New("not a log of a known format (Zeek, Suricata, Argus, nfdump); --format overrides")
+	ErrUnrecognised = errors.New("neither a log of a known format (Zeek, Suricata, Argus, nfdump; --format overrides) nor a packet capture (pcap, pcapng)")
 	ErrNoLogs       = errors.New("no logs in this directory")
-	ErrPackets      = errors.New("a packet capture: name it with -f by itself; it cannot be followed, nor be found in a directory")
+	ErrPackets      = errors.New("a packet capture: those are read from files that -f names one by one (-f DIR/*.pcap) and from standard input, and are not followed")
 	ErrBinaryNfdump = errors.New(`a binary nfdump file: run "nfdump -r FILE -o csv" and give what it prints`)
 	ErrSpecial      = errors.New("neither a file nor a directory")
 	ErrTooMany      = errors.New("too many sources")

@@ -2,15 +2,19 @@ package zeekscripts
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -59,26 +63,40 @@ var versionText = regexp.MustCompile(`version ([0-9]{1,4})\.([0-9]{1,4})([0-9A-Z
 // Find looks for a Zeek of a supported version. A configured path, which is
 // that of the program or of the folder it is installed in, is the only place
 // looked at when it is not empty; else PATH and the usual folders are, in this
-// order. The error is ErrNotFound, a *VersionError (of the first that was
-// found) or says what went wrong when Zeek was asked for its version.
-func Find(ctx context.Context, configured string) (Zeek, error) {
-	return find(ctx, configured, filepath.SplitList(os.Getenv("PATH")), usual[:])
+// order. For root, a program there that others may change is passed over: it
+// would run with root's rights. The version is asked as the user that as says,
+// or as the one we are if it is nil. The error is ErrNotFound, a *VersionError
+// (of the first that was found) or says what went wrong when Zeek was asked for
+// its version, or which program was passed over.
+func Find(ctx context.Context, configured string, as *syscall.Credential) (Zeek, error) {
+	s := search{path: filepath.SplitList(os.Getenv("PATH")), usual: usual[:], as: as}
+	if os.Geteuid() == 0 {
+		s.refuse = func(path string) string { return changeable(path, 0) }
+	}
+	return s.find(ctx, configured)
 }
 
-func find(ctx context.Context, configured string, path, usual []string) (Zeek, error) {
+// search is where Find looks, and how.
+type search struct {
+	path, usual []string
+	refuse      func(path string) string // why a program must not be run; nil: all may
+	as          *syscall.Credential
+}
+
+func (s search) find(ctx context.Context, configured string) (Zeek, error) {
 	if configured != "" {
 		var errs []error
 		for _, p := range []string{configured, filepath.Join(configured, "bin", "zeek"), filepath.Join(configured, "zeek")} {
 			if runnable(p) == nil {
-				return ask(ctx, p)
+				return ask(ctx, p, s.as)
 			}
 		}
 		errs = append(errs, runnable(configured))
 		return Zeek{}, fmt.Errorf("the configured zeek %q cannot be run: %w", configured, errors.Join(errs...))
 	}
-	var first error
+	var first, refused error
 	seen := make(map[string]bool)
-	for _, dir := range append(append([]string{}, path...), usual...) {
+	for _, dir := range slices.Concat(s.path, s.usual) {
 		if dir == "" || !filepath.IsAbs(dir) {
 			continue // the working folder is nobody's place for a program that runs as root
 		}
@@ -87,7 +105,13 @@ func find(ctx context.Context, configured string, path, usual []string) (Zeek, e
 			continue
 		}
 		seen[p] = true
-		z, err := ask(ctx, p)
+		if s.refuse != nil {
+			if why := s.refuse(p); why != "" {
+				refused = cmp.Or(refused, fmt.Errorf("zeek at %q is not run by root, for %s; if it is to be trusted, name it as zeekscripts.zeek", p, why))
+				continue
+			}
+		}
+		z, err := ask(ctx, p, s.as)
 		if err == nil {
 			return z, nil
 		}
@@ -95,10 +119,13 @@ func find(ctx context.Context, configured string, path, usual []string) (Zeek, e
 			first = err
 		}
 	}
-	if first != nil {
-		return Zeek{}, first
+	switch {
+	case first != nil && refused != nil:
+		return Zeek{}, fmt.Errorf("%w; %w", first, refused)
+	case first != nil || refused != nil:
+		return Zeek{}, cmp.Or(first, refused)
 	}
-	return Zeek{}, fmt.Errorf("%w: looked in PATH and in %s", ErrNotFound, strings.Join(usual, ", "))
+	return Zeek{}, fmt.Errorf("%w: looked in PATH and in %s", ErrNotFound, strings.Join(s.usual, ", "))
 }
 
 // runnable returns nil when path is a file that somebody may execute.
@@ -117,8 +144,52 @@ func runnable(path string) error {
 	return nil
 }
 
-// ask asks the program at path for its version.
-func ask(ctx context.Context, path string) (Zeek, error) {
+// maxLinks bounds a chain of symbolic links, as in the kernel.
+const maxLinks = 40
+
+// changeable returns why somebody else than root and the user us could put
+// another program at path, which is absolute; empty if nobody can. It goes the
+// way that the kernel goes, through every folder and symbolic link.
+func changeable(path string, us uint32) string {
+	at, todo := "/", strings.Split(path, "/")
+	for links := 0; ; {
+		st, err := os.Lstat(at)
+		if err != nil {
+			return err.Error()
+		}
+		sys, ok := st.Sys().(*syscall.Stat_t)
+		switch {
+		case !ok:
+			return fmt.Sprintf("the owner of %q is not known", at)
+		case sys.Uid != 0 && sys.Uid != us:
+			return fmt.Sprintf("%q belongs to the user %d", at, sys.Uid)
+		case st.Mode()&fs.ModeSymlink != 0:
+			to, err := os.Readlink(at)
+			if err != nil {
+				return err.Error()
+			}
+			if links++; links > maxLinks {
+				return fmt.Sprintf("%q leads through too many symbolic links", path)
+			}
+			if at = filepath.Dir(at); filepath.IsAbs(to) {
+				at = "/"
+			}
+			todo = slices.Concat(strings.Split(to, "/"), todo)
+		case st.Mode().Perm()&0o022 != 0 && !(st.IsDir() && st.Mode()&fs.ModeSticky != 0):
+			return fmt.Sprintf("others may write to %q", at)
+		}
+		for len(todo) > 0 && (todo[0] == "" || todo[0] == ".") {
+			todo = todo[1:]
+		}
+		if len(todo) == 0 {
+			return ""
+		}
+		at, todo = filepath.Join(at, todo[0]), todo[1:] // with "..", of a path without links
+	}
+}
+
+// ask asks the program at path for its version, as a user.
+func ask(ctx context.Context, path string, as *syscall.Credential) (Zeek, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return Zeek{}, fmt.Errorf("asking zeek for its version: %w", err)
@@ -130,6 +201,9 @@ func ask(ctx context.Context, path string) (Zeek, error) {
 	cmd.Stdout = &limited{b: &out, left: 4 << 10} // more than a version is nonsense
 	cmd.Stderr = cmd.Stdout
 	cmd.WaitDelay = time.Second
+	if as != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	}
 	err = cmd.Run()
 	m := versionText.FindStringSubmatch(out.String())
 	switch {

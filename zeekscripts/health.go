@@ -17,7 +17,7 @@ const (
 	// maxReported is how many messages of Zeek are logged at one look.
 	maxReported = 20
 	// lossWorthTelling is the part of packets lost, in percent, from which on
-	// somebody is told. Below it detections hardly change.
+	// somebody is warned. Below it detections hardly change.
 	lossWorthTelling = 0.1
 )
 
@@ -26,7 +26,12 @@ type health struct {
 	w                     *watch
 	reporter, stats, loss *follower
 	alive                 time.Time // when stats.log grew last
+	told                  packets   // by stats.log
 }
+
+// packets counts what a Zeek took from its source, and what was dropped before
+// because Zeek was too slow.
+type packets struct{ taken, dropped int64 }
 
 func newHealth(w *watch) *health {
 	at := func(name string) *follower { return &follower{path: filepath.Join(w.dir, name)} }
@@ -48,7 +53,7 @@ func (h *health) poll() {
 			more++
 			return
 		}
-		msg := clip(strings.Map(printable, r.Message), 500)
+		msg := clip(strings.Map(printable, h.w.users(r.Message)), 500)
 		if strings.HasSuffix(r.Level, "INFO") {
 			h.w.log.Debug("zeek reports", "message", msg)
 		} else {
@@ -66,11 +71,10 @@ func (h *health) poll() {
 			Dropped int64   `json:"pkts_dropped"`
 			Link    int64   `json:"pkts_link"`
 		}
-		if json.Unmarshal(b, &r) != nil || r.Dropped <= 0 {
-			return
+		const most = 1 << 60 // so that sums of two fit
+		if json.Unmarshal(b, &r) == nil && r.Proc >= 0 && r.Proc < most && r.Dropped >= 0 && r.Dropped < most {
+			h.count(packets{r.Proc, r.Dropped}, r.Link, stamp(r.TS))
 		}
-		all := max(r.Link, r.Proc+r.Dropped)
-		h.tell(Loss{Log: "stats", Time: stamp(r.TS), Dropped: r.Dropped, Of: all, Percent: 100 * float64(r.Dropped) / float64(all)})
 	})
 	h.loss.lines(func(b []byte) {
 		var r struct {
@@ -83,6 +87,29 @@ func (h *health) poll() {
 			h.tell(Loss{Log: "capture_loss", Time: stamp(r.TS), Dropped: r.Gaps, Of: r.Acks, Percent: r.Lost})
 		}
 	})
+}
+
+// count tells of packets since the last call; link of them arrived.
+func (h *health) count(n packets, link int64, at time.Time) {
+	h.told.taken += n.taken
+	h.told.dropped += n.dropped
+	h.w.s.stats(h.w.source, n)
+	if n.dropped > 0 {
+		all := max(link, n.taken+n.dropped)
+		h.tell(Loss{Log: "stats", Time: at, Dropped: n.dropped, Of: all, Percent: 100 * float64(n.dropped) / float64(all)})
+	}
+}
+
+// end reads what is left when Zeek has ended. Its last words count all of its
+// packets, also those of a stats.log that came and was rotated between two looks.
+func (h *health) end(all packets) {
+	h.poll()
+	if rest := (packets{max(all.taken-h.told.taken, 0), max(all.dropped-h.told.dropped, 0)}); rest != (packets{}) {
+		h.count(rest, 0, time.Now().UTC())
+	}
+	for _, f := range []*follower{h.reporter, h.stats, h.loss} {
+		f.close()
+	}
 }
 
 func (h *health) tell(l Loss) {
@@ -100,36 +127,62 @@ func stamp(s float64) time.Time {
 	return time.Unix(int64(whole), int64(part*1e9)).UTC()
 }
 
-// follower reads the lines that are added to a log, which may be rotated.
+// follower reads the lines that are added to a log, which may be rotated or
+// removed: the file stays open until another one has its name.
 type follower struct {
 	path string
-	was  os.FileInfo
+	file *os.File
 	at   int64
 }
 
-// lines calls fn for each whole line that is new, in order. What is between
-// two looks in a log that was rotated meanwhile is not read: the loss of a
-// minute or a message at most.
+// lines calls fn for each whole line that is new, in order.
 func (f *follower) lines(fn func([]byte)) {
+	for f.open() {
+		now, err := os.Stat(f.path) // before it is read: a log that has lost its name is complete
+		st, err2 := f.file.Stat()
+		if err2 != nil {
+			return
+		}
+		if st.Size() < f.at { // emptied
+			f.at = 0
+		}
+		if more := f.read(fn); more || err != nil || os.SameFile(now, st) {
+			return
+		}
+		f.close()
+	}
+}
+
+// open opens the log unless it is open, and reports whether it is.
+func (f *follower) open() bool {
+	if f.file != nil {
+		return true
+	}
 	file, err := os.Open(f.path)
 	if err != nil {
-		return // not there yet
+		return false // not there yet
 	}
-	defer func() { _ = file.Close() }() // only read
-	st, err := file.Stat()
+	f.file, f.at = file, 0
+	return true
+}
+
+func (f *follower) close() {
+	if f.file != nil {
+		_ = f.file.Close() // only read
+		f.file = nil
+	}
+}
+
+// read calls fn for what is new in the open file, and reports whether there may
+// be more.
+func (f *follower) read(fn func([]byte)) (more bool) {
+	b, err := io.ReadAll(io.NewSectionReader(f.file, f.at, maxRead))
 	if err != nil {
-		return
+		return true
 	}
-	if f.was == nil || !os.SameFile(f.was, st) || st.Size() < f.at {
-		f.at = 0
-	}
-	f.was = st
-	b, err := io.ReadAll(io.NewSectionReader(file, f.at, maxRead))
-	if err != nil {
-		return
-	}
+	more = len(b) == maxRead
 	end := bytes.LastIndexByte(b, '\n') + 1
-	if end == 0 && len(b) == maxRead {
+	if end == 0 && more {
 		end = len(b) // one line that is no log's
 	}
 	f.at += int64(end)
@@ -138,4 +191,5 @@ func (f *follower) lines(fn func([]byte)) {
 			fn(line)
 		}
 	}
+	return more
 }

@@ -21,7 +21,7 @@ import (
 // a test can kill it.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("SLIPS_TEST_SUPERVISE"); dir != "" {
-		z, err := Find(context.Background(), os.Getenv("SLIPS_TEST_ZEEK"))
+		z, err := Find(context.Background(), os.Getenv("SLIPS_TEST_ZEEK"), nil)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -49,7 +49,7 @@ func fake(t *testing.T, name string) Zeek {
 // real returns the Zeek of SLIPS_ZEEK, PATH or the usual folders.
 func real(t *testing.T) Zeek {
 	t.Helper()
-	z, err := Find(t.Context(), os.Getenv("SLIPS_ZEEK"))
+	z, err := Find(t.Context(), os.Getenv("SLIPS_ZEEK"), nil)
 	if err != nil {
 		t.Skipf("NOT TESTED against a real zeek: %v; set SLIPS_ZEEK to its path", err)
 	}

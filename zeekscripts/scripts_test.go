@@ -438,9 +438,14 @@ func TestLiveReal(t *testing.T) {
 	dir := t.TempDir()
 	ready := make(chan string, 1)
 	var n notebook
+	var sum packets
 	_, stop := live(t, Options{
 		Zeek: z, Interfaces: []string{"lo"}, Dir: dir, Filter: "udp port 47123", Rotation: time.Hour, Log: n.logger(),
 		OnReady: func(i string) { ready <- i },
+		OnStats: func(_ string, taken, dropped int64) {
+			sum.taken += taken
+			sum.dropped += dropped
+		},
 	})
 	next(t, ready, "start")
 	from, err := net.ListenPacket("udp4", "127.0.0.1:0")
@@ -477,8 +482,78 @@ func TestLiveReal(t *testing.T) {
 	if conns == 0 {
 		t.Errorf("no connection in %q\n%s", logs, n.String())
 	}
+	// What came since the last line of stats.log counts too, though the log is rotated at the end.
+	if all := lastWords(t, dir); sum != all || all.taken == 0 {
+		t.Errorf("told of %+v, and zeek says at its end %+v", sum, all)
+	}
 	if l := leftovers(t, dir); len(l) > 0 {
 		t.Errorf("left: %q", l)
+	}
+}
+
+// lastWords returns what a Zeek said about its packets when it ended.
+func lastWords(t *testing.T, dir string) (all packets) {
+	t.Helper()
+	names, err := logsIn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range names {
+		if !strings.HasPrefix(l, "reporter.") {
+			continue
+		}
+		for _, r := range readLog(t, dir, strings.TrimSuffix(l, ".log")) {
+			if m := received.FindStringSubmatch(r.text("message")); m != nil {
+				if _, err := fmt.Sscan(m[1]+" "+m[2], &all.taken, &all.dropped); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// Captures of any name are read, and all of their packets are counted.
+func TestPcapNamesReal(t *testing.T) {
+	z := real(t)
+	c := newCapture()
+	for range 10 {
+		c.icmp(8, "10.0.0.1", "10.0.0.2")
+	}
+	made := c.write(t)
+	for _, name := range []string{"-x.pcap", "a::b.pcap", "af_packet::c"} {
+		pcap := filepath.Join(filepath.Dir(made), name)
+		if err := os.Rename(made, pcap); err != nil {
+			t.Fatal(err)
+		}
+		made = pcap
+		var sum packets
+		s, err := New(Options{Zeek: z, Pcap: pcap, Dir: t.TempDir(), OnStats: func(source string, taken, dropped int64) {
+			if source != pcap {
+				t.Errorf("stats of %q", source)
+			}
+			sum.taken += taken
+			sum.dropped += dropped
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Run(t.Context()); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+		if len(readLog(t, s.Dirs()[0], "conn")) != 1 || sum != (packets{taken: 10}) {
+			t.Errorf("%q: %v, %+v", name, readLog(t, s.Dirs()[0], "conn"), sum)
+		}
+	}
+	if err := os.WriteFile(made, []byte("no packets"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Options{Zeek: z, Pcap: made, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no pcap or pcapng") || strings.Contains(err.Error(), pcapLink) {
+		t.Errorf("no capture: %v", err)
 	}
 }
 

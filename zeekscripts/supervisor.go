@@ -59,8 +59,14 @@ type Options struct {
 	OnReady func(source string)
 	// OnGap is called when a live Zeek runs again, or when Run ends without.
 	OnGap func(Gap)
-	// OnLoss is called when Zeek says that it has lost packets.
+	// OnLoss is called when Zeek says that it has lost so many packets that
+	// somebody should know.
 	OnLoss func(Loss)
+	// OnStats is called each minute and at the end of each Zeek, with the packets
+	// that it has processed since the last call and those that were dropped
+	// because it was too slow. The sums are all packets of the interface (or the
+	// pcap), but for the last minute of a Zeek that crashed.
+	OnStats func(source string, packets, dropped int64)
 
 	backoff, maxBackoff, poll time.Duration // for tests
 }
@@ -266,7 +272,7 @@ func (s *Supervisor) checkInterfaces() error {
 		known[i.Name] = true
 	}
 	for _, i := range s.o.Interfaces {
-		if !known[i] && !strings.Contains(i, "::") {
+		if !known[i] && !strings.Contains(i, plugin) {
 			return &StartError{
 				Source: i, Reason: "there is no such interface; there are " + strings.Join(names, ", "), Err: fs.ErrNotExist,
 			}
@@ -302,6 +308,14 @@ func (s *Supervisor) gap(g Gap) {
 		s.call.Lock()
 		defer s.call.Unlock()
 		s.o.OnGap(g)
+	}
+}
+
+func (s *Supervisor) stats(source string, n packets) {
+	if s.o.OnStats != nil {
+		s.call.Lock()
+		defer s.call.Unlock()
+		s.o.OnStats(source, n.taken, n.dropped)
 	}
 }
 

@@ -65,6 +65,10 @@ func TestFind(t *testing.T) {
 	good, old, newer, nonsense := place("good"), place("old"), place("new"), place("nonsense")
 	ctx := t.Context()
 
+	find := func(ctx context.Context, configured string, path, usual []string) (Zeek, error) {
+		return search{path: path, usual: usual}.find(ctx, configured)
+	}
+
 	z, err := find(ctx, "", []string{t.TempDir(), "", ".", good}, nil)
 	if err != nil || z.Version != "8.0.10" || z.Path != filepath.Join(good, "zeek") {
 		t.Errorf("in PATH: %v, %v", z, err)
@@ -101,6 +105,143 @@ func TestFind(t *testing.T) {
 	defer cancel()
 	if _, err = find(ctx, place("mute"), nil, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("no answer: %v", err)
+	}
+}
+
+// Root does not run what others may change, unless it is told to.
+func TestFindForRoot(t *testing.T) {
+	var evil, good string
+	s := search{refuse: func(path string) string {
+		if strings.HasPrefix(path, evil) {
+			return "somebody owns it"
+		}
+		return ""
+	}}
+	place := func(program string) string {
+		dir := t.TempDir()
+		if err := os.Symlink(fake(t, program).Path, filepath.Join(dir, "zeek")); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	evil, good = place("good"), place("good")
+	s.path, s.usual = []string{evil}, []string{good}
+	if z, err := s.find(t.Context(), ""); err != nil || z.Path != filepath.Join(good, "zeek") {
+		t.Errorf("behind one that others may change: %v, %v", z, err)
+	}
+	s.usual = nil
+	_, err := s.find(t.Context(), "")
+	if err == nil || errors.Is(err, ErrNotFound) {
+		t.Fatalf("no other: %v", err)
+	}
+	for _, w := range []string{evil, "somebody owns it", "zeekscripts.zeek"} {
+		if !strings.Contains(err.Error(), w) {
+			t.Errorf("%q is not in %v", w, err)
+		}
+	}
+	s.usual = []string{place("old")}
+	var v *VersionError
+	if _, err := s.find(t.Context(), ""); !errors.As(err, &v) || !strings.Contains(err.Error(), "zeekscripts.zeek") {
+		t.Errorf("beside an old one: %v", err)
+	}
+	if z, err := s.find(t.Context(), evil); err != nil || z.Path != filepath.Join(evil, "zeek") {
+		t.Errorf("configured: %v, %v", z, err)
+	}
+}
+
+func TestChangeable(t *testing.T) {
+	us := uint32(os.Getuid())
+	base := t.TempDir()
+	if why := changeable(base, us); why != "" {
+		t.Skipf("NOT TESTED: temporary files lie where others may put things: %s", why)
+	}
+	at := func(name string) string { return filepath.Join(base, name) }
+	folder := func(name string, mode os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.Mkdir(at(name), 0o700), os.Chmod(at(name), mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := func(name string, mode os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(at(name), nil, 0o700), os.Chmod(at(name), mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(to, name string) {
+		t.Helper()
+		if err := os.Symlink(to, at(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	folder("bin", 0o755)
+	folder("open", 0o777)
+	folder("group", 0o775)
+	folder("sticky", 0o777|os.ModeSticky)
+	folder("open/sub", 0o755)
+	for _, dir := range []string{"bin", "open", "group", "sticky", "open/sub"} {
+		file(dir+"/zeek", 0o755)
+	}
+	file("bin/world", 0o757)
+	file("bin/group", 0o775)
+	link("../open/zeek", "bin/relative")
+	link(at("open/sub/../zeek"), "bin/absolute")
+	link("../sticky/zeek", "bin/harmless")
+	link("../open/back", "bin/through") // others may change the link in the middle
+	link("../bin/zeek", "open/back")
+	link("loop", "bin/loop")
+	link("nowhere", "bin/dangling")
+	for name, want := range map[string]string{
+		"bin/zeek": "", "sticky/zeek": "", "bin/harmless": "",
+		"open/zeek": "others may write to", "group/zeek": "others may write to", "open/sub/zeek": "others may write to",
+		"bin/world": "others may write to", "bin/group": "others may write to", "bin/relative": "others may write to",
+		"bin/absolute": "others may write to", "bin/through": "others may write to",
+		"bin/loop": "too many symbolic links", "bin/dangling": "no such file",
+	} {
+		if got := changeable(at(name), us); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if us != 0 {
+		if got := changeable(at("bin/zeek"), 0); !strings.Contains(got, "belongs to the user") {
+			t.Errorf("ours, for root: %q", got)
+		}
+		return
+	}
+	file("bin/owned", 0o755)
+	folder("theirs", 0o755)
+	file("theirs/zeek", 0o755)
+	link("zeek", "sticky/link")
+	if err := errors.Join(os.Chown(at("bin/owned"), 12345, 0), os.Chown(at("theirs"), 12345, 0), os.Lchown(at("sticky/link"), 12345, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bin/owned", "theirs/zeek", "sticky/link"} {
+		if got := changeable(at(name), 0); !strings.Contains(got, "belongs to the user 12345") {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// The version is asked as another user.
+func TestFindAs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: only root can be another user")
+	}
+	dir, err := os.MkdirTemp("/tmp", "slips-zeek-") //nolint:usetesting // another user may not get to those folders
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := filepath.Join(dir, "zeek")
+	if err := os.WriteFile(p, []byte("#!/bin/sh\necho \"zeek version 8.0.$(id -u)\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	z, err := Find(t.Context(), p, &syscall.Credential{Uid: 12345, Gid: 12345})
+	if err != nil || z.Version != "8.0.12345" {
+		t.Errorf("asked as 12345: %v, %v", z, err)
 	}
 }
 
@@ -153,6 +294,64 @@ func TestPcapErrors(t *testing.T) {
 				t.Errorf("left: %q", l)
 			}
 		})
+	}
+}
+
+// Zeek gets a path that it takes for one, and messages keep the user's.
+func TestPcapNames(t *testing.T) {
+	good := fake(t, "good")
+	for _, name := range []string{"-x.pcap", "a::b.pcap", "af_packet::c"} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			if err := os.WriteFile(name, []byte("packets"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(t.TempDir(), "with::colons")
+			ready := make(chan string, 1)
+			s, err := New(Options{Zeek: good, Pcap: name, Dir: dir, OnReady: func(s string) { ready <- s }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := next(t, ready, "start"); filepath.Base(got) != name {
+				t.Errorf("began to read %q", got)
+			}
+			b, err := os.ReadFile(filepath.Join(dir, "args.txt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			args := strings.Fields(string(b))
+			if len(args) < 4 || args[2] != "-r" || strings.HasPrefix(args[3], "-") || strings.Contains(args[3], "::") {
+				t.Errorf("arguments: %q", args)
+			}
+			if b, err := os.ReadFile(filepath.Join(dir, "pcap.txt")); err != nil || string(b) != "packets" {
+				t.Errorf("zeek read %q, %v", b, err)
+			}
+			if l := leftovers(t, dir); !slices.Equal(l, []string{"args.txt", "pcap.txt"}) {
+				t.Errorf("left: %q", l)
+			}
+			if b, err := os.ReadFile(name); err != nil || string(b) != "packets" {
+				t.Errorf("the pcap itself: %q, %v", b, err)
+			}
+		})
+	}
+	pcap := filepath.Join(t.TempDir(), "a::b.pcap")
+	if err := os.WriteFile(pcap, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	zeek := filepath.Join(t.TempDir(), "zeek")
+	if err := os.WriteFile(zeek, []byte("#!/bin/sh\necho \"fatal error: problem with trace file $4\" >&2; exit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Options{Zeek: Zeek{Path: zeek}, Pcap: pcap, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "a::b.pcap") || strings.Contains(err.Error(), scriptsDir) ||
+		!strings.Contains(err.Error(), "problem with trace file") {
+		t.Errorf("the message names another file: %v", err)
 	}
 }
 
@@ -369,6 +568,49 @@ func TestLossAndReports(t *testing.T) {
 	}
 }
 
+// Every packet is counted, and few lost ones are no reason to warn.
+func TestStats(t *testing.T) {
+	var sum packets
+	lines := make(chan packets, 100)
+	losses := make(chan Loss, 100)
+	_, stop := live(t, Options{
+		Zeek: fake(t, "counting"), Interfaces: []string{"lo"}, Dir: t.TempDir(), OnLoss: func(l Loss) { losses <- l },
+		OnStats: func(source string, n, dropped int64) {
+			if source != "lo" {
+				t.Errorf("stats of %q", source)
+			}
+			lines <- packets{n, dropped}
+		},
+	})
+	add := func(n packets) {
+		sum.taken += n.taken
+		sum.dropped += n.dropped
+	}
+	for range 60 { // one for each minute of an hour
+		n := next(t, lines, "line of stats.log")
+		if n != (packets{60_000_000, 50_000}) {
+			t.Errorf("a line says %+v", n)
+		}
+		add(n)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	close(lines)
+	for n := range lines {
+		add(n)
+	}
+	if want := (packets{60*60_000_000 + 8, 60*50_000 + 2}); sum != want {
+		t.Errorf("in all %+v, want %+v", sum, want)
+	}
+	close(losses)
+	for l := range losses {
+		if l.Dropped != 2 || l.Of != 10 {
+			t.Errorf("warned of %+v", l)
+		}
+	}
+}
+
 // A supervisor that is killed takes Zeek with it, even one that ignores SIGTERM.
 func TestKilledSupervisorLeavesNoOrphan(t *testing.T) {
 	if alivePath(1) == "" {
@@ -441,6 +683,7 @@ func TestExpire(t *testing.T) {
 func TestFollower(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.log")
 	f := &follower{path: path}
+	defer f.close()
 	read := func() (got []string) {
 		f.lines(func(b []byte) { got = append(got, string(b)) })
 		return got
@@ -469,12 +712,28 @@ func TestFollower(t *testing.T) {
 	if got := read(); !slices.Equal(got, []string{"bc"}) {
 		t.Errorf("its other half: %q", got)
 	}
+	write("last words\n", os.O_APPEND)
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
 	write("new\nlonger than before\n", os.O_APPEND)
-	if got := read(); !slices.Equal(got, []string{"new", "longer than before"}) {
+	if got := read(); !slices.Equal(got, []string{"last words", "new", "longer than before"}) {
 		t.Errorf("rotated: %q", got)
+	}
+	write("still written\n", os.O_APPEND)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(); !slices.Equal(got, []string{"still written"}) {
+		t.Errorf("removed: %q", got)
+	}
+	write("again\n", os.O_APPEND)
+	if got := read(); !slices.Equal(got, []string{"again"}) {
+		t.Errorf("there again: %q", got)
+	}
+	write("x\n", os.O_TRUNC)
+	if got := read(); !slices.Equal(got, []string{"x"}) {
+		t.Errorf("emptied: %q", got)
 	}
 }
 

@@ -26,6 +26,11 @@ const (
 	scriptsDir = ".slips-scripts"
 	// settings is the script with what Options say.
 	settings = "settings.zeek"
+	// pcapLink stands for a pcap whose own path Zeek would not understand. It is
+	// relative to the folder of the logs, whose path may be no better.
+	pcapLink = scriptsDir + "/pcap"
+	// plugin is what Zeek takes for the end of the name of a kind of source.
+	plugin = "::"
 	// readyWord is what managed.zeek says when packets will be read.
 	readyWord = "slips: zeek is ready"
 	// stable is how long Zeek must have run for the backoff to begin anew.
@@ -123,7 +128,29 @@ func (w *watch) prepare() error {
 	if err := install(dir, append(Names(), managed)); err != nil {
 		return err
 	}
+	if w.argument() == pcapLink {
+		if err := os.Symlink(w.source, filepath.Join(w.dir, pcapLink)); err != nil {
+			return err
+		}
+	}
 	return replace(filepath.Join(dir, settings), []byte(w.settings()))
+}
+
+// argument is the source as Zeek, which runs in the folder of the logs, is
+// told of it.
+func (w *watch) argument() string {
+	if !w.live && strings.Contains(w.source, plugin) {
+		return pcapLink
+	}
+	return w.source
+}
+
+// users puts the path that the user knows into what Zeek says.
+func (w *watch) users(s string) string {
+	if arg := w.argument(); arg != w.source {
+		return strings.ReplaceAll(s, arg, w.source)
+	}
+	return s
 }
 
 // settings is Options as a script: values need no quoting for a shell.
@@ -226,6 +253,7 @@ type process struct {
 	ready   chan struct{} // closed at readyWord
 	onReady func()
 	out     lines
+	all     packets // as Zeek's last words say; to be read when it has ended
 }
 
 // args is Zeek's command line.
@@ -235,7 +263,7 @@ func (p *process) args() []string {
 	if p.w.live {
 		args = append(args, "-i", p.w.source)
 	} else {
-		args = append(args, "-D", "-r", p.w.source) // without chance, the same capture has the same uids
+		args = append(args, "-D", "-r", p.w.argument()) // without chance, the same capture has the same uids
 	}
 	if f := p.w.s.filter(p.w.source); f != "" {
 		args = append(args, "-f", f)
@@ -290,6 +318,7 @@ func (p *process) run(ctx context.Context) (began bool, err error) {
 	p.w.log.Debug("zeek started", "pid", group, "args", cmd.Args)
 
 	h := newHealth(p.w)
+	defer func() { h.end(p.all) }()
 	index := p.w.index()
 	starting := time.NewTimer(p.w.s.o.StartTimeout)
 	defer starting.Stop()
@@ -310,7 +339,6 @@ func (p *process) run(ctx context.Context) (began bool, err error) {
 				}
 			default:
 			}
-			h.poll()
 			return began, p.verdict(began, err, why)
 		case <-ready:
 			ready, began = nil, true
@@ -337,7 +365,6 @@ func (p *process) run(ctx context.Context) (began bool, err error) {
 			}
 		case <-ctx.Done():
 			err = p.stop(group, done)
-			h.poll()
 			return began, errors.Join(ctx.Err(), err)
 		}
 	}
@@ -385,14 +412,19 @@ func (p *process) line(s string) {
 		return
 	}
 	if m := received.FindStringSubmatch(s); m != nil {
-		return // told by stats.log
+		taken, err := strconv.ParseInt(m[1], 10, 64)
+		dropped, err2 := strconv.ParseInt(m[2], 10, 64)
+		if err == nil && err2 == nil {
+			p.all = packets{max(p.all.taken, taken), max(p.all.dropped, dropped)} // it may say it twice
+		}
+		return
 	}
-	p.w.log.Debug("zeek says", "line", s)
+	p.w.log.Debug("zeek says", "line", p.w.users(s))
 }
 
-// received is what Zeek says last: "… 12 packets received on interface eth0,
-// 3 (20.00%) dropped, 0 (0.00%) not processed".
-var received = regexp.MustCompile(`[0-9]+ packets received on interface .*\bdropped`)
+// received is what a live Zeek says last: "… 12 packets received on interface
+// eth0, 3 (20.00%) dropped, 0 (0.00%) not processed".
+var received = regexp.MustCompile(`\b([0-9]+) packets received on interface .*, ([0-9]+) \([^)]*\) dropped\b`)
 
 // causes are Zeek's words for what an operator can do something about. The
 // first that occurs counts.
@@ -424,7 +456,7 @@ func (p *process) verdict(began bool, err, why error) error {
 		}
 		why = errors.New("it ended without having begun to read packets")
 	}
-	last := p.out.last()
+	last := p.w.users(p.out.last())
 	if began {
 		return fmt.Errorf("zeek on %q: %s: zeek says %q", p.w.source, endOf(err), last)
 	}

@@ -21,8 +21,8 @@
 //
 // The blocks, their ends, offence numbers and alert ids are in the kernel; the
 // offences of hosts that are not blocked now are in a small file. A Manager
-// reads both when it starts, and compares the kernel with what it wants every
-// minute: what somebody else removed is put back and reported.
+// reads both when it starts, and compares the kernel with what it wants whenever
+// that tells of a change, and every minute: what somebody else removed is put back and reported.
 //
 // Blocking acts on the wall clock, not on stream time: the traffic that it
 // stops is that of now. The clock is injected.

@@ -40,12 +40,22 @@ type Options struct {
 }
 
 // Cutter is what a Blocker may be able to do besides: end the connections that
-// hosts have now. It returns how many it found. The Manager calls it from a
-// goroutine of its own, beside other calls. Blocked packets are dropped
-// without it; it makes the kernel forget them, and ends what it forwards
-// without asking the firewall.
+// hosts have now. It returns how many it found, also with an error. One that
+// wraps errors.ErrUnsupported says what this machine cannot do. The Manager
+// calls it from a goroutine of its own, beside other calls. Blocked packets are
+// dropped without it, but what waits would go on when the block ends.
 type Cutter interface {
 	Cut(ctx context.Context, prefixes []netip.Prefix) (int, error)
+}
+
+// Watcher is what a Blocker may be able to do besides: tell when somebody else
+// changes what it has in the firewall. Watch calls changed after each such
+// change, and when it may have missed one, until ctx is done, and then returns
+// nil. changed does not wait, and may be called once too often; after the
+// Blocker's own changes it must not be, or the Manager would look in vain. The
+// Manager calls Watch from a goroutine of its own, beside other calls.
+type Watcher interface {
+	Watch(ctx context.Context, changed func()) error
 }
 
 // DryRunner is what a Blocker may be able to do besides: take part in a dry
@@ -57,15 +67,18 @@ type DryRunner interface {
 
 // The bounds and intervals of a Manager.
 const (
-	queueSize   = 4096             // requests that wait; alerts come some a minute, a flood of them is dropped and counted
-	maxBatch    = 100_000          // requests in one step of the firewall
-	checkEvery  = time.Minute      // between two looks at the firewall
-	retryFirst  = time.Second      // after a failure; doubled up to checkEvery
-	slack       = 2 * time.Second  // by which two ends may differ and be the same
-	stopTimeout = 3 * time.Second  // for what is in the queue at the end
-	callTimeout = 30 * time.Second // for one call of the Blocker
-	cutPause    = time.Second      // between two looks through all connections
-	maxLogged   = 10               // lines for one step; more are summed up. The audit log has all
+	queueSize   = 4096                   // requests that wait; alerts come some a minute, a flood of them is dropped and counted
+	maxBatch    = 100_000                // requests in one step of the firewall
+	checkEvery  = time.Minute            // between two looks at the firewall, if nobody tells of a change
+	settle      = 100 * time.Millisecond // from a change that somebody tells of to a look; changes come in groups
+	lookPause   = time.Second            // between two such looks: others may change the firewall all the time
+	endPause    = time.Second            // between two looks for blocks that have ended
+	retryFirst  = time.Second            // after a failure; doubled up to checkEvery
+	slack       = 2 * time.Second        // by which two ends may differ and be the same
+	stopTimeout = 3 * time.Second        // for what is in the queue at the end
+	callTimeout = 30 * time.Second       // for one call of the Blocker
+	cutPause    = time.Second            // between two looks through all connections
+	maxLogged   = 10                     // lines for one step; more are summed up. The audit log has all
 )
 
 // Stats counts what a Manager did since it was made.
@@ -116,6 +129,7 @@ type Manager struct {
 	wanted  map[netip.Prefix]Entry
 	nets    map[netip.Prefix]bool // those of wanted that are no single address
 	toCut   []netip.Prefix
+	next    time.Time     // no block ends before; zero when there is none
 	failing string        // the failure that was reported last; empty when all is well
 	retry   time.Duration // until the next try; 0 when all is well
 	soon    bool          // a call has failed since the timer was set
@@ -268,19 +282,33 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	cutter, _ := m.blocker.(Cutter)
 	cuts := make(chan []netip.Prefix)
+	changes := make(chan struct{}, 1)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(cuts)
 	wg.Go(func() { m.cutAll(ctx, cutter, cuts) })
+	if w, ok := m.blocker.(Watcher); ok {
+		wg.Go(func() { m.watch(ctx, w, changes) })
+	}
 
 	timer := time.NewTimer(checkEvery) //nolint:forbidigo // the firewall is looked at by the wall clock, whatever the traffic does
 	defer timer.Stop()
+	look, due, looked := time.NewTimer(checkEvery), false, time.Time{} //nolint:forbidigo // as above
+	defer look.Stop()
+	look.Stop()                                           // until somebody tells of a change
+	ends, armed := time.NewTimer(checkEvery), time.Time{} //nolint:forbidigo // as above
+	defer ends.Stop()
+	ends.Stop() // until there is a block
 	for {
 		var out chan []netip.Prefix
 		if cutter == nil {
 			m.toCut = nil
 		} else if len(m.toCut) > 0 {
 			out = cuts
+		}
+		if !m.next.Equal(armed) {
+			armed = m.next
+			ends.Reset(max(armed.Sub(m.now()), endPause))
 		}
 		select {
 		case r := <-m.queue:
@@ -291,6 +319,17 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.recheck(ctx)
 		case out <- m.toCut:
 			m.toCut = nil
+		case <-changes:
+			if !due {
+				due = true
+				look.Reset(min(max(lookPause-m.now().Sub(looked), settle), lookPause))
+			}
+		case <-look.C:
+			due, looked = false, m.now()
+			_ = m.check(ctx, false) // a failure is reported there, and tried again
+		case <-ends.C:
+			armed = time.Time{}
+			m.end()
 		case <-timer.C:
 			if err := m.check(ctx, false); err == nil {
 				m.save()
@@ -308,6 +347,19 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 }
 
+// watch has w tell of changes of the firewall.
+func (m *Manager) watch(ctx context.Context, w Watcher, changes chan<- struct{}) {
+	err := w.Watch(ctx, func() {
+		select {
+		case changes <- struct{}{}:
+		default: // it will be looked at anyway
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		m.log.Warn("what others change in the firewall is not seen at once; it is looked at every minute all the same", "err", err)
+	}
+}
+
 // take returns r and all that waits behind it.
 func (m *Manager) take(r Request) []Request {
 	batch := []Request{r}
@@ -322,7 +374,8 @@ func (m *Manager) take(r Request) []Request {
 	return batch
 }
 
-// stop carries out what is in the queue and saves the offences.
+// stop carries out what is in the queue, writes down what has ended, and saves
+// the offences.
 func (m *Manager) stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
@@ -331,17 +384,18 @@ func (m *Manager) stop(ctx context.Context) {
 		m.decide(ctx, m.take(r))
 	default:
 	}
+	m.end()
 	m.save()
 }
 
 // cutAll ends the connections of what comes from cuts, at most once in cutPause.
 func (m *Manager) cutAll(ctx context.Context, c Cutter, cuts <-chan []netip.Prefix) {
-	failed := false
+	said := make(map[bool]bool) // of what this machine cannot do, and of what has failed
 	for prefixes := range cuts {
 		n, err := c.Cut(ctx, prefixes)
 		m.cut.Add(int64(n))
-		if err != nil && !failed && ctx.Err() == nil {
-			failed = true
+		if lacking := errors.Is(err, errors.ErrUnsupported); err != nil && !said[lacking] && ctx.Err() == nil {
+			said[lacking] = true
 			m.log.Warn("connections of blocked hosts are not ended at once; their packets are dropped all the same", "err", err)
 		}
 		select {
@@ -366,7 +420,7 @@ func (m *Manager) save() {
 
 // write adds a record to the audit log.
 func (m *Manager) write(r Record) {
-	r.Time = m.now()
+	r.Time, r.DryRun = m.now(), m.opt.Config.DryRun
 	if m.opt.Tell != nil {
 		m.opt.Tell(r)
 	}
@@ -585,6 +639,9 @@ func (m *Manager) firewall(ctx context.Context, f func(context.Context) error) e
 
 func (m *Manager) want(e Entry) {
 	m.wanted[e.Prefix] = e
+	if m.next.IsZero() || e.Until.Before(m.next) {
+		m.next = e.Until
+	}
 	if !e.Prefix.IsSingleIP() {
 		m.nets[e.Prefix] = true
 	}
@@ -601,12 +658,30 @@ func (m *Manager) expire(e Entry) {
 	m.write(Record{Action: ActExpire, Prefix: Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert})
 }
 
+// expireAll takes note of the blocks that have ended.
 func (m *Manager) expireAll(now time.Time) {
-	for _, e := range m.sorted() {
+	if m.next.IsZero() || m.next.After(now) {
+		return
+	}
+	var ended []Entry
+	m.next = time.Time{}
+	for _, e := range m.wanted {
 		if !e.Until.After(now) {
-			m.expire(e)
+			ended = append(ended, e)
+		} else if m.next.IsZero() || e.Until.Before(m.next) {
+			m.next = e.Until
 		}
 	}
+	slices.SortFunc(ended, byPrefix)
+	for _, e := range ended {
+		m.expire(e)
+	}
+}
+
+// end writes down which blocks have ended.
+func (m *Manager) end() {
+	m.expireAll(m.now())
+	m.audited(m.audit.flush())
 }
 
 // sorted returns the wanted entries, so that logs have one order.

@@ -40,6 +40,8 @@ type fake struct {
 	fail   error
 	damage bool
 	cuts   []netip.Prefix
+	looks  int
+	cutErr []error // of the calls of Cut, the first first
 }
 
 func (f *fake) record(op Op) error {
@@ -50,7 +52,9 @@ func (f *fake) record(op Op) error {
 	for _, p := range op.Prefixes {
 		what = append(what, Text(p))
 	}
-	if op.Name != "list" {
+	if op.Name == "list" {
+		f.looks++
+	} else {
 		f.ops = append(f.ops, strings.TrimSpace(op.Name+" "+strings.Join(what, " ")))
 	}
 	if f.fail == nil && op.Name == "block" {
@@ -69,7 +73,27 @@ func (f *fake) List(ctx context.Context) ([]Entry, error) {
 
 func (f *fake) Cut(_ context.Context, p []netip.Prefix) (int, error) {
 	f.cuts = append(f.cuts, p...)
-	return len(p), nil
+	if len(f.cutErr) == 0 {
+		return len(p), nil
+	}
+	err := f.cutErr[0]
+	f.cutErr = f.cutErr[1:]
+	return 1, err
+}
+
+// watched is a fake that tells of changes.
+type watched struct {
+	*fake
+	changed func() // of the call of Watch
+	err     error  // what that returns, at once if not nil
+}
+
+func (w *watched) Watch(ctx context.Context, changed func()) error {
+	w.changed = changed
+	if w.err == nil {
+		<-ctx.Done()
+	}
+	return w.err
 }
 
 // start runs a manager on fw, a new one if nil.
@@ -479,6 +503,127 @@ func TestReconcile(t *testing.T) {
 	})
 }
 
+// TestWatch has a firewall that tells when somebody changes it.
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w *watched
+		watch := func(o *Options) {
+			w = &watched{fake: o.Blocker.(*fake)}
+			o.Blocker = w
+		}
+		b := start(t, nil, watch)
+		if w.changed == nil {
+			t.Fatal("nobody watches")
+		}
+		b.submit("192.0.2.1", nil)
+		synctest.Wait()
+		b.took()
+		looks := func() (n int) {
+			b.t.Helper()
+			b.in(func() { n, b.fw.looks = b.fw.looks, 0 })
+			return n
+		}
+		looks()
+		time.Sleep(30 * time.Second)
+		if n := looks(); n != 0 {
+			t.Errorf("%d looks at a firewall that nobody has changed", n)
+		}
+		flush := func() {
+			b.in(func() { clear(b.fw.entries); b.fw.damage = true })
+			w.changed()
+		}
+		flush()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.want("put back", b.took(), []string{"block 192.0.2.1"})
+		if n := looks(); n != 1 {
+			t.Errorf("%d looks after a change", n)
+		}
+
+		time.Sleep(30 * time.Second)
+		looks()
+		for range 10_000 { // somebody who is never done
+			w.changed()
+			time.Sleep(time.Millisecond)
+		}
+		flush()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.want("put back meanwhile", b.took(), []string{"block 192.0.2.1"})
+		if n := looks(); n < 10 || n > 12 {
+			t.Errorf("%d looks in 11 seconds", n)
+		}
+		b.stop()
+
+		b = start(t, nil, func(o *Options) { watch(o); w.err = errors.New("no such group") })
+		b.submit("192.0.2.1", nil)
+		synctest.Wait()
+		b.took()
+		b.in(func() { clear(b.fw.entries); b.fw.damage = true })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.want("without being told", b.took(), []string{"block 192.0.2.1"})
+		if n := strings.Count(b.logged(), "no such group"); n != 1 {
+			t.Errorf("reported %d times", n)
+		}
+		b.stop()
+	})
+}
+
+// TestEnd writes the end of a block down when it comes, or when the manager
+// stops.
+func TestEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ahead time.Duration
+		b := start(t, nil, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(ahead) } })
+		began := time.Now()
+		at := func(r Record) string { return r.Time.Sub(began).String() }
+		for ip, d := range map[string]time.Duration{"192.0.2.1": 90 * time.Second, "192.0.2.2": 20 * time.Second, "192.0.2.3": 20300 * time.Millisecond} {
+			b.submit(ip, func(r *Request) { r.Window = d })
+		}
+		b.submit("192.0.2.4", nil)
+		synctest.Wait()
+		b.records()
+		time.Sleep(10 * time.Second)
+		b.submit("192.0.2.2", func(r *Request) { r.Window = 30 * time.Second }) // later than it was
+		synctest.Wait()
+		b.records()
+		time.Sleep(100 * time.Second)
+		synctest.Wait()
+		b.want("ends", b.records(at), []string{"expire 192.0.2.3 21s", "expire 192.0.2.2 40s", "expire 192.0.2.1 1m30s"})
+		b.in(func() { ahead = 2 * time.Hour }) // as if the machine had slept
+		b.stop()
+		b.want("at the stop", b.records(), []string{"expire 192.0.2.4"})
+		if s := b.m.Stats(); s.Expired != 4 || s.Blocked != 0 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestCutFails says once what cannot be done, and once what has failed.
+func TestCutFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, nil, func(o *Options) {
+			lacking, failed := fmt.Errorf("sockets: %w", errors.ErrUnsupported), errors.New("no buffers")
+			o.Blocker.(*fake).cutErr = []error{lacking, lacking, failed, failed}
+		})
+		for range 5 {
+			b.submit("192.0.2.1", nil)
+			time.Sleep(10 * time.Second)
+		}
+		synctest.Wait()
+		for _, what := range []string{"unsupported", "no buffers"} {
+			if n := strings.Count(b.logged(), what); n != 1 {
+				t.Errorf("%q is reported %d times\n%s", what, n, b.logged())
+			}
+		}
+		b.stop()
+		if s := b.m.Stats(); s.Cut != 5 || s.Failures != 0 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
 // TestProtect changes the network: a host that was blocked is a gateway now.
 func TestProtect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -547,7 +692,11 @@ func TestRestart(t *testing.T) {
 func TestDryRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "offences.json")
-		b := start(t, nil, func(o *Options) { o.Config.DryRun, o.StateFile = true, path })
+		var told []string
+		b := start(t, nil, func(o *Options) {
+			o.Config.DryRun, o.StateFile = true, path
+			o.Tell = func(r Record) { told = append(told, fmt.Sprint(r.Action, " ", r.Prefix, " ", r.DryRun)) }
+		})
 		b.submit("192.0.2.1", nil)
 		synctest.Wait()
 		b.submit("192.168.1.1", nil)
@@ -559,6 +708,7 @@ func TestDryRun(t *testing.T) {
 		time.Sleep(time.Hour + 2*time.Minute)
 		synctest.Wait()
 		b.want("its end", b.records(), []string{"expire 192.0.2.1"})
+		b.want("who watches", told, []string{"block 192.0.2.1 true", "refuse 192.168.1.1 true", "expire 192.0.2.1 true"})
 		b.stop()
 		b.want("the firewall", b.took(), nil)
 		if _, err := os.Stat(path); err == nil {

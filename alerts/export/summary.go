@@ -86,7 +86,8 @@ type SourceSummary struct {
 	Ignored  int64            `json:"ignored"`
 	Rejected map[string]int64 `json:"rejected"`
 	Late     int64            `json:"late"`
-	Error    string           `json:"error,omitempty"` // why it could not be read to its end
+	Remarks  map[string]int64 `json:"remarks,omitempty"` // what was analysed and is odd, by what it is
+	Error    string           `json:"error,omitempty"`   // why it could not be read to its end
 }
 
 // ProfileSummary counts profiles.

@@ -39,6 +39,9 @@ own addresses, gateways, DNS and DHCP servers in use, the allow-list.`,
 			if cmd.Flags().Changed("for") && lasts <= 0 {
 				return badFlags("--for %s: want more than 0", lasts)
 			}
+			if _, err := prefixes(cmd, args); err != nil {
+				return err
+			}
 			return p.ask(cmd.Context(), block.Command{Do: block.DoBlock, Prefixes: args, For: lasts, Reason: reason}, false)
 		},
 	}
@@ -62,9 +65,13 @@ has left in nftables is removed; --all removes the table "inet slips" then.`,
 			if (len(args) > 0) == all {
 				return badFlags("slips unblock: want addresses, or --all")
 			}
-			err := p.ask(cmd.Context(), block.Command{Do: block.DoUnblock, Prefixes: args, All: all, Reason: reason}, false)
+			list, err := prefixes(cmd, args)
+			if err != nil {
+				return err
+			}
+			err = p.ask(cmd.Context(), block.Command{Do: block.DoUnblock, Prefixes: args, All: all, Reason: reason}, false)
 			if errors.Is(err, errNotRunning) {
-				return p.unblockAlone(cmd.Context(), args, all)
+				return p.unblockAlone(cmd.Context(), list, all)
 			}
 			return err
 		},
@@ -189,15 +196,19 @@ func (p *program) alone() (*nft.Firewall, error) {
 	return f, nil
 }
 
-func (p *program) unblockAlone(ctx context.Context, args []string, all bool) (err error) {
-	var prefixes []netip.Prefix
+// prefixes reads the addresses and networks that a command is given.
+func prefixes(cmd *cobra.Command, args []string) (list []netip.Prefix, err error) {
 	for _, a := range args {
 		x, err := block.ParsePrefix(a)
 		if err != nil {
-			return badFlags("slips unblock: %w", err)
+			return nil, badFlags("%s: %w", cmd.CommandPath(), err)
 		}
-		prefixes = append(prefixes, x)
+		list = append(list, x)
 	}
+	return list, nil
+}
+
+func (p *program) unblockAlone(ctx context.Context, list []netip.Prefix, all bool) (err error) {
 	f, err := p.alone()
 	if err != nil {
 		return err
@@ -209,7 +220,7 @@ func (p *program) unblockAlone(ctx context.Context, args []string, all bool) (er
 		}
 		return p.print("no slips is running; its table is removed from nftables\n")
 	}
-	if err := f.Unblock(ctx, prefixes); err != nil {
+	if err := f.Unblock(ctx, list); err != nil {
 		return blockError(err)
 	}
 	return p.print("no slips is running; what an earlier one blocked of it is blocked no more\n")
@@ -229,7 +240,7 @@ func (p *program) blocksAlone(ctx context.Context, asJSON bool) (err error) {
 	for _, e := range list {
 		r.Blocks = append(r.Blocks, block.Listed{Prefix: block.Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert})
 	}
-	if !asJSON {
+	if !asJSON && len(list) > 0 {
 		p.complain(errors.New("no slips is running; this is what an earlier one has left, and it ends by itself"))
 	}
 	return p.printReply(block.DoList, r, asJSON)

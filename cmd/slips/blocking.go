@@ -92,6 +92,9 @@ type firewall struct {
 
 	mu      sync.Mutex    // held while the guard is replaced, so that the newest stays
 	network block.Network // of this machine
+
+	offenders   map[netip.Addr]offender // of open windows; at most max_blocked
+	whitelisted map[netip.Addr]bool     // that the audit log has
 }
 
 // openFirewall opens what needs a privilege, before there is an output: the
@@ -101,7 +104,9 @@ func openFirewall(ctx context.Context, o *runOptions, network block.Network) (*f
 	if !cfg.Enabled {
 		return nil, nil
 	}
-	w := &firewall{cfg: cfg, log: discard(), network: network}
+	w := &firewall{
+		cfg: cfg, log: discard(), network: network, offenders: map[netip.Addr]offender{}, whitelisted: map[netip.Addr]bool{},
+	}
 	var err error
 	if w.allow, err = cfg.Allowed(); err != nil {
 		return nil, &codeError{exitUsage, fmt.Errorf("block.%w", err)}
@@ -161,7 +166,7 @@ func (w *firewall) prepare(r *run) error {
 	}
 	opt := block.Options{
 		Config: w.cfg.Config, Guard: w.guard.Load(), Audit: w.audit, StateFile: r.dir.Path(offendersFile), Log: w.log, Now: time.Now,
-		Spare: r.know.spares, Tell: func(x block.Record) { tellBlock(r.ui, x) },
+		Spare: r.know.spares, Tell: func(x block.Record) { w.follow(x); tellBlock(r.ui, x) },
 	}
 	if w.nft != nil {
 		opt.Blocker = w.nft
@@ -278,19 +283,109 @@ func (w *firewall) close() error {
 	return errors.Join(errs...)
 }
 
-// Evidence implements alerts.Sink.
-func (w *firewall) Evidence(*evidence.Evidence, float64) error { return nil }
+// Evidence implements alerts.Sink. A host that goes on after its block has ended
+// gets no further alert in the same window until its score has doubled, so it is
+// blocked again for what it does.
+func (w *firewall) Evidence(e *evidence.Evidence, _ float64) error {
+	if !alerts.Counts(e) {
+		return nil
+	}
+	now := time.Now()
+	w.mu.Lock()
+	o, ok := w.offenders[e.Profile]
+	again := ok && o.window == e.Window && !o.until.IsZero() && now.After(o.until)
+	if again {
+		o.until = time.Time{} // until the manager has said what became of it
+		w.offenders[e.Profile] = o
+	}
+	w.mu.Unlock()
+	if again {
+		_ = w.manager.Submit(block.Request{ // as for an alert
+			Prefix: block.Single(e.Profile), At: time.Unix(0, e.Time), Window: o.width,
+			Reason: "goes on after a block: " + string(e.Type), AlertID: o.alert, EvidenceIDs: []string{e.ID},
+		})
+	}
+	return nil
+}
 
 // Alert implements alerts.Sink: the host is blocked, or the audit log says why
 // not. It does not wait for the firewall.
 func (w *firewall) Alert(a *alerts.Alert) error {
+	width := time.Duration(a.WindowEnd - a.WindowStart)
+	w.mu.Lock()
+	if len(w.offenders) >= w.cfg.MaxBlocked {
+		clear(w.offenders)
+	}
+	w.offenders[a.Profile] = offender{alert: a.ID, window: a.Window, width: width, until: w.offenders[a.Profile].until}
+	w.mu.Unlock()
 	// What is refused because too many wait is counted by the manager.
 	_ = w.manager.Submit(block.Request{
-		Prefix: block.Single(a.Profile), At: time.Unix(0, a.At), Window: time.Duration(a.WindowEnd - a.WindowStart),
+		Prefix: block.Single(a.Profile), At: time.Unix(0, a.At), Window: width,
 		Reason: a.Explain(), AlertID: a.ID, EvidenceIDs: a.EvidenceIDs,
 	})
 	return nil
 }
+
+// offender is a host with an alert in its window.
+type offender struct {
+	alert  string
+	window int64
+	width  time.Duration
+	until  time.Time // the end of its block; zero: it is not blocked, or nobody knows yet
+}
+
+// follow notes until when offenders are blocked. One that an operator has freed
+// is left alone until its next alert.
+func (w *firewall) follow(r block.Record) {
+	a, err := netip.ParseAddr(r.Prefix)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o, ok := w.offenders[a]
+	if !ok {
+		return
+	}
+	switch r.Action {
+	case block.ActBlock, block.ActExtend, block.ActFind:
+		o.until = r.Until
+	case block.ActUnblock, block.ActRelease, block.ActRefuse:
+		o.until = time.Time{}
+	default: // nothing that changes until when
+		return
+	}
+	w.offenders[a] = o
+}
+
+// spared writes into the audit log that a host is not blocked because the
+// whitelist drops what is found about it: once for each host, until too many
+// are known.
+func (w *firewall) spared(e *evidence.Evidence, rule string) {
+	if w == nil || !alerts.Counts(e) {
+		return
+	}
+	w.mu.Lock()
+	if len(w.whitelisted) >= maxSpared {
+		clear(w.whitelisted)
+	}
+	known := w.whitelisted[e.Profile]
+	w.whitelisted[e.Profile] = true
+	w.mu.Unlock()
+	if known {
+		return
+	}
+	err := block.WriteRecord(w.audit, block.Record{
+		Time: time.Now(), Action: block.ActRefuse, Prefix: e.Profile.String(), Reason: "whitelist: " + rule + " drops evidence",
+		Evidence: []string{e.ID}, DryRun: w.cfg.DryRun,
+	})
+	if err != nil {
+		w.log.Error("the audit log cannot be written", "err", err)
+	}
+}
+
+// maxSpared is how many hosts are remembered that the whitelist has spared.
+const maxSpared = 10_000
 
 // summary says what blocking did; nil when nobody was to be blocked.
 func (w *firewall) summary() *export.BlockSummary {

@@ -12,6 +12,8 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/slips-go/slips/parsers/packet"
 )
 
 // scanCapture is a capture of one host that knocks at a port of many.
@@ -103,5 +105,33 @@ func TestPacketsOnStandardInput(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A capture of which nothing can be read is a problem, and says which link type
+// it has; a filter that lets nothing through is told.
+func TestUnreadableCapture(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w, err := packet.NewWriter(&b, 201)
+	must(t, err)
+	for i := range 5 {
+		must(t, w.Write(packet.Packet{Time: int64(1_700_000_000+i) * 1e9, Data: []byte("nothing that we know"), Link: 201}))
+	}
+	must(t, w.Flush())
+	dir := t.TempDir()
+	odd, scan := filepath.Join(dir, "odd.pcap"), filepath.Join(dir, "scan.pcap")
+	writeFile(t, odd, b.String())
+	writeFile(t, scan, string(scanCapture(t, 5)))
+	if code, said := runProgram(t, "-f", odd, "-o", filepath.Join(dir, "a"), "--engine", "builtin"); code != exitInput || !strings.Contains(said, "link type 201 is not understood") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	code, said := runProgram(t, "-f", scan, "-o", filepath.Join(dir, "b"), "--engine", "builtin", "-F", "udp")
+	if log := readFile(t, filepath.Join(dir, "b", "slips.log")); code != exitOK || !strings.Contains(log, "the filter lets no packet through") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	writeFile(t, odd, string(scanCapture(t, 5))[:10])
+	if code, said := runProgram(t, "-f", odd, "-o", filepath.Join(dir, "c"), "--engine", "builtin"); code != exitInput || !strings.Contains(said, "not a packet capture") {
+		t.Errorf("a head that is cut short: exit code %d: %s", code, said)
 	}
 }

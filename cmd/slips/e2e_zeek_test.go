@@ -3,10 +3,17 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/slips-go/slips/parsers/packet"
 )
 
 // realZeek returns the Zeek to test with.
@@ -98,4 +105,81 @@ func TestBrokenZeek(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A capture that is cut short, as one of a tcpdump that was killed is, gives what
+// was in it also with Zeek, which by itself throws everything away. One whose
+// packets were captured in part goes to the meter, unless Zeek was asked for.
+func TestZeekOnDamagedCapture(t *testing.T) {
+	t.Parallel()
+	zeek := realZeek(t)
+	dir := t.TempDir()
+	whole := scanCapture(t, 60)
+	write := func(name string, text []byte) string {
+		path := filepath.Join(dir, name)
+		writeFile(t, path, string(text))
+		return path
+	}
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	_, err := z.Write(whole)
+	must(t, errors.Join(err, z.Close()))
+	snapped := snap(t, whole)
+	for _, c := range []struct {
+		name, path, engine string
+		code               int
+		conns              int64
+		says               string
+	}{
+		{"cut", write("cut.pcap", whole[:len(whole)-7]), "zeek", exitInput, 59, "damaged or cut short"},
+		{"packed", write("whole.pcap.gz", packed.Bytes()), "zeek", exitOK, 60, "read by Zeek"},
+		{"packed and cut", write("cut.pcap.gz", packed.Bytes()[:packed.Len()-20]), "zeek", exitInput, -1, "damaged or cut short"},
+		{"in part", write("snap.pcap", snapped), "auto", exitOK, 60, "built-in meter"},
+		{"in part, Zeek wanted", write("snap2.pcap", snapped), "zeek", exitOK, -1, "captured in part"},
+		{"no packets", write("empty.pcap", whole[:24]), "zeek", exitOK, 0, "read by Zeek"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			out := filepath.Join(t.TempDir(), "out")
+			code, said := runProgram(t, "-f", c.path, "-o", out, "--engine", c.engine, "--set", "zeekscripts.zeek="+zeek)
+			said += readFile(t, filepath.Join(out, "slips.log"))
+			if code != c.code || !strings.Contains(said, c.says) {
+				t.Fatalf("exit code %d, want %d and %q in: %s", code, c.code, c.says, said)
+			}
+			// The last packet of what is cut may be the answer to the last attempt.
+			if got := results(t, out); c.conns >= 0 && got.summary.Kinds["conn"] != c.conns {
+				t.Errorf("%v, want %d connections", got.summary.Kinds, c.conns)
+			}
+			if left, err := filepath.Glob(filepath.Join(out, zeekFiles, "*.pcap")); err != nil || slices.ContainsFunc(left, isFile) {
+				t.Errorf("copies are left: %v %v", left, err)
+			}
+		})
+	}
+}
+
+func isFile(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// snap makes a capture say that its packets were longer than what it has.
+func snap(t testing.TB, capture []byte) []byte {
+	t.Helper()
+	r, err := packet.NewReader(bytes.NewReader(capture))
+	must(t, err)
+	defer r.Close()
+	var b bytes.Buffer
+	w, err := packet.NewWriter(&b, packet.LinkEthernet)
+	must(t, err)
+	for {
+		p, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		p.Length = len(p.Data) + 10
+		must(t, w.Write(p))
+	}
+	must(t, w.Flush())
+	return b.Bytes()
 }

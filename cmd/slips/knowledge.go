@@ -493,7 +493,7 @@ func (k *knowledge) news(n *profiler.News) {
 
 // describe puts what is known beside evidence, and says whether the whitelist
 // drops it.
-func (k *knowledge) describe(e *evidence.Evidence) (dropped bool) {
+func (k *knowledge) describe(e *evidence.Evidence) (rule string, dropped bool) {
 	if v := k.look(); v != k.used {
 		k.used = v
 		k.book.Use(k.places, v)
@@ -508,14 +508,14 @@ func (k *knowledge) describe(e *evidence.Evidence) (dropped bool) {
 	k.book.Describe(e)
 	if rule, yes := k.list.Load().Evidence(e); yes {
 		k.tally.Evidence(rule)
-		return true
+		return fmt.Sprintf("%s, line %d: %s", k.list.Load().Name(), rule.Line, rule.Text), true
 	}
 	// An address goes by its names, and which of them are known when following
 	// depends on which log was written first: that must not show in evidence.
 	if p := e.Peer(); k.popular && (p.Kind == evidence.Domain || p.Kind == evidence.URL) {
 		e.Confidence *= whitelist.Weigh(e)
 	}
-	return false
+	return "", false
 }
 
 // save writes the state for a checkpoint.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/slips-go/slips/alerts/export"
 	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/internal/privilege"
 	"github.com/slips-go/slips/parsers"
 	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/parsers/packet"
@@ -72,6 +72,7 @@ type packetSet struct {
 type meter struct {
 	path string        // of a capture
 	tap  *live.Capture // of an interface
+	link packet.Link   // of the first packet of a capture
 	src  *packet.Source
 }
 
@@ -108,7 +109,7 @@ func openPackets(ctx context.Context, o *runOptions) (s *packetSet, rest []strin
 	if err := s.look(o); err != nil {
 		return nil, nil, err
 	}
-	if err := s.choose(ctx, o.Config); err != nil {
+	if err := s.choose(ctx, o.Config, o.User); err != nil {
 		return nil, nil, err
 	}
 	if s.zeek.Path == "" {
@@ -194,14 +195,17 @@ func networkOf(name string) (netip.Prefix, error) {
 }
 
 // choose decides between Zeek and the meter. A Zeek that the configuration
-// names has to work, whatever the engine.
-func (s *packetSet) choose(ctx context.Context, c *config.Config) error {
+// names has to work, whatever the engine. It is asked for its version as the
+// user whom the process becomes; nil: as who we are.
+func (s *packetSet) choose(ctx context.Context, c *config.Config, user *privilege.User) error {
 	engine := c.Parameters.Engine
 	if engine == config.Builtin {
 		return nil
 	}
-	z, err := zeekscripts.Find(ctx, c.Zeekscripts.Zeek)
+	z, err := zeekscripts.Find(ctx, c.Zeekscripts.Zeek, user.Credential())
 	switch {
+	case ctx.Err() != nil:
+		return &codeError{exitInterrupted, errors.New("stopped before it began")}
 	case err == nil:
 		s.zeek = z
 	case engine == config.Zeek || c.Zeekscripts.Zeek != "":
@@ -273,6 +277,8 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 		switch {
 		case err != nil:
 			return nil, err
+		case ctx.Err() != nil:
+			return paths, nil
 		case dir != "":
 			paths = append(paths, dir)
 			continue
@@ -294,8 +300,8 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 			name := s.interfaces[i]
 			options := s.meterOptions(r.o.Config)
 			options.CloseDelay = liveCloseDelay
-			if iso := r.firewall.isolator(); iso != nil { // what we tell is no attack
-				options.Keep = func(p packet.Packet) bool { return !iso.Ours(p.Data) }
+			if iso := r.firewall.isolator(); iso != nil { // what we tell, and what comes of it, is no attack
+				options.Keep = func(p packet.Packet) bool { return !iso.Involved(p.Data) }
 			}
 			m.src = packet.NewSource(name, name, options, wake)
 			r.ui.Note("interface " + name + ": packets are read by the built-in meter")
@@ -340,19 +346,21 @@ func (s *packetSet) meterOptions(c *config.Config) packet.Options {
 	}
 }
 
-// keep returns what filters the packets of a capture; nil when all are wanted.
-// A filter that does not fit the capture's link type is the capture's problem,
-// told once.
+// keep returns what filters the packets of a capture. A filter that does not
+// fit the capture's link type is the capture's problem, told once.
 func (s *packetSet) keep(m *meter, expr string) (func(packet.Packet) bool, error) {
-	if strings.TrimSpace(expr) == "" {
-		return nil, nil
-	}
 	f, err := bpf.NewFilter(expr)
 	if err != nil {
 		return nil, err
 	}
-	told := false
+	first, all, told := true, strings.TrimSpace(expr) == "", false
 	return func(p packet.Packet) bool {
+		if first {
+			m.link, first = p.Link, false
+		}
+		if all {
+			return true
+		}
 		ok, err := f.Match(p)
 		if err != nil && !told {
 			told = true
@@ -360,110 +368,6 @@ func (s *packetSet) keep(m *meter, expr string) (func(packet.Packet) bool, error
 		}
 		return ok
 	}, nil
-}
-
-// runZeek runs Zeek over a capture and returns the folder of its logs. When
-// the meter shall read the capture instead the folder is empty, and why says
-// why, unless Zeek was not wanted.
-func (s *packetSet) runZeek(ctx context.Context, r *run, path, name string) (dir, why string, err error) {
-	if s.zeek.Path == "" || path == stdinPath {
-		return "", "", nil
-	}
-	c := r.o.Config
-	if dir, err = s.folder(r, name); err != nil {
-		return "", "", err
-	}
-	plain, cleanUp, err := unpacked(path, dir+".unpacked")
-	if errors.Is(err, errUnpacked) && c.Parameters.Engine == config.Auto {
-		return "", err.Error(), os.RemoveAll(dir)
-	}
-	if err != nil {
-		return "", "", err
-	}
-	defer cleanUp()
-	sup, err := zeekscripts.New(zeekscripts.Options{
-		Zeek: s.zeek, Pcap: plain, Dir: dir, Filter: c.Parameters.PcapFilter, TCPInactivity: c.Parameters.TCPInactivityTimeout.Duration(),
-		Extra: c.Zeekscripts.Scripts, Log: r.log,
-	})
-	if err != nil {
-		return "", "", err
-	}
-	r.ui.Note(fmt.Sprintf("%s: a packet capture, read by Zeek %s", path, s.zeek.Version))
-	err = sup.Run(ctx)
-	var start *zeekscripts.StartError
-	switch {
-	case errors.As(err, &start) && c.Parameters.Engine == config.Auto:
-		return "", err.Error(), os.RemoveAll(dir)
-	case errors.As(err, &start):
-		return "", "", err
-	case err != nil: // it died on the way; what it has written counts
-		s.fail(path, err)
-	}
-	return dir, "", nil
-}
-
-// folder makes a folder for what Zeek logs about a capture.
-func (s *packetSet) folder(r *run, name string) (string, error) {
-	base := filepath.Join(r.dir.Path(zeekFiles), cmp.Or(strings.ReplaceAll(strings.Trim(name, "/."), "/", "_"), "capture"))
-	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
-		return "", &export.WriteError{Path: base, Err: err}
-	}
-	dir := base
-	for i := 2; ; i++ {
-		err := os.Mkdir(dir, 0o755)
-		if err == nil {
-			return dir, nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return "", &export.WriteError{Path: dir, Err: err}
-		}
-		dir = fmt.Sprintf("%s-%d", base, i)
-	}
-}
-
-// maxUnpacked is how large the copy of a packed capture may be that Zeek reads.
-// The meter needs none.
-const maxUnpacked = 64 << 30
-
-// errUnpacked says that a capture is larger than that.
-var errUnpacked = fmt.Errorf("unpacked it has more than %d GiB: unpack it yourself, or use --engine builtin, which reads it as it is", maxUnpacked>>30)
-
-// unpacked returns a path under which a capture lies unpacked, as Zeek wants
-// it: its own when it is not packed, else that of a copy.
-func unpacked(path, copied string) (plain string, cleanUp func(), err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", nil, err
-	}
-	defer func() { _ = f.Close() }() // only read
-	z, err := packet.Unpack(f)
-	if err != nil {
-		return "", nil, fmt.Errorf("%s: %w", path, err)
-	}
-	defer z.Close()
-	if !z.Packed {
-		return path, func() {}, nil
-	}
-	to, err := os.Create(copied)
-	if err != nil {
-		return "", nil, &export.WriteError{Path: copied, Err: err}
-	}
-	cleanUp = func() { _ = os.Remove(copied) }              // in the output directory, where a user can see it
-	n, err := io.Copy(to, io.LimitReader(z, maxUnpacked+1)) // what is cut short is read as far as it goes
-	if n > maxUnpacked {
-		cleanUp()
-		return "", nil, errors.Join(fmt.Errorf("%s: %w", path, errUnpacked), to.Close())
-	}
-	var write *os.PathError
-	if errors.As(err, &write) {
-		cleanUp()
-		return "", nil, errors.Join(&export.WriteError{Path: copied, Err: err}, to.Close())
-	}
-	if err := to.Close(); err != nil {
-		cleanUp()
-		return "", nil, &export.WriteError{Path: copied, Err: err}
-	}
-	return copied, cleanUp, nil
 }
 
 // supervise makes the supervisor of a Zeek for each interface, which run
@@ -488,7 +392,7 @@ func (s *packetSet) supervise(r *run, folder string) ([]string, error) {
 		OnGap: func(g zeekscripts.Gap) {
 			s.gap(g.Interface, g.To.Sub(g.From), g.Err)
 		},
-		OnLoss: func(l zeekscripts.Loss) { s.lost(l) },
+		OnStats: s.counted,
 	}
 	if c.Parameters.Rotation {
 		o.Rotation = c.Parameters.DefaultRotationInterval.Duration()
@@ -507,15 +411,14 @@ func (s *packetSet) supervise(r *run, folder string) ([]string, error) {
 }
 
 // notOurARP is a filter for a Zeek that shall not take the ARP of our own
-// isolation for an attack: what we send in the name of another hardware address.
-// It is empty for an interface without such an address.
+// isolation for an attack: what we send and are answered. It cannot know whom we
+// isolate, as the meter does. It is empty for an interface without such an address.
 func notOurARP(name string) string {
 	i, err := net.InterfaceByName(name)
 	if err != nil || len(i.HardwareAddr) != 6 {
 		return ""
 	}
-	m := i.HardwareAddr
-	return fmt.Sprintf("not (arp and ether src %s and (arp[8:4] != 0x%x or arp[12:2] != 0x%x))", m, []byte(m[:4]), []byte(m[4:]))
+	return fmt.Sprintf("not (arp and ether host %s)", i.HardwareAddr)
 }
 
 // inputs returns where the meters' records come out.
@@ -536,7 +439,11 @@ func (s *packetSet) run(ctx, reading context.Context, drain func()) (tasks []fun
 	if s.supervisor != nil {
 		tasks = append(tasks, func() error {
 			defer drain()
-			return s.supervisor.Run(ctx)
+			err := s.supervisor.Run(ctx)
+			if start := (*zeekscripts.StartError)(nil); errors.As(err, &start) {
+				return fmt.Errorf("%w (--engine builtin does without)", err)
+			}
+			return err
 		})
 	}
 	return tasks
@@ -555,8 +462,14 @@ func (s *packetSet) meter(ctx, reading context.Context, m *meter) error {
 	}
 	defer func() { _ = f.Close() }() // only read
 	// The context may have ended by now because all records were taken.
-	if _, err = m.src.Read(reading, f); err != nil && !errors.Is(err, context.Canceled) {
+	st, err := m.src.Read(reading, f)
+	switch unknown := st.Counts[packet.UnknownLink]; {
+	case err != nil && !errors.Is(err, context.Canceled):
 		s.fail(m.path, err)
+	case unknown > 0 && unknown == st.Packets-st.Filtered:
+		s.fail(m.path, fmt.Errorf("no packet could be read: link type %d is not understood", m.link))
+	case st.Filtered > 0 && st.Filtered == st.Packets:
+		s.log.Warn("the filter lets no packet through; in a file, packets with VLAN tags are seen by \"vlan and (...)\" alone", "path", m.path, "packets", st.Packets)
 	}
 	return nil
 }
@@ -613,19 +526,29 @@ func (s *packetSet) tapGap(g live.Gap) {
 	s.gap(g.Interface, time.Duration(g.End-g.Start), errors.New(g.Reason))
 }
 
-// dropped tells of packets that came faster than the meter takes them.
-func (s *packetSet) dropped(name string, n, total int64) {
-	s.log.Warn("packets were lost because they came too fast", "interface", name, "lost", n, "in_all", total)
-}
-
-// lost tells of packets that Zeek did not get. The counts of capture_loss are of
-// the same packets as those of stats, and of ones lost before this machine.
-func (s *packetSet) lost(l zeekscripts.Loss) {
+// dropped tells of packets that came faster than the meter takes them: of the
+// first, and whenever they have doubled.
+func (s *packetSet) dropped(name string, _, total int64) {
 	s.mu.Lock()
-	if l.Log == "stats" {
-		s.told[l.Source].Dropped += l.Dropped
+	t := s.told[name]
+	tell := total >= 2*t.Dropped
+	if tell {
+		t.Dropped = total
 	}
 	s.mu.Unlock()
+	if tell {
+		s.log.Warn("packets were lost because they came too fast", "interface", name, "lost_so_far", total)
+	}
+}
+
+// counted takes up what a Zeek says it has seen and lost since it said so last.
+func (s *packetSet) counted(source string, packets, dropped int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.told[source]; t != nil {
+		t.Packets += packets
+		t.Dropped += dropped
+	}
 }
 
 // problems returns the captures that could not be read to their end.
@@ -654,6 +577,7 @@ func (s *packetSet) summarise(sum *export.Summary) {
 			if sum.Sources[i].Rejected == nil {
 				sum.Sources[i].Rejected = map[string]int64{}
 			}
+			sum.Sources[i].Remarks = m.src.Stats().Remarks()
 			for reason, n := range m.src.Stats().Reasons() {
 				sum.Sources[i].Rejected["packets: "+reason] += n
 				sum.Rejected["packets: "+reason] += n
@@ -683,22 +607,4 @@ func (s *packetSet) close() error {
 		errs = append(errs, os.RemoveAll(s.temporary))
 	}
 	return errors.Join(errs...)
-}
-
-// isCapture reports whether a file holds packets.
-func isCapture(path string) bool {
-	st, err := os.Stat(path)
-	if err != nil || !st.Mode().IsRegular() {
-		return false
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = f.Close() }() // only read
-	r, err := packet.NewReader(f)
-	if r != nil {
-		r.Close()
-	}
-	return err == nil || !errors.Is(err, packet.ErrFormat)
 }

@@ -35,7 +35,7 @@ const (
 	exitInterrupted = 5 // stopped before the end of its files
 	exitSensor      = 6 // an interface or Zeek cannot be used, or was lost
 	exitPermission  = 7 // the system does not let us capture or block
-	exitBlock       = 8 // the firewall cannot be used
+	exitBlock       = 8 // the firewall cannot be used, or a block was refused
 )
 
 // codeError carries the exit code that an error leads to.
@@ -183,7 +183,7 @@ Exit codes:
   5  stopped by a signal before the end of its files
   6  an interface or Zeek cannot be used
   7  no permission to capture or to block; the message names the capability
-  8  the firewall cannot be used
+  8  the firewall cannot be used, or what was asked of it was refused
   N  of --exit-code-on-alert: all went well, and there were alerts`
 
 const examples = `  slips -f zeek-logs/                    analyse a directory of logs

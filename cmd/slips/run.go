@@ -129,6 +129,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.StringVar(&f.pidFile, "pidfile", "", "`FILE` with the number of the process of -D, for several at a time")
 	s.StringVar(&f.health, "health-file", "", "touch `FILE` while the run makes progress, for \"slips health FILE\"")
 	s.StringVar(&f.user, "user", "", "become this `USER` once interfaces are open (default: $SUDO_UID, or who owns the output directory)")
+	s.BoolP("version", "V", false, "print the version")
 	s.StringVar(&f.cpuProfile, "cpuprofile", "", "write a CPU profile to `FILE`")
 	s.StringVar(&f.memProfile, "memprofile", "", "write a heap profile to `FILE`")
 	s.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
@@ -170,6 +171,8 @@ func (f *runFlags) inputs(rest []string) (paths, interfaces []string, err error)
 		return nil, nil, badFlags("-i and --follow cannot be combined: --follow reads what another sensor writes, and needs no interface")
 	case len(f.interfaces) > 0 && f.changed("access-point"):
 		return nil, nil, badFlags("-i and --access-point cannot be combined: the latter names both interfaces")
+	case len(rest) > 0 && slices.Contains([]string{blockOn, blockOff, blockDryRun}, rest[0]):
+		return nil, nil, badFlags("unexpected argument %q: the value of --block is attached to it, as in --block=%s", rest[0], rest[0])
 	case len(rest) > 0:
 		return nil, nil, badFlags("unexpected argument %q: each interface has an -i of its own, and a filter stands behind -F", rest[0])
 	}

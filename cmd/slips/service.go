@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,8 +126,8 @@ func (p *program) detach(ctx context.Context, f *runFlags, o *runOptions, args [
 	var running *service.RunningError
 	switch {
 	case errors.As(err, &failed) && failed.Code > 0:
-		return &codeError{failed.Code, err}
-	case errors.As(err, &running):
+		return &codeError{failed.Code, errors.New(strings.TrimPrefix(err.Error(), "slips: "))}
+	case errors.As(err, &running), errors.Is(err, service.ErrNotPrivate):
 		return &codeError{exitUsage, err}
 	case err != nil:
 		return err

@@ -30,6 +30,16 @@ func summaryText(o *runOptions, s *export.Summary) string {
 		t.title("Rejected lines", thousands(n))
 		counted(&t, s.Rejected)
 	}
+	remarks := map[string]int64{}
+	for _, x := range s.Sources {
+		for what, n := range x.Remarks {
+			remarks[what] += n
+		}
+	}
+	if len(remarks) > 0 {
+		t.title("Remarks", "")
+		counted(&t, remarks)
+	}
 	t.title("Profiles", thousands(s.Profiles.Seen))
 	t.title("Evidence", thousands(s.Evidence.Total))
 	counted(&t, s.Evidence.Types)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -54,6 +55,9 @@ func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
 		err = r.open(saved)
 	}
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) && o.User != nil {
+			err = fmt.Errorf("%w (root has become the user %s; --user root stays root)", err, o.User)
+		}
 		return result{}, errors.Join(err, r.release())
 	}
 	// A follower that is stopped this early still reads what is there.
@@ -431,7 +435,8 @@ var _ profiler.Sink = (*sink)(nil)
 
 // Evidence implements profiler.Sink.
 func (s *sink) Evidence(e *evidence.Evidence) error {
-	if s.know.describe(e) {
+	if rule, dropped := s.know.describe(e); dropped {
+		s.firewall.spared(e, rule)
 		return nil
 	}
 	s.know.askAbout(e)

@@ -128,7 +128,7 @@ func datasets(t *testing.T) string {
 // live returns the zeek of this machine, or skips the test.
 func live(t *testing.T) zeekscripts.Zeek {
 	t.Helper()
-	z, err := zeekscripts.Find(t.Context(), os.Getenv("SLIPS_ZEEK"))
+	z, err := zeekscripts.Find(t.Context(), os.Getenv("SLIPS_ZEEK"), nil)
 	if err != nil {
 		t.Skipf("NOT COMPARED with a live zeek: %v; SLIPS_ZEEK is the path of one", err)
 	}

@@ -80,9 +80,27 @@ func choose(euid int, name string, env func(string) string, outputDir string) (*
 		return nil, fmt.Errorf("find the owner of the output folder: %w", err)
 	}
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && sys.Uid != 0 {
+		// The group of the folder may be any, root's even; the user's own counts, if
+		// the system knows it.
+		if u, err := numbered(int(sys.Uid), -1); err == nil {
+			return u, nil
+		}
 		return numbered(int(sys.Uid), int(sys.Gid))
 	}
 	return nil, nil
+}
+
+// Credential is who a program runs as that is started as this user; nil for a
+// nil User.
+func (u *User) Credential() *syscall.Credential {
+	if u == nil {
+		return nil
+	}
+	c := &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)} //nolint:gosec // both were read as 31 bits
+	for _, g := range u.Groups {
+		c.Groups = append(c.Groups, uint32(g)) //nolint:gosec // as above
+	}
+	return c
 }
 
 // number reads a UID or GID that a variable or an option has.

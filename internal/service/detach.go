@@ -329,6 +329,9 @@ func take(path string) (*os.File, error) {
 	}
 }
 
+// ErrNotPrivate says that somebody else may make files in a folder.
+var ErrNotPrivate = errors.New("the folder can be written to by others")
+
 // Private returns an error when others than root and this user may make files
 // in a folder: with a link in place of what is to be made there they could have
 // us write elsewhere, and take what is made for theirs.
@@ -338,7 +341,7 @@ func Private(dir string) error {
 		return fmt.Errorf("look at a folder: %w", err)
 	}
 	if sys, ok := st.Sys().(*syscall.Stat_t); ok && (sys.Uid != 0 && int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0) {
-		return fmt.Errorf("the folder %q (%s, uid %d) can be written to by others", dir, st.Mode(), sys.Uid)
+		return fmt.Errorf("%w: %q (%s, uid %d)", ErrNotPrivate, dir, st.Mode(), sys.Uid)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func (m *Meter) arp(f *frame, b []byte) {
 		return
 	}
 	r := m.record(flow.ARP)
-	r.Time, r.Proto = f.t, flow.ProtoARP
+	r.Time, r.Proto = m.told(f.t), flow.ProtoARP
 	r.Src, r.Dst = netip.AddrFrom4([4]byte(b[14:])), netip.AddrFrom4([4]byte(b[24:]))
 	r.LocalOrig, r.LocalResp = m.local(r.Src), m.local(r.Dst)
 	r.VLAN, r.InnerVLAN = f.vlan, f.inner

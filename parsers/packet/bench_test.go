@@ -272,3 +272,25 @@ func BenchmarkZeek(b *testing.B) {
 	b.ReportMetric(rate(theirs), "zeek-packets/s")
 	b.ReportMetric(theirs.Seconds()/meter.Seconds(), "times-zeek")
 }
+
+// BenchmarkTunnels meters packets each of which is in tunnels of its own, so
+// deep in each other.
+func BenchmarkTunnels(b *testing.B) {
+	for _, depth := range []int{1, maxDepth} {
+		b.Run(fmt.Sprint(depth, "-deep"), func(b *testing.B) {
+			m := New(Options{})
+			p := udp(client, server, 1000, 2000, "hello")
+			for range depth {
+				p = ip4(client, server, 4, p)
+			}
+			b.ReportAllocs()
+			for i := range b.N {
+				for k := range depth + 1 {
+					binary.BigEndian.PutUint32(p[20*k+12:], uint32(0x0a000000+i*8+k))
+				}
+				m.Feed(Packet{t0 + int64(i)*1000, p, len(p), LinkRaw})
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
+		})
+	}
+}

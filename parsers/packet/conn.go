@@ -76,7 +76,8 @@ type conn struct {
 	dstMAC       [6]byte
 	vlan, inner  uint16
 
-	start, last int64 // unix ns
+	start, last int64 // by Meter.clock, as all times
+	ahead       int64 // Meter.ahead when it began
 	idle        int64 // ns of silence after which it is over; 0: not by silence
 	dnsAt       int64 // when to look whether a DNS session is over; 0: never
 
@@ -91,10 +92,11 @@ type conn struct {
 	histSeen uint32
 	looks    uint8 // datagrams in which a protocol was looked for
 
-	uid      [uidLen]byte
-	analyzer proto.Analyzer
-	services []string
-	tunnel   *tunnel // that it is; nil: none
+	uid       [uidLen]byte
+	analyzer  proto.Analyzer
+	services  []string
+	announced string  // the service for which it was announced; empty: it was not
+	tunnel    *tunnel // that it is; nil: none
 
 	at    int64 // time of its entry in Meter.due, not after what dueAt says
 	place int   // in Meter.due
@@ -313,7 +315,7 @@ func (m *Meter) create(k key, f *frame, sp, dp uint16, flip bool, repeat uint16)
 	if f.v6 {
 		c.flags |= isV6
 	}
-	c.start, c.last = f.t, f.t
+	c.start, c.last, c.ahead = f.t, f.t, m.ahead
 	if flip && c.resp != (addr{10: 0xff, 11: 0xff, 12: 0xff, 13: 0xff, 14: 0xff, 15: 0xff}) {
 		c.flip()
 	}
@@ -352,6 +354,7 @@ func (c *conn) flip() {
 	c.chk[0], c.chk[1] = c.chk[1], c.chk[0]
 	if c.tcp != nil {
 		c.tcp.flip()
+		c.expected()
 	}
 	c.note('^')
 }
@@ -409,7 +412,7 @@ func (m *Meter) sorted() []*conn {
 func (m *Meter) remove(c *conn) {
 	c.detach(c.last)
 	f := m.record(flow.Conn)
-	c.base(f, c.start)
+	c.base(f, c.began())
 	c.fill(f)
 	m.emit(f)
 	if c.tunnel != nil {
@@ -441,7 +444,11 @@ func (m *Meter) emit(f *flow.Flow) {
 	m.opts.Emit(f)
 }
 
-// base fills what all records of a connection have.
+// began returns when a connection began by the clock of the packets, unix ns.
+func (c *conn) began() int64 { return c.start - c.ahead }
+
+// base fills what all records of a connection have. t is of the clock of the
+// packets.
 func (c *conn) base(f *flow.Flow, t int64) {
 	f.Time = t
 	f.Src, f.Dst = c.orig.netip(c.flags&isV6 != 0), c.resp.netip(c.flags&isV6 != 0)
@@ -500,6 +507,7 @@ func (c *conn) fill(f *flow.Flow) {
 	f.History = f.Hold(c.hist)
 	switch len(c.services) {
 	case 0:
+		f.Service = c.announced
 	case 1:
 		f.Service = c.services[0] // a constant
 	default:

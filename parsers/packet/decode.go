@@ -6,7 +6,7 @@ import (
 
 // frame is what is known of a packet while it is decoded, from outside in.
 type frame struct {
-	t     int64             // unix ns
+	t     int64             // by Meter.clock
 	cut   int               // bytes that were on the wire behind the captured ones
 	depth int               // tunnels around
 	via   [maxDepth]*tunnel // the tunnels, the outermost first

@@ -21,7 +21,7 @@ type fragKey struct {
 // datagram is one of which not all fragments have come.
 type datagram struct {
 	key    fragKey
-	until  int64 // unix ns
+	until  int64 // by Meter.clock
 	data   []byte
 	pieces [][2]int // what of data has come, in order, not touching
 	size   int      // -1: the last fragment has not come

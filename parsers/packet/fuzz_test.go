@@ -34,6 +34,17 @@ func check(t *testing.T, m *Meter) {
 			}
 		}
 	}
+	rings := 0
+	for _, ring := range []*tunnel{m.tunnels.empty, m.tunnels.used} {
+		for x := ring.next; x != ring; x = x.next {
+			if rings++; m.tunnels.m[pairOf(x.from, x.to)] != x || x.prev.next != x || (x.last != 0) != (ring == m.tunnels.used) {
+				t.Fatalf("tunnel %+v is out of place", x)
+			}
+		}
+	}
+	if rings != len(m.tunnels.m) || rings > maxTunnels {
+		t.Fatalf("%d tunnels in rings, %d in the map", rings, len(m.tunnels.m))
+	}
 	if held != m.buffers || held > m.opts.MaxBuffered || m.frags.bytes > maxFragBytes+2*maxDatagram {
 		t.Fatalf("%d bytes held, %d counted, %d of fragments", held, m.buffers, m.frags.bytes)
 	}
@@ -66,6 +77,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(uint32(LinkRaw), run(tcp(raw{src: client, dst: server, sport: 40000, dport: 80, flags: "S"}), tcp(request), icmp(client, server, 8, 0, "x")))
 	f.Add(uint32(LinkEthernet), run(ether(etherVLAN, append([]byte{0, 1, 8, 0}, udp(client, server, 40000, 53, "x")...)), ether(etherARP, make([]byte, 28))))
 	f.Add(uint32(LinkRaw), run(ip4(client, server, 47, append([]byte{0, 0, 8, 0}, tcp(request)...))))
+	f.Add(uint32(LinkRaw), run(lease(1, false), lease(1, true)))
 	f.Add(uint32(LinkNull), run(append([]byte{2, 0, 0, 0}, tcp(request)...)))
 	f.Add(uint32(LinkWiFi), run(make([]byte, 60)))
 	f.Add(uint32(LinkNFLOG), run(make([]byte, 60)))

@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"math"
 	"net/netip"
 
 	"github.com/slips-go/slips/parsers/flow"
@@ -70,34 +71,39 @@ func (c *conn) Service(name string) {
 }
 
 // Expect implements proto.Conn.
-func (c *conn) Expect(a netip.Addr, port uint16, service string) {
+func (c *conn) Expect(orig, resp netip.Addr, port uint16, service string) {
 	m := c.m
-	if len(m.expects) >= maxExpected {
-		for k, x := range m.expects {
-			if x.until <= m.clock {
-				delete(m.expects, k)
-			}
-		}
-		if len(m.expects) >= maxExpected {
-			return
-		}
-	}
-	m.expects[endpointKey{a.As16(), port}] = expectation{service, m.clock + expectFor}
-}
-
-// expected gives a new connection the service that was announced for it.
-func (c *conn) expected() {
-	m := c.m
-	if len(m.expects) == 0 {
+	k := channel{orig.As16(), resp.As16(), port}
+	if _, known := m.expects[k]; !known && len(m.expects) >= maxExpected && !m.forget() {
+		m.count(NotExpected)
 		return
 	}
-	k := endpointKey{c.resp, c.respP}
-	if x, ok := m.expects[k]; ok {
-		delete(m.expects, k)
-		if x.until > m.clock {
-			c.serve(x.service)
-			c.flags |= noAnalyzer
+	m.expects[k] = expectation{service, m.clock + expectFor}
+}
+
+// forget makes room among the announced connections, of those whose time is
+// over. It reports whether there were any, and looks only when there may be.
+func (m *Meter) forget() bool {
+	if m.clock < m.crowded {
+		return false
+	}
+	m.crowded = math.MaxInt64
+	for k, x := range m.expects {
+		if x.until <= m.clock {
+			delete(m.expects, k)
+		} else {
+			m.crowded = min(m.crowded, x.until)
 		}
+	}
+	return len(m.expects) < maxExpected
+}
+
+// expected notes that a connection was announced, and as what. That holds when
+// nothing else is found in it, for who announces it may lie: it is looked into
+// like any other.
+func (c *conn) expected() {
+	if x, ok := c.m.expects[channel{c.orig, c.resp, c.respP}]; ok && x.until > c.m.clock {
+		c.announced = x.service
 	}
 }
 
@@ -119,7 +125,7 @@ func (c *conn) deliver(i int, data []byte, t int64) {
 		return
 	}
 	if d := proto.Dir(i); c.analyzer.Wants(d) {
-		c.analyzer.Data(d, data, t)
+		c.analyzer.Data(d, data, c.m.told(t))
 		c.enough(t)
 	}
 }
@@ -130,7 +136,7 @@ func (c *conn) missing(i int, n, t int64) {
 		return
 	}
 	if d := proto.Dir(i); c.analyzer.Wants(d) {
-		c.analyzer.Gap(d, n, t)
+		c.analyzer.Gap(d, n, c.m.told(t))
 		c.enough(t)
 	}
 }
@@ -166,7 +172,7 @@ func (c *conn) attach(a proto.Analyzer) bool {
 func (c *conn) detach(t int64) {
 	if a := c.analyzer; a != nil {
 		c.analyzer = nil
-		a.End(t)
+		a.End(c.m.told(t))
 		c.m.proto.set.Free(a)
 		c.m.proto.n--
 	}
@@ -180,11 +186,12 @@ func (c *conn) datagram(f *frame, orig bool, data []byte) {
 	p := &c.m.proto
 	if isDHCP(c.origP, c.respP) {
 		c.uidText(&c.m.scratch)
-		src, dst := c.Hosts()
+		src, port := c.orig, c.origP
 		if !orig {
-			src, dst = dst, src
+			src, port = c.resp, c.respP
 		}
-		if p.dhcp.Datagram(string(c.uid[:]), src, dst, data, f.t) {
+		from := netip.AddrPortFrom(src.netip(c.flags&isV6 != 0), port)
+		if p.dhcp.Datagram(string(c.uid[:]), from, data, c.m.told(f.t), f.t) {
 			c.serve("dhcp")
 		}
 		return
@@ -198,7 +205,7 @@ func (c *conn) datagram(f *frame, orig bool, data []byte) {
 		return
 	}
 	if d := proto.Dir(sideOf(orig)); c.analyzer.Wants(d) {
-		c.analyzer.Data(d, data, f.t)
+		c.analyzer.Data(d, data, c.m.told(f.t))
 		c.enough(f.t)
 	}
 }

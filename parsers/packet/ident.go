@@ -83,7 +83,7 @@ func (c *conn) uidText(f *flow.Flow) string {
 		id = binary.BigEndian.AppendUint16(id, c.key.pa)
 		id = binary.BigEndian.AppendUint16(id, c.key.pb)
 		id = append(id, c.key.proto)
-		id = binary.BigEndian.AppendUint64(id, uint64(c.start))
+		id = binary.BigEndian.AppendUint64(id, uint64(c.began()))
 		id = binary.BigEndian.AppendUint16(id, c.repeat)
 		c.uid, c.flags = uidOf(id), c.flags|hasUID
 	}

@@ -568,6 +568,116 @@ func TestFTPData(t *testing.T) {
 	}
 }
 
+// TestFTPAnnounced has what a control connection announces and is none of FTP's
+// data: it is looked into like any other, and between other hosts it is not of
+// FTP at all.
+func TestFTPAnnounced(t *testing.T) {
+	const get, ok = ">PA:GET /evil HTTP/1.1\r\nHost: c2\r\n\r\n", "<PA:HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	third := netip.MustParseAddr("10.0.0.3")
+	for _, c := range []struct {
+		name     string
+		announce string
+		from, to netip.Addr
+		port     uint16
+		script   []string
+		service  string
+		requests int
+	}{
+		{"data to the client", ">PA:PORT 10,0,0,1,200,0\r\n", server, client, 200 << 8, []string{">PA:some data"}, "ftp-data", 0},
+		{"HTTP to the server", ">PA:PORT 192,0,2,80,0,80\r\n", client, server, 80, []string{get, ok}, "http", 1},
+		{"HTTP to the client", ">PA:PORT 10,0,0,1,200,0\r\n", server, client, 200 << 8, []string{get, ok}, "http", 1},
+		{"from the client, not the server", ">PA:PORT 10,0,0,1,200,0\r\n", third, client, 200 << 8, []string{">PA:some data"}, "", 0},
+		{"to a third host", ">PA:PORT 10,0,0,3,0,80\r\n", client, third, 80, []string{get, ok}, "http", 1},
+		{"another port", ">PA:PORT 10,0,0,1,200,0\r\n", server, client, 200<<8 + 1, []string{">PA:some data"}, "", 0},
+		{"the client's SYN was not captured", ">PA:PORT 10,0,0,1,200,0\r\n", server, client, 200 << 8, []string{"<PA:x", ">PA:some data"}, "ftp-data", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(Options{})
+			newTalk(b, 40000, 21).say(">S", "<SA", ">A", "<PA:220 ready\r\n", ">PA:USER x\r\n", "<PA:331 password\r\n", c.announce)
+			x := newTalk(b, 20, c.port)
+			x.from, x.to = c.from, c.to
+			open := []string{">S", "<SA", ">A"}
+			if c.script[0][0] == '<' {
+				open[0] = "!>S"
+			}
+			x.say(append(open, c.script...)...)
+			b.End()
+			for _, f := range b.of(flow.Conn) {
+				if f.DstPort == c.port && f.Service != c.service {
+					t.Errorf("service %q, want %q", f.Service, c.service)
+				}
+			}
+			if n := len(b.of(flow.HTTP)); n != c.requests {
+				t.Errorf("%d requests, want %d", n, c.requests)
+			}
+		})
+	}
+}
+
+// TestMaxExpected bounds what FTP announces, counts the rest, and has room
+// again when its time is over.
+func TestMaxExpected(t *testing.T) {
+	b := newBench(Options{})
+	c := newTalk(b, 40000, 21).say(">S", "<SA", ">A", "<PA:220 ready\r\n", ">PA:USER x\r\n", "<PA:331 password\r\n")
+	ports := func(n int) {
+		for i := range n {
+			c.say(fmt.Sprintf(">PA:PORT 10,0,0,1,%d,%d\r\n", 100+i/256, i%256), "<PA:200 noted\r\n")
+		}
+	}
+	ports(maxExpected + 10)
+	if n := b.Stats().Counts[NotExpected]; n != 10 || len(b.expects) != maxExpected {
+		t.Errorf("%d were dropped, want 10; %d are kept", n, len(b.expects))
+	}
+	ports(10) // once more, which takes no room
+	b.now += expectFor
+	ports(maxExpected)
+	if n := b.Stats().Counts[NotExpected]; n != 10 || len(b.expects) != maxExpected {
+		t.Errorf("%d were dropped, want 10 as before; %d are kept", n, len(b.expects))
+	}
+}
+
+// TestMaxTunnels forgets the tunnel that was seen longest ago, those in which
+// nothing begins first.
+func TestMaxTunnels(t *testing.T) {
+	b := newBench(Options{})
+	end := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}) }
+	used := func(i int) { // a connection begins in it
+		b.step(1, ip4(end(i), server, 4, udp(client, server, uint16(b.now/1e6), 9999, "x")))
+	}
+	empty := func(i int) { b.step(1, ip4(end(i), server, 47, append([]byte{0, 0, 8, 6}, make([]byte, 28)...))) }
+	ended := func() (src []netip.Addr) {
+		for _, f := range b.of(flow.Tunnel) {
+			if f.Tunnel.Action == "Tunnel::EXPIRE" {
+				src = append(src, f.Src)
+			}
+		}
+		return src
+	}
+	for i := range maxTunnels / 2 {
+		used(i)
+	}
+	for i := range 10 * maxTunnels {
+		empty(10000 + i)
+	}
+	if got := ended(); len(got) != 0 || len(b.tunnels.m) != maxTunnels {
+		t.Errorf("empty tunnels drove out %d; there are %d", len(got), len(b.tunnels.m))
+	}
+	for i := range maxTunnels / 2 {
+		used(maxTunnels/2 + i)
+	}
+	used(0) // the next that was seen longest ago
+	used(2000)
+	used(2001)
+	if d := cmp.Diff([]netip.Addr{end(1), end(2)}, ended(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+		t.Error(d)
+	}
+	// Both of one packet are new, or the outer one is the next to go.
+	for i := range 3 * maxTunnels {
+		b.step(1, ip4(end(3000+i), server, 4, ip4(end(9000+i), server, 4, udp(client, server, uint16(i), 9999, "x"))))
+		check(t, b.Meter)
+	}
+}
+
 // TestChecksums counts what is wrong only when asked to.
 func TestChecksums(t *testing.T) {
 	p := tcp(raw{src: client, dst: server, sport: 1, dport: 80, flags: "S"})
@@ -629,6 +739,33 @@ func TestBad(t *testing.T) {
 	}
 }
 
+// TestReasons has a text for each reason and what the analyzers count; packets
+// that nobody wants are no loss.
+func TestReasons(t *testing.T) {
+	texts := make(map[string]bool)
+	var all Stats
+	for r := range numReasons {
+		all.Counts[r] = 1
+		texts[r.String()] = true
+	}
+	all.Filtered, all.Proto.Undecrypted, all.Proto.LongHandshakes = 7, 2, 3
+	got, remarks := all.Reasons(), all.Remarks()
+	if len(texts) != int(numReasons) || texts[""] || len(got)+len(remarks) != int(numReasons)+2 || len(remarks) != 2 || got["QUIC packets not decrypted"] != 2 || got["handshakes too long"] != 3 {
+		t.Errorf("%d texts, %v, %v", len(texts), got, remarks)
+	}
+	b := newBench(Options{Keep: func(Packet) bool { return false }})
+	b.raw(udp(client, server, 1, 2, "x"))
+	if s := b.Stats(); s.Filtered != 1 || len(s.Reasons()) != 0 {
+		t.Errorf("%d filtered, %v", s.Filtered, s.Reasons())
+	}
+	b = newBench(Options{})
+	b.raw(udp(client, server, 68, 67, "no DHCP"))
+	b.raw(tcp(raw{src: client, dst: server, sport: 1, dport: 80, flags: "PA", data: "GET / HTTP/1.1\r\n" + strings.Repeat("x", 1<<16-100)[:40000]}))
+	if d := cmp.Diff(map[string]int64{"messages malformed": 1, "lines of text cut": 1}, b.Stats().Reasons()); d != "" {
+		t.Error(d)
+	}
+}
+
 // TestTimeGoesBack counts it, and follows when it goes far.
 func TestTimeGoesBack(t *testing.T) {
 	b := newBench(Options{})
@@ -638,8 +775,8 @@ func TestTimeGoesBack(t *testing.T) {
 		t.Errorf("clock %d, %v", b.clock-t0, b.Stats().Reasons())
 	}
 	b.step(-3600_000, udp(client, server, 3, 4, "x"))
-	if b.clock != b.now {
-		t.Error("the clock did not follow")
+	if b.told(b.clock) != b.now || b.clock != t0+3e6 {
+		t.Error("the clock did not go on from the new time")
 	}
 	b.End()
 	for _, f := range b.got {

@@ -94,7 +94,8 @@ const (
 	maxHistory      = 128      // letters of a history; normal ones have 6 to 12
 	maxExpected     = 1024     // connections that a control connection announced
 	expectFor       = 5 * 60e9 // ns that such an announcement holds, as in Zeek
-	stepBack        = 60 * 1e9 // ns by which time may go back before the clock follows
+	stepBack        = 60 * 1e9 // ns by which time may go back before the clock of the packets counts as set back
+	maxAhead        = 3 * 1e18 // ns, 95 years, by which it may be set back in all: keeps times in 64 bits
 	synTimeout      = 5 * 1e9  // ns, Zeek's tcp_SYN_timeout: first look at whether a connection is over
 	sessionTimer    = 6 * 1e9  // ns, Zeek's tcp_session_timer: the further looks
 	linger          = 5 * 1e9  // ns, Zeek's tcp_connection_linger
@@ -132,6 +133,7 @@ const (
 	EarlyEviction                  // a connection written out early because of MaxConns
 	StreamOverflow                 // a segment dropped from reassembly because of MaxBuffered or too many holes
 	NotAnalyzed                    // a connection whose payload was not read because of MaxAnalyzed
+	NotExpected                    // a connection that FTP announced and that is not remembered because of maxExpected
 	numReasons
 )
 
@@ -140,7 +142,7 @@ var reasonNames = [numReasons]string{
 	"IP version", "IP length beyond the frame", "fragment not captured whole", "fragments missing",
 	"too many fragments", "transport header cut short", "checksum", "ARP malformed", "encrypted", "IPv6 mobility or no content",
 	"tunnels too deep", "tunnel malformed", "time out of range", "time went back", "connections evicted early",
-	"stream buffers full", "connections not analysed",
+	"stream buffers full", "connections not analysed", "too many announced connections",
 }
 
 // String returns the text under which the reason is counted.
@@ -165,24 +167,44 @@ type Stats struct {
 	Proto    proto.Stats // what the analyzers could not take
 }
 
-// Reasons returns the counts that are not zero by their texts.
+// Reasons returns the counts that are not zero by their texts: of all that was
+// not analysed, but for what Options.Keep did not want.
 func (s Stats) Reasons() map[string]int64 {
-	m := make(map[string]int64)
+	m := s.Proto.Reasons()
 	for r, n := range s.Counts {
-		if n != 0 {
+		if n != 0 && !Reason(r).remark() {
 			m[Reason(r).String()] = n
 		}
 	}
 	return m
 }
 
+// Remarks returns the counts that are not zero, by their texts, of what was
+// analysed and is worth to be known all the same.
+func (s Stats) Remarks() map[string]int64 {
+	m := make(map[string]int64)
+	for r, n := range s.Counts {
+		if n != 0 && Reason(r).remark() {
+			m[Reason(r).String()] = n
+		}
+	}
+	return m
+}
+
+// remark reports whether what r counts was analysed.
+func (r Reason) remark() bool { return r == TimeWentBack || r == EarlyEviction }
+
 // Meter turns packets into records. One goroutine uses it at a time.
 type Meter struct {
 	opts  Options
 	stats Stats
 
-	clock   int64 // time of the packets, unix ns; may go back by more than stepBack only
-	started bool
+	// clock never goes back, so that nothing waits for it to catch up when that of
+	// the packets is set back. It is ahead of that by as much as that was, and 0
+	// before the first packet. All times that the Meter compares are by it, those
+	// that it tells are of the packets.
+	clock int64 // ns
+	ahead int64 // ns; 0 while they go together, which then is unix time
 
 	nets    [2][]netip.Prefix // of this site, IPv4 and IPv6
 	conns   map[key]*conn
@@ -194,8 +216,9 @@ type Meter struct {
 	buffers int // bytes held in out-of-order blocks
 
 	frags   fragments
-	tunnels map[addrPair]*tunnel
-	expects map[endpointKey]expectation
+	tunnels tunnels
+	expects map[channel]expectation
+	crowded int64 // the first time at which one of expects ends, when there was no room
 	proto   protocols
 
 	scratch flow.Flow
@@ -208,16 +231,17 @@ type addr [16]byte
 // addrPair are two addresses, the smaller first.
 type addrPair struct{ a, b addr }
 
-// endpointKey is an address and a TCP port.
-type endpointKey struct {
-	addr addr
-	port uint16
+// channel is a connection as it can be announced: who begins it, and with
+// which TCP port.
+type channel struct {
+	orig, resp addr
+	port       uint16
 }
 
 // expectation is a connection that was announced.
 type expectation struct {
 	service string
-	until   int64
+	until   int64 // by Meter.clock
 }
 
 // New returns a Meter. It starts nothing.
@@ -248,8 +272,7 @@ func New(o Options) *Meter {
 		o.Emit = func(*flow.Flow) {}
 	}
 	m := &Meter{
-		opts: o, conns: make(map[key]*conn), frags: newFragments(),
-		tunnels: make(map[addrPair]*tunnel), expects: make(map[endpointKey]expectation),
+		opts: o, conns: make(map[key]*conn), frags: newFragments(), tunnels: newTunnels(), expects: make(map[channel]expectation),
 	}
 	for _, p := range o.LocalNets {
 		m.nets[family(p.Addr())] = append(m.nets[family(p.Addr())], p)
@@ -288,6 +311,8 @@ func privateNets() []netip.Prefix {
 func (m *Meter) Stats() Stats {
 	s := m.stats
 	s.Active, s.Buffered, s.Proto = len(m.conns), m.buffers+m.frags.bytes, m.proto.set.Stats
+	s.Proto.Malformed += m.proto.dhcp.Malformed
+	s.Proto.Overflows += m.proto.dhcp.Early
 	return s
 }
 
@@ -307,29 +332,50 @@ func (m *Meter) Feed(p Packet) {
 		m.count(BadTime)
 		return
 	}
-	m.Advance(p.Time)
-	f := frame{t: p.Time, cut: max(0, p.Length-len(p.Data))}
+	f := frame{t: m.advance(p.Time), cut: max(0, p.Length-len(p.Data))}
 	m.link(&f, p.Link, p.Data)
 }
 
-// Advance moves the clock of the packets: what is over by t is emitted. A live
-// source calls it when no packets come.
-func (m *Meter) Advance(t int64) {
-	switch {
-	case !m.started:
-		m.started, m.clock = true, t
-	case t > m.clock:
-		m.clock = t
-	case t < m.clock:
-		if m.stats.Counts[TimeWentBack]++; m.clock-t > stepBack {
-			m.clock = t // another capture, or the clock of the host was set
-		}
+// Advance moves the clock of the packets to t, unix ns: what is over by then is
+// emitted. A live source calls it when no packets come.
+func (m *Meter) Advance(t int64) { m.advance(t) }
+
+// tick moves the clock to a time of the packets and returns what that is by it.
+func (m *Meter) tick(t int64) int64 {
+	if m.ahead != 0 && t >= m.clock-stepBack { // it is right again, or this is of the capture before
+		m.ahead = 0
 	}
+	at := t + m.ahead
+	if at >= m.clock {
+		m.clock = at
+		return at
+	}
+	m.stats.Counts[TimeWentBack]++
+	if m.clock-at <= stepBack {
+		return at
+	}
+	// Another capture, or the clock of the host was set.
+	if m.clock-t > maxAhead {
+		m.End()
+		m.clock = t
+		return t
+	}
+	m.ahead = m.clock - t
+	return m.clock
+}
+
+// told returns the time of the packets that a time of the clock is now.
+func (m *Meter) told(t int64) int64 { return t - m.ahead }
+
+// advance is Advance, and returns what t is by the clock.
+func (m *Meter) advance(t int64) int64 {
+	t = m.tick(t)
 	for len(m.due) > 0 && m.due[0].at <= m.clock {
 		m.expire(m.due[0].c)
 	}
 	m.frags.expire(m)
 	m.proto.dhcp.Advance(m.clock)
+	return t
 }
 
 // End emits all connections that are left, in the order in which they began,
@@ -339,8 +385,8 @@ func (m *Meter) End() {
 		m.remove(c)
 	}
 	m.frags.clear(m)
-	clear(m.tunnels)
+	m.tunnels = newTunnels()
 	m.proto.dhcp.End()
 	clear(m.expects)
-	m.started = false
+	m.clock, m.ahead, m.crowded = 0, 0, 0
 }

@@ -100,6 +100,13 @@ func Unpack(r io.Reader) (*Unpacked, error) {
 	return u, nil
 }
 
+// Head returns how it begins, up to n bytes and a few thousand; fewer when there
+// are no more.
+func (u *Unpacked) Head(n int) []byte {
+	b, _ := u.b.Peek(n) // what is short is what there is
+	return b
+}
+
 // Read implements io.Reader.
 func (u *Unpacked) Read(p []byte) (int, error) { return u.b.Read(p) }
 
@@ -169,6 +176,9 @@ func (r *Reader) Next() (Packet, error) {
 	}
 	return p, nil
 }
+
+// Packed reports whether the capture is packed.
+func (r *Reader) Packed() bool { return r.from.Packed }
 
 // Close gives memory back. It does not close what is read from.
 func (r *Reader) Close() { r.from.Close() }

@@ -290,7 +290,7 @@ func (m *Meter) tcpPacket(f *frame, b []byte) {
 	c := m.conns[k]
 	repeat := uint16(0)
 	if c != nil && head >= 20 && c.tcp.reused(&s) {
-		if c.start == f.t {
+		if c.began() == m.told(f.t) {
 			repeat = c.repeat + 1
 		}
 		m.remove(c)

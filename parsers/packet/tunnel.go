@@ -2,7 +2,6 @@ package packet
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 
 	"github.com/slips-go/slips/parsers/flow"
@@ -15,9 +14,47 @@ type tunnel struct {
 	v6       bool
 	kind     string
 	c        *conn // nil: of two addresses
-	gone     bool  // c had to make room for what is in it
-	start    int64 // unix ns
-	last     int64 // when a connection began in it; 0: none did, and nothing was told of it
+	gone     bool  // it, or c, had to make room for what is in it
+	start    int64 // of the clock of the packets, unix ns
+	last     int64 // by Meter.clock, when a connection began in it; 0: none did, and nothing was told of it
+
+	prev, next *tunnel // in tunnels.empty or tunnels.used
+}
+
+// tunnels are those of two addresses, in two rings whose heads are no tunnels:
+// those in which no connection began, and those in which one did. The one seen
+// longest ago comes first.
+type tunnels struct {
+	m           map[addrPair]*tunnel
+	empty, used *tunnel
+}
+
+func newTunnels() tunnels {
+	ring := func() *tunnel {
+		t := new(tunnel)
+		t.prev, t.next = t, t
+		return t
+	}
+	return tunnels{m: make(map[addrPair]*tunnel), empty: ring(), used: ring()}
+}
+
+// push puts a tunnel at the end of a ring.
+func (t *tunnel) push(ring *tunnel) {
+	t.prev, t.next = ring.prev, ring
+	t.prev.next, ring.prev = t, t
+}
+
+// drop takes a tunnel out of its ring.
+func (t *tunnel) drop() { t.prev.next, t.next.prev = t.next, t.prev }
+
+// move puts a tunnel, which was seen, at the end of the ring where it belongs.
+func (x *tunnels) move(t *tunnel) {
+	t.drop()
+	if t.last != 0 {
+		t.push(x.used)
+	} else {
+		t.push(x.empty)
+	}
 }
 
 // tunnelRest is for how long no connection may begin in a tunnel for it to
@@ -43,37 +80,40 @@ func (m *Meter) within(f *frame, t *tunnel) frame {
 
 // ipTunnelOf returns the tunnel between two addresses.
 func (m *Meter) ipTunnelOf(f *frame, kind string) *tunnel {
-	k := addrPair{f.from, f.to}
-	if bytes.Compare(k.a[:], k.b[:]) > 0 {
-		k.a, k.b = k.b, k.a
-	}
-	if t := m.tunnels[k]; t != nil {
+	k := pairOf(f.from, f.to)
+	if t := m.tunnels.m[k]; t != nil {
+		m.tunnels.move(t)
 		return t
 	}
-	if len(m.tunnels) >= maxTunnels {
+	if len(m.tunnels.m) >= maxTunnels {
 		m.dropTunnel()
 	}
-	t := &tunnel{from: f.from, to: f.to, v6: f.v6, kind: kind, start: f.t}
-	m.tunnels[k] = t
+	t := &tunnel{from: f.from, to: f.to, v6: f.v6, kind: kind, start: m.told(f.t)}
+	m.tunnels.m[k] = t
+	t.push(m.tunnels.empty)
 	return t
 }
 
-// dropTunnel forgets the tunnel in which nothing began for longest.
-func (m *Meter) dropTunnel() {
-	var key addrPair
-	var oldest *tunnel
-	for k, t := range m.tunnels {
-		if oldest == nil || cmp.Or(cmp.Compare(t.last, oldest.last), t.compare(oldest)) < 0 {
-			key, oldest = k, t
-		}
+// pairOf returns two addresses in order.
+func pairOf(a, b addr) addrPair {
+	if bytes.Compare(a[:], b[:]) > 0 {
+		a, b = b, a
 	}
-	delete(m.tunnels, key)
-	m.endTunnel(oldest, "Tunnel::EXPIRE")
+	return addrPair{a, b}
 }
 
-// compare orders tunnels by their start.
-func (t *tunnel) compare(u *tunnel) int {
-	return cmp.Or(cmp.Compare(t.start, u.start), bytes.Compare(t.from[:], u.from[:]), bytes.Compare(t.to[:], u.to[:]))
+// dropTunnel forgets the tunnel that was seen longest ago, one without
+// connections before the others: forged ones take the place of their own like.
+func (m *Meter) dropTunnel() {
+	x := &m.tunnels
+	t := x.empty.next
+	if t == x.empty {
+		t = x.used.next
+	}
+	t.drop()
+	delete(x.m, pairOf(t.from, t.to))
+	m.endTunnel(t, "Tunnel::EXPIRE")
+	t.gone = true
 }
 
 // begins notes that a connection begins in a tunnel, of which Zeek tells with
@@ -89,6 +129,9 @@ func (m *Meter) begins(t *tunnel) {
 		m.tunnelRecord(t, "Tunnel::DISCOVER")
 	}
 	t.last = max(m.clock, 1)
+	if t.c == nil {
+		m.tunnels.move(t)
+	}
 }
 
 // endTunnel emits the end of a tunnel of which was told.
@@ -102,9 +145,9 @@ func (m *Meter) endTunnel(t *tunnel, action string) {
 func (m *Meter) tunnelRecord(t *tunnel, action string) {
 	r := m.record(flow.Tunnel)
 	if t.c != nil {
-		t.c.base(r, m.clock)
+		t.c.base(r, m.told(m.clock))
 	} else {
-		r.Time, r.HasPorts = m.clock, true
+		r.Time, r.HasPorts = m.told(m.clock), true
 		r.Src, r.Dst = t.from.netip(t.v6), t.to.netip(t.v6)
 		r.LocalOrig, r.LocalResp = m.local(r.Src), m.local(r.Dst)
 		var b [64]byte

@@ -15,13 +15,15 @@
 // one of the interfaces. Never: gateways, own addresses, DNS and DHCP servers,
 // network and broadcast addresses, whatever the Guard protects, a host that
 // shares its hardware address with us or a gateway (proxy ARP, or a router's
-// other address) or has a virtual one of routers, and more hosts than Config.Max.
+// other address), with another host that answers, or has a virtual one of
+// routers, and more hosts than Config.Max. An attacker that answers with the
+// address of a victim would have us fool that one.
 //
 // # Who is told
 //
 // The attacker, and those that it must not reach: the gateways of its network,
-// hosts that it is known to talk with (Options.Peers), and hosts about which
-// it asks the network, or that ask for it, while it is isolated. Asking is a
+// and hosts about which it asks the network, or that ask for it, while it is
+// isolated. Asking is a
 // broadcast, and who has nothing in the cache must ask, so no neighbour has to
 // be told in advance, and none that never has to do with the attacker is
 // touched. Both sides are told: a neighbour that believed the attacker at its
@@ -87,10 +89,6 @@ type Options struct {
 	Interfaces []string
 	Network    block.Network // as it is now; Protect replaces both
 	Guard      *block.Guard
-	// Peers names hosts that a host is known to talk with, nil if nobody knows.
-	// The goroutine of Run calls it now and then for each isolated host. Those
-	// of other networks are passed over.
-	Peers func(netip.Addr) []netip.Addr
 	// Audit takes a line for each host that is isolated, told the truth again,
 	// or refused; nil for none. It may be the Manager's when it can be written by
 	// two goroutines, as a file can.
@@ -107,6 +105,7 @@ const (
 	maxPeers    = 256                    // told because of one attacker: a /24 and some; more are counted
 	maxHosts    = 4096                   // hosts of one interface that are known, or did not answer lately
 	maxAsking   = 256                    // of them asked for at a time, as an attacker may make us ask: 512 frames/s
+	maxMoves    = 4                      // times that a target is followed to a new hardware address; later ones are told nothing
 	maxWaiting  = 64                     // hosts that are to be isolated and have not answered yet
 	queueFrames = 256                    // read and not looked at; the kernel drops what is beyond its own queue
 	askAgain    = 500 * time.Millisecond // between two questions about a host
@@ -140,7 +139,7 @@ type Isolator struct {
 	dry   bool
 	ports []*port // of the goroutine of Run, once that is started
 
-	told atomic.Pointer[map[MAC]MAC] // hardware addresses that are told -> ours on that network
+	affair atomic.Pointer[affair] // what Ours and Involved go by
 
 	kick chan struct{} // what is wanted has changed
 	mu   sync.Mutex
@@ -158,6 +157,7 @@ type Isolator struct {
 var (
 	_ block.Blocker   = (*Isolator)(nil)
 	_ block.Cutter    = (*Isolator)(nil)
+	_ block.Watcher   = (*Isolator)(nil)
 	_ block.DryRunner = (*Isolator)(nil)
 )
 
@@ -292,6 +292,15 @@ func (i *Isolator) Cut(ctx context.Context, prefixes []netip.Prefix) (int, error
 	return 0, nil
 }
 
+// Watch implements block.Watcher.
+func (i *Isolator) Watch(ctx context.Context, changed func()) error {
+	if w, ok := i.inner.(block.Watcher); ok {
+		return w.Watch(ctx, changed)
+	}
+	<-ctx.Done()
+	return nil
+}
+
 // notLocal is the reason that is the rule: most of what is blocked is not in
 // the local network, and nothing is written about it.
 const notLocal = "not in a local network of the interfaces"
@@ -330,16 +339,41 @@ func overlaps(list []netip.Prefix, p netip.Prefix) bool {
 	return false
 }
 
+// affair is what the frames of an isolation can be told by.
+type affair struct {
+	fakes   map[MAC]MAC      // addresses that are told -> ours on that network
+	own     map[MAC]bool     // ours, where somebody is isolated
+	targets map[[4]byte]bool // who is isolated, or was a moment ago
+}
+
 // Ours reports whether a frame of Ethernet that was captured on one of the
 // interfaces is what an Isolator tells that is not true. A detection of ARP
 // spoofing would find it. Any goroutine may call it, for every frame.
 func (i *Isolator) Ours(b []byte) bool {
-	told := i.told.Load()
-	if told == nil || len(b) < frameLen || b[12] != etherARP>>8 || b[13] != etherARP&0xff {
+	a := i.affair.Load()
+	if a == nil || len(b) < frameLen || b[12] != etherARP>>8 || b[13] != etherARP&0xff {
 		return false
 	}
-	own, ok := (*told)[MAC(b[22:28])]
+	own, ok := a.fakes[MAC(b[22:28])]
 	return ok && own == MAC(b[6:12])
+}
+
+// Involved reports whether a frame is ARP that there would not be without the
+// isolation of somebody, or that cannot be told from it: what we send and get
+// while we isolate, what isolated hosts say and are asked, and all that goes to
+// an address that we have told. A detection that saw it would accuse those who
+// were lied to. Any goroutine may call it, for every frame.
+func (i *Isolator) Involved(b []byte) bool {
+	a := i.affair.Load()
+	if a == nil || len(a.targets) == 0 || len(b) < frameLen || b[12] != etherARP>>8 || b[13] != etherARP&0xff {
+		return false
+	}
+	if a.own[MAC(b[0:6])] || a.own[MAC(b[6:12])] || a.targets[[4]byte(b[28:32])] || a.targets[[4]byte(b[38:42])] {
+		return true
+	}
+	_, to := a.fakes[MAC(b[0:6])]
+	_, about := a.fakes[MAC(b[32:38])]
+	return to || about
 }
 
 // Stats returns the counts of now.

@@ -422,10 +422,22 @@ func TestOurs(t *testing.T) {
 		b := start(t, nil)
 		lie := tell(ownMAC, attackerMAC, ip("192.0.2.66"), ip("192.0.2.1"), fake(ownMAC, ip("192.0.2.66"), 0))[1]
 		other := tell(attackerMAC, gatewayMAC, ip("192.0.2.1"), ip("192.0.2.66"), fake(ownMAC, ip("192.0.2.66"), 0))[1]
+		answer := frame(fake(ownMAC, ip("192.0.2.66"), 0), gatewayMAC, message{opReply, gatewayMAC, ip("192.0.2.1"), fake(ownMAC, ip("192.0.2.66"), 0), ip("192.0.2.66")})
 		check := func(when string, want bool) {
 			t.Helper()
 			if got := b.i.Ours(lie); got != want {
 				t.Errorf("%s: a lie is ours: %v, want %v", when, got, want)
+			}
+			for what, f := range map[string][]byte{
+				"a lie": lie, "an answer to it": answer, "what we ask": ask(ownMAC, ip("192.0.2.9"), ip("192.0.2.1")),
+				"what the isolated host asks": ask(attackerMAC, ip("192.0.2.66"), ip("192.0.2.70")),
+			} {
+				if got := b.i.Involved(f); got != want {
+					t.Errorf("%s: %s belongs to it: %v, want %v", when, what, got, want)
+				}
+			}
+			if b.i.Involved(ask(gatewayMAC, ip("192.0.2.1"), ip("192.0.2.70"))) || b.i.Involved(nil) {
+				t.Errorf("%s: what others say belongs to it", when)
 			}
 			for _, f := range [][]byte{other, lie[:41], nil, ask(ownMAC, ip("192.0.2.9"), ip("192.0.2.66"))} {
 				if b.i.Ours(f) {
@@ -572,15 +584,7 @@ func TestRefuse(t *testing.T) {
 // TestPeers tells those that the attacker has to do with, and nobody else.
 func TestPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var known []netip.Addr
-		b := start(t, func(_ *lan, o *Options) {
-			o.Peers = func(a netip.Addr) []netip.Addr {
-				if a != ip("192.0.2.66") {
-					t.Errorf("asked about %v", a)
-				}
-				return known
-			}
-		})
+		b := start(t, nil)
 		// What happens before is nobody's business.
 		b.w.asks(attackerMAC, "192.0.2.66", "192.0.2.70")
 		b.pass(time.Minute)
@@ -625,22 +629,12 @@ func TestPeers(t *testing.T) {
 		synctest.Wait()
 		b.want("announced", b.w.took(), with(lies(), liesPrinter()))
 
-		// Whoever is known to talk with it, at the next look.
-		b.w.change(func() {
-			known = []netip.Addr{ip("192.0.2.70"), ip("192.0.2.80"), ip("198.51.100.1"), ip("192.0.2.66"), ip("192.0.2.9")}
-			b.w.hosts[ip("192.0.2.80")] = MAC{2, 0xaa, 0, 0, 0, 0x80}
-		})
-		b.pass(time.Minute)
-		if got := b.w.took(); !slices.Contains(got, "02:aa:00:00:00:80: 192.0.2.66 is at nowhere") || len(got) != 6 {
-			t.Errorf("known ones:\n%s", strings.Join(got, "\n"))
-		}
 		if err := b.i.Unblock(t.Context(), []netip.Prefix{netip.MustParsePrefix("192.0.2.66/32")}); err != nil {
 			t.Fatal(err)
 		}
 		b.pass(2600 * time.Millisecond)
 		b.want("everybody who was told", b.w.took(), with(truth(), []string{
-			"02:aa:00:00:00:66: 192.0.2.70 is at printer", "02:aa:00:00:00:66: 192.0.2.80 is at 02:aa:00:00:00:80",
-			"02:aa:00:00:00:70: 192.0.2.66 is at attacker", "02:aa:00:00:00:80: 192.0.2.66 is at attacker",
+			"02:aa:00:00:00:66: 192.0.2.70 is at printer", "02:aa:00:00:00:70: 192.0.2.66 is at attacker",
 		}))
 		b.stop()
 	})
@@ -772,7 +766,175 @@ func TestLearn(t *testing.T) {
 		if !strings.Contains(b.log.String(), "another hardware address") {
 			t.Error(b.log.String())
 		}
+		// It changed again, and is asked at the end.
+		b.w.change(func() { b.w.hosts[ip("192.0.2.66")] = MAC{2, 0xaa, 0, 0, 0, 0x68} })
 		b.stop()
+		got := b.w.took()
+		for _, want := range []string{"02:aa:00:00:00:01: 192.0.2.66 is at 02:aa:00:00:00:68", "02:aa:00:00:00:68: 192.0.2.1 is at gateway"} {
+			if !slices.Contains(got, want) {
+				t.Errorf("%q was not told:\n%s", want, strings.Join(got, "\n"))
+			}
+		}
+	})
+}
+
+// TestSteer has an isolated attacker answer with the hardware address of a
+// victim, so that we fool that one. The attacker is released, for it cannot be
+// told from the victim, and the victim hears no lie.
+func TestSteer(t *testing.T) {
+	const gatewayToo = "it has the gateway's hardware address (proxy ARP, or it poses as the gateway)"
+	const printerToo = "192.0.2.70 has its hardware address too"
+	released := func(why string) []string {
+		return []string{"rejoin 192.0.2.66 its hardware address has changed: " + why, "refuse 192.0.2.66 not isolated: " + why}
+	}
+	know := func(w *lan, _ *Options) { w.view.cached = map[netip.Addr]MAC{ip("192.0.2.70"): printerMAC} }
+	for _, c := range []struct {
+		name   string
+		victim MAC
+		change func(*lan, *Options)
+		why    string
+	}{
+		{"gateway", gatewayMAC, nil, gatewayToo},
+		{"in the neighbour table", printerMAC, know, printerToo},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := start(t, c.change)
+				b.block(24*time.Hour, "192.0.2.66")
+				b.pass(30 * time.Second)
+				b.w.took()
+				b.records()
+				b.w.change(func() { b.w.hosts[ip("192.0.2.66")] = c.victim })
+				b.pass(time.Minute)
+				b.want("audit", b.records(), released(c.why))
+				b.want("lies of before, and the truth", b.w.took(), with(lies(), truth()))
+				b.pass(5 * time.Minute)
+				b.want("then nothing", b.w.took(), nil)
+				b.want("audit", b.records(), nil)
+				b.w.change(func() { b.w.hosts[ip("192.0.2.66")] = attackerMAC })
+				b.pass(2 * time.Minute)
+				b.want("it is itself again", b.w.took(), lies())
+				b.stop()
+			})
+		})
+	}
+	t.Run("found out later", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, nil)
+			b.block(24*time.Hour, "192.0.2.66")
+			b.pass(2 * time.Second)
+			b.w.change(func() { b.w.hosts[ip("192.0.2.66")] = printerMAC })
+			b.pass(2 * time.Minute)
+			b.w.took()
+			b.records()
+			b.w.asks(attackerMAC, "192.0.2.66", "192.0.2.70") // so we ask too, and the printer answers
+			b.pass(10 * time.Second)
+			b.want("audit", b.records(), released(printerToo))
+			got := b.w.took()
+			for _, want := range with(truth(), []string{"02:aa:00:00:00:70: 192.0.2.1 is at gateway"}) {
+				if !slices.Contains(got, want) {
+					t.Errorf("%q was not told:\n%s", want, strings.Join(got, "\n"))
+				}
+			}
+			b.pass(10 * time.Minute)
+			b.want("then nothing", b.w.took(), nil)
+			b.stop()
+		})
+	})
+	t.Run("from the start", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, know)
+			b.w.change(func() { b.w.hosts[ip("192.0.2.66")] = printerMAC })
+			b.block(24*time.Hour, "192.0.2.66")
+			b.pass(10 * time.Minute)
+			b.want("audit", b.records(), []string{"refuse 192.0.2.66 not isolated: " + printerToo})
+			b.want("nobody was told", b.w.took(), nil)
+			b.stop()
+		})
+	})
+	// While the truth is told, everything is judged again.
+	t.Run("judged again", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, nil)
+			b.block(24*time.Hour, "192.0.2.66")
+			b.pass(2 * time.Second)
+			b.w.change(func() { b.w.hosts[ip("192.0.2.66")] = gatewayMAC })
+			b.w.asks(gatewayMAC, "192.0.2.66", "192.0.2.66")
+			synctest.Wait()
+			b.want("audit", b.records()[1:], released(gatewayToo))
+			b.w.took()
+			if err := b.i.Protect(allow(t), network()); err != nil {
+				t.Fatal(err)
+			}
+			b.pass(5 * time.Second)
+			b.want("nothing but the truth", b.w.took(), truth())
+			b.stop()
+		})
+	})
+}
+
+// TestRemembered isolates what the neighbour table still knows by the address
+// of before, and a machine that is blocked by two addresses.
+func TestRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, func(w *lan, _ *Options) {
+			w.view.cached = map[netip.Addr]MAC{ip("192.0.2.65"): attackerMAC, ip("192.0.2.70"): attackerMAC}
+		})
+		b.block(time.Hour, "192.0.2.66") // nobody is at .65, and .70 is the printer
+		b.w.took()
+		b.pass(3 * time.Second)
+		b.want("isolated", b.w.took(), lies())
+		b.stop()
+
+		b = start(t, func(w *lan, _ *Options) {
+			w.hosts[ip("192.0.2.68")] = attackerMAC
+			w.view.cached = map[netip.Addr]MAC{ip("192.0.2.66"): attackerMAC, ip("192.0.2.68"): attackerMAC}
+		})
+		b.block(time.Hour, "192.0.2.66", "192.0.2.68")
+		b.pass(5 * time.Second)
+		if s := b.i.Stats(); s.Isolated != 2 {
+			t.Errorf("stats %+v: %q", s, b.records())
+		}
+		b.stop()
+	})
+}
+
+// TestMoves follows a target to a few hardware addresses, and tells all of
+// them the truth in the end.
+func TestMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, nil)
+		b.block(24*time.Hour, "192.0.2.66")
+		told := func() (macs []string) {
+			for _, line := range b.w.took() {
+				if mac, what, _ := strings.Cut(line, ": "); strings.HasPrefix(what, "192.0.2.1 ") {
+					macs = append(macs, mac)
+				}
+			}
+			return macs
+		}
+		told()
+		for n := range byte(10) {
+			mac := MAC{2, 0xaa, 0, 0, 2, n}
+			b.w.change(func() { b.w.hosts[ip("192.0.2.66")] = mac })
+			b.w.asks(mac, "192.0.2.66", "192.0.2.66")
+			b.pass(time.Minute)
+			if got := slices.Contains(told(), mac.String()); got != (n < maxMoves) {
+				t.Errorf("move %d: the new address is told: %v", n+1, got)
+			}
+		}
+		if n := strings.Count(b.log.String(), "another hardware address"); n != maxMoves {
+			t.Errorf("said %d times, want %d", n, maxMoves)
+		}
+		b.stop()
+		want := []string{attackerMAC.String()}
+		for n := range byte(maxMoves) {
+			want = append(want, MAC{2, 0xaa, 0, 0, 2, n}.String())
+		}
+		got := told()
+		slices.Sort(got)
+		slices.Sort(want)
+		b.want("in the end", got, want)
 	})
 }
 
@@ -883,7 +1045,7 @@ func BenchmarkOurs(b *testing.B) {
 	for n := range byte(16) {
 		told[fake(ownMAC, ip("192.0.2.66"), n)] = ownMAC
 	}
-	i.told.Store(&told)
+	i.affair.Store(&affair{fakes: told})
 	other := make([]byte, 1500) // most are no ARP
 	other[12] = 8
 	for _, c := range []struct {
@@ -915,7 +1077,7 @@ func BenchmarkStep(b *testing.B) {
 	l := &loop{Isolator: i, targets: make(map[netip.Addr]*target), look: now.Add(time.Hour)}
 	for n := range o.Config.Max {
 		t := &target{
-			addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + n)}), port: i.ports[0], state: isolated, mac: attackerMAC,
+			addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + n)}), port: i.ports[0], state: isolated, mac: attackerMAC, macs: []MAC{attackerMAC},
 			entry: block.Entry{Until: now.Add(time.Hour)}, next: now.Add(time.Hour), peers: make(map[netip.Addr]*pair),
 		}
 		l.targets[t.addr] = t

@@ -3,6 +3,7 @@ package arp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/slips-go/slips/alerts/block"
@@ -34,6 +35,7 @@ type host struct {
 	tries  int
 	next   time.Time // to ask, or to give up
 	failed time.Time // when it did not answer the last time
+	heard  time.Time // when it answered the last time
 }
 
 // port is an interface on which hosts are isolated. It belongs to the
@@ -121,6 +123,27 @@ func (p *port) host(a netip.Addr, now time.Time) *host {
 }
 
 func (h *host) ask(now time.Time) { h.asking, h.tries, h.next = true, 0, now }
+
+// sure reports whether it was found out lately who has the address, if anybody.
+func (h *host) sure(now time.Time) bool {
+	return !h.asking && (now.Sub(h.heard) < refresh || now.Sub(h.failed) < silence)
+}
+
+// also returns the other addresses than a that are known to be at m, in order.
+func (p *port) also(m MAC, a netip.Addr) (list []netip.Addr) {
+	for b, c := range p.cached {
+		if c == m && b != a {
+			list = append(list, b)
+		}
+	}
+	for b, h := range p.hosts {
+		if h.known && h.mac == m && b != a && p.cached[b] != m {
+			list = append(list, b)
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
+}
 
 // asking returns how many hosts are asked for.
 func (p *port) asking() (n int) {

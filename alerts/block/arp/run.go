@@ -28,6 +28,7 @@ type target struct {
 	port  *port
 	state state
 	mac   MAC
+	macs  []MAC // all that lies went to, first the one it was isolated at
 	fake  MAC
 	peers map[netip.Addr]*pair
 	truth int       // times that the truth was told
@@ -67,6 +68,7 @@ type loop struct {
 	*Isolator
 	targets map[netip.Addr]*target
 	refused map[netip.Prefix]string
+	owners  map[netip.Addr]netip.Addr // what is blocked -> another host that had its hardware address
 	frames  chan heard
 	readers sync.WaitGroup
 	look    time.Time // at hardware addresses, own addresses and refusals again
@@ -78,7 +80,8 @@ type loop struct {
 // be called once.
 func (i *Isolator) Run(ctx context.Context) error {
 	l := &loop{
-		Isolator: i, targets: make(map[netip.Addr]*target), refused: make(map[netip.Prefix]string), frames: make(chan heard, queueFrames),
+		Isolator: i, targets: make(map[netip.Addr]*target), refused: make(map[netip.Prefix]string), owners: make(map[netip.Addr]netip.Addr),
+		frames: make(chan heard, queueFrames),
 	}
 	quit := make(chan struct{})
 	for _, p := range i.ports {
@@ -221,6 +224,7 @@ func (l *loop) adopt(now time.Time) {
 		}
 	}
 	maps.DeleteFunc(l.refused, func(p netip.Prefix, _ string) bool { _, ok := wanted[p]; return !ok })
+	maps.DeleteFunc(l.owners, func(a, _ netip.Addr) bool { _, ok := wanted[block.Single(a)]; return !ok })
 	for _, p := range slices.SortedFunc(maps.Keys(wanted), netip.Prefix.Compare) {
 		t := l.targets[p.Addr()]
 		if _, ok := l.refused[p]; ok && !again || t != nil && p.IsSingleIP() && t.state != leaving {
@@ -301,6 +305,11 @@ func (l *loop) refresh(now time.Time) {
 			}
 			used[t.addr] = true
 		}
+		for _, a := range l.owners { // asked for when it matters
+			if _, ok := used[a]; !ok {
+				used[a] = false
+			}
+		}
 		for a, h := range p.hosts {
 			if ask, ok := used[a]; ok && ask && h.known && !h.asking {
 				h.ask(now)
@@ -366,19 +375,23 @@ func (l *loop) step(now time.Time) time.Time {
 		switch t.state {
 		case waiting:
 			l.isolate(t, g, now)
-		case leaving:
+		case isolated, leaving:
+			l.follow(t, g, now)
+		}
+		if t.state == leaving { // maybe since a moment ago
 			if l.tellTruth(t, now) {
 				due(t.next)
 			}
 			continue
-		case isolated:
 		}
 		due(t.entry.Until)
 		if t.state != isolated {
 			continue // an answer, or the next refresh, wakes us
 		}
 		if !now.Before(t.next) {
-			l.addKnown(t, g, now)
+			for _, a := range t.gates(g) { // one that was away, or is new
+				l.pair(t, a, now)
+			}
 			t.next = now.Add(refresh)
 		}
 		due(t.next)
@@ -437,13 +450,9 @@ func (l *loop) isolate(t *target, g guards, now time.Time) {
 	if h == nil || !h.known {
 		missing = "it does not answer to ARP"
 	}
-	var gates []netip.Addr
+	gates := t.gates(g)
 	found := 0
-	for _, a := range g.gates {
-		if !p.neighbour(a) || a == t.addr {
-			continue
-		}
-		gates = append(gates, a)
+	for _, a := range gates {
 		gh := p.host(a, now)
 		switch {
 		case gh == nil:
@@ -467,16 +476,20 @@ func (l *loop) isolate(t *target, g guards, now time.Time) {
 		}
 		return
 	}
-	why := l.shares(p, h.mac, gates)
+	why, wait := l.shares(t, h.mac, gates, now)
+	if wait {
+		return
+	}
 	if why == "" && l.number(isolated) >= l.o.Config.Max {
 		why = full
 	}
 	if why != "" {
 		l.refuse(t.entry, why)
-		delete(l.targets, t.addr)
+		l.leave(t, now)
 		return
 	}
-	t.mac, t.fake = h.mac, l.unused(p, t.addr)
+	t.move(h.mac)
+	t.fake = l.unused(p, t.addr)
 	t.state, t.mute, t.next = isolated, false, now
 	for _, a := range gates {
 		l.pair(t, a, now)
@@ -495,33 +508,129 @@ func (l *loop) isolate(t *target, g guards, now time.Time) {
 	})
 }
 
-// noteTold tells Ours what is told.
+// noteTold tells Ours and Involved what is told. A host that is told the truth
+// is part of it until it is forgotten.
 func (l *loop) noteTold() {
-	told := make(map[MAC]MAC, len(l.targets))
+	a := &affair{fakes: make(map[MAC]MAC, len(l.targets)), own: make(map[MAC]bool), targets: make(map[[4]byte]bool, len(l.targets))}
 	for _, t := range l.targets {
-		if t.state == isolated {
-			told[t.fake] = t.port.mac
+		if t.state == isolated || t.state == leaving {
+			a.fakes[t.fake], a.own[t.port.mac], a.targets[t.addr.As4()] = t.port.mac, true, true
 		}
 	}
-	l.told.Store(&told)
+	l.affair.Store(a)
 }
 
-// shares returns why a host with the hardware address m must not be isolated.
-func (l *loop) shares(p *port, m MAC, gates []netip.Addr) string {
+// gates returns the gateways that t must not reach.
+func (t *target) gates(g guards) (list []netip.Addr) {
+	for _, a := range g.gates {
+		if t.port.neighbour(a) && a != t.addr {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// move notes that the lies for t go to m from now on.
+func (t *target) move(m MAC) {
+	if t.mac = m; !slices.Contains(t.macs, m) {
+		t.macs = append(t.macs, m)
+	}
+}
+
+// follow sends what t is told to the hardware address that it says it has by
+// now, unless that is somebody else's: what t says may be meant for us.
+func (l *loop) follow(t *target, g guards, now time.Time) {
+	h := t.port.hosts[t.addr]
+	if h == nil || !h.known || h.mac == t.mac {
+		return
+	}
+	seen := slices.Contains(t.macs, h.mac)
+	if !seen && len(t.macs) > maxMoves {
+		return
+	}
+	why, wait := l.shares(t, h.mac, t.gates(g), now)
+	switch {
+	case wait:
+	case why != "":
+		if t.state == isolated {
+			l.drop(t, now, why)
+		}
+	default:
+		if !seen {
+			l.o.Log.Warn("an isolated host has another hardware address", "prefix", t.addr, "was", t.mac, "is", h.mac)
+		}
+		t.move(h.mac)
+		for _, q := range t.peers { // whose times are not looked at when t leaves
+			l.pair(t, q.addr, now)
+		}
+	}
+}
+
+// drop releases t though it is blocked, for its hardware address has become
+// one at which it must not be isolated. It is judged again at the next refresh.
+func (l *loop) drop(t *target, now time.Time, why string) {
+	l.release(t, now, "its hardware address has changed: "+why)
+	l.refuse(t.entry, why)
+}
+
+// shares returns why t must not be isolated at the hardware address m, or that
+// an answer is to be waited for: what is only remembered of others may be what
+// this host was called before, so they are asked.
+func (l *loop) shares(t *target, m MAC, gates []netip.Addr, now time.Time) (why string, wait bool) {
+	p := t.port
 	switch {
 	case !m.host():
-		return "its hardware address is none of a host"
-	case m == p.mac:
-		return "it has our hardware address (proxy ARP)"
+		return "its hardware address is none of a host", false
 	case m.virtual():
-		return "it has a hardware address that routers share"
+		return "it has a hardware address that routers share", false
+	}
+	for _, q := range l.ports {
+		if m == q.mac {
+			return "it has our hardware address (proxy ARP)", false
+		}
 	}
 	for _, a := range gates {
 		if h := p.hosts[a]; h != nil && h.known && h.mac == m {
-			return "it has the gateway's hardware address (proxy ARP, or it poses as the gateway)"
+			return "it has the gateway's hardware address (proxy ARP, or it poses as the gateway)", false
 		}
 	}
-	return ""
+	others := p.also(m, t.addr)
+	if len(others) == 0 {
+		return "", false
+	}
+	room := maxAsking - p.asking()
+	sure := func(h *host) bool {
+		if h.sure(now) {
+			return true
+		}
+		if wait = true; !h.asking && room > 0 {
+			room--
+			h.ask(now)
+		}
+		return false
+	}
+	if h := p.hosts[t.addr]; h != nil && !sure(h) {
+		return "", true
+	}
+	for _, a := range others[:min(len(others), maxAsking)] {
+		if o := l.targets[a]; o != nil && o.port == p && o.state != leaving {
+			continue // another address of what is isolated, or is to be
+		}
+		h := p.host(a, now)
+		if h == nil || !p.neighbour(a) {
+			return l.shared(t, a), false // it cannot be asked
+		}
+		if sure(h) && h.heard.After(h.failed) && h.mac == m {
+			return l.shared(t, a), false
+		}
+	}
+	return "", wait
+}
+
+// shared notes that a has the hardware address of t, and says it.
+func (l *loop) shared(t *target, a netip.Addr) string {
+	l.owners[t.addr] = a
+	return fmt.Sprintf("%s has its hardware address too", a)
 }
 
 // unused returns a hardware address for a that nobody is known to have.
@@ -540,23 +649,6 @@ func (l *loop) unused(p *port, a netip.Addr) (m MAC) {
 		}
 	}
 	return m
-}
-
-// addKnown makes pairs of t and the hosts that somebody knows it talks with.
-func (l *loop) addKnown(t *target, g guards, now time.Time) {
-	for _, a := range g.gates {
-		if t.port.neighbour(a) && a != t.addr {
-			l.pair(t, a, now) // one that was away, or is new
-		}
-	}
-	if l.o.Peers == nil {
-		return
-	}
-	for _, a := range l.o.Peers(t.addr) {
-		if a = a.Unmap(); t.port.neighbour(a) && a != t.addr && t.peers[a] == nil {
-			l.pair(t, a, now)
-		}
-	}
 }
 
 // pair makes t and a be told soon, if they are a pair or can become one.
@@ -633,6 +725,18 @@ func (l *loop) lie(t *target, to MAC, toAddr, addr netip.Addr) {
 // release begins to tell the truth to t and its pairs.
 func (l *loop) release(t *target, now time.Time, why string) {
 	was := t.state
+	l.leave(t, now)
+	if was != isolated {
+		return
+	}
+	l.count(func(s *Stats) { s.Rejoined++ })
+	l.o.Log.Info("not isolated any more", "prefix", t.addr, "interface", t.port.name, "hosts", len(t.peers), "why", why)
+	l.write(block.Record{Action: block.ActRejoin, Prefix: t.addr.String(), Reason: why, Offences: t.entry.Offences, Alert: t.entry.Alert})
+}
+
+// leave is release without a word. It forgets t at once if nobody was told.
+func (l *loop) leave(t *target, now time.Time) {
+	was := t.state
 	t.state, t.truth, t.next = leaving, 0, now
 	for a, q := range t.peers {
 		if !q.told {
@@ -652,16 +756,14 @@ func (l *loop) release(t *target, now time.Time, why string) {
 			h.ask(now)
 		}
 	}
-	if h := t.port.hosts[t.addr]; h != nil && was == isolated {
-		h.ask(now)
-	}
-	if was != isolated {
+	if was != isolated && len(t.peers) == 0 {
 		delete(l.targets, t.addr)
+		l.noteTold()
 		return
 	}
-	l.count(func(s *Stats) { s.Rejoined++ })
-	l.o.Log.Info("not isolated any more", "prefix", t.addr, "interface", t.port.name, "hosts", len(t.peers), "why", why)
-	l.write(block.Record{Action: block.ActRejoin, Prefix: t.addr.String(), Reason: why, Offences: t.entry.Offences, Alert: t.entry.Alert})
+	if h := t.port.hosts[t.addr]; h != nil {
+		h.ask(now)
+	}
 }
 
 // tellTruth tells t and its pairs where the other is, when it is time, and
@@ -678,7 +780,13 @@ func (l *loop) tellTruth(t *target, now time.Time) bool {
 		if l.dry {
 			continue
 		}
-		for _, f := range append(tell(p.mac, t.mac, t.addr, a, q.mac), tell(p.mac, q.mac, a, t.addr, t.mac)...) {
+		frames := tell(p.mac, q.mac, a, t.addr, t.mac)
+		for _, m := range t.macs {
+			if m != q.mac { // it knows where it is itself
+				frames = append(frames, tell(p.mac, m, t.addr, a, q.mac)...)
+			}
+		}
+		for _, f := range frames {
 			l.send(p, f)
 		}
 	}
@@ -726,6 +834,7 @@ func (l *loop) hear(h heard) {
 	if m.sha == p.mac || l.isFake(m.sha) {
 		return
 	}
+	l.expose(p, m, now)
 	l.learn(p, m, now)
 	for _, a := range []struct{ target, peer netip.Addr }{{m.spa, m.tpa}, {m.tpa, m.spa}} {
 		t := l.targets[a.target]
@@ -739,6 +848,29 @@ func (l *loop) hear(h heard) {
 		} else if p.neighbour(a.peer) {
 			l.pair(t, a.peer, now)
 		}
+	}
+}
+
+// expose drops a target that has moved to what turns out to be the hardware
+// address of another host. That one is told the truth, and the others where
+// the target was before. The address at which a target was found is its own:
+// that it poses as others from there is no reason.
+func (l *loop) expose(p *port, m message, now time.Time) {
+	for _, t := range l.targets {
+		if t.port != p || t.state != isolated || t.mac != m.sha || t.addr == m.spa || !p.neighbour(m.spa) {
+			continue
+		}
+		if t.mac == t.macs[0] && l.owners[t.addr] != m.spa {
+			continue
+		}
+		if h := p.host(m.spa, now); h != nil && !h.known {
+			h.mac, h.known = m.sha, true
+		} else if h != nil && h.mac != m.sha {
+			continue // it poses as that one
+		}
+		t.mac = t.macs[0]
+		l.drop(t, now, l.shared(t, m.spa))
+		return
 	}
 }
 
@@ -762,22 +894,9 @@ func (l *loop) learn(p *port, m message, now time.Time) {
 		return
 	}
 	for _, t := range l.targets {
-		if t.port == p && t.addr != m.spa && t.state != waiting && t.mac == m.sha {
+		if t.port == p && t.addr != m.spa && t.state != waiting && (t.mac == m.sha || t.macs[0] == m.sha) {
 			return
 		}
 	}
-	changed := h.known && h.mac != m.sha
-	h.mac, h.known, h.asking, h.failed = m.sha, true, false, time.Time{}
-	t := l.targets[m.spa]
-	if !changed || t == nil || t.port != p {
-		return
-	}
-	l.o.Log.Warn("an isolated host has another hardware address", "prefix", t.addr, "was", t.mac, "is", m.sha)
-	if why := l.shares(p, m.sha, nil); why != "" {
-		return
-	}
-	t.mac = m.sha
-	for _, q := range t.peers {
-		l.pair(t, q.addr, now)
-	}
+	h.mac, h.known, h.asking, h.failed, h.heard = m.sha, true, false, time.Time{}, now // follow does the rest for a target
 }

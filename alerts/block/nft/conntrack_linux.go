@@ -25,11 +25,25 @@ const (
 	cutTimeout = 10 * time.Second // for one answer of the kernel
 )
 
-// Cut implements block.Cutter: it makes the kernel forget the connections of
-// prefixes. Blocked packets are dropped anyway; this ends also what a flow
-// table forwards past the chains, and leaves no state for when the block ends.
-// Where the kernel does not track connections there is nothing to do.
+// Cut implements block.Cutter: it closes this machine's own sockets that are
+// connected to prefixes, and makes the kernel forget the connections that it
+// tracks. Blocked packets are dropped anyway; without this a connection would
+// wait for the end of the block and go on. A forwarded one is not ours to close
+// and may do so: see the README.
 func (f *Firewall) Cut(ctx context.Context, prefixes []netip.Prefix) (int, error) {
+	match := newMatcher(prefixes)
+	// In this order, or the goodbye of a socket, which is dropped, would be
+	// tracked as a connection of its own.
+	var err error
+	match.closed, err = f.closeSockets(ctx, kinds(), match)
+	forgotten, e := f.forget(ctx, match)
+	return len(match.closed) + forgotten - match.both, errors.Join(err, e)
+}
+
+// forget makes the kernel forget the tracked connections that match has, which
+// also ends what a flow table forwards past the chains. Where the kernel does
+// not track connections there is nothing to do.
+func (f *Firewall) forget(ctx context.Context, match *matcher) (int, error) {
 	if b, err := os.ReadFile(trackedNow); err == nil && f.cfg.NetNS == 0 {
 		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && n > maxTracked {
 			return 0, fmt.Errorf("end connections: the kernel tracks %d, and at most %d are looked through", n, maxTracked)
@@ -46,21 +60,11 @@ func (f *Firewall) Cut(ctx context.Context, prefixes []netip.Prefix) (int, error
 	if err := h.SetSocketTimeout(cutTimeout); err != nil {
 		return 0, fmt.Errorf("end connections: %w", err)
 	}
-	match := matcher{hosts: make(map[netip.Addr]bool)}
-	var v4, v6 bool
-	for _, p := range prefixes {
-		if p.IsSingleIP() {
-			match.hosts[p.Addr()] = true
-		} else {
-			match.nets = append(match.nets, p)
-		}
-		v4, v6 = v4 || p.Addr().Is4(), v6 || p.Addr().Is6()
-	}
 	total := 0
 	for _, family := range []struct {
 		wanted bool
 		family nl.InetFamily
-	}{{v4, unix.AF_INET}, {v6, unix.AF_INET6}} {
+	}{{match.v4, unix.AF_INET}, {match.v6, unix.AF_INET6}} {
 		if !family.wanted || ctx.Err() != nil {
 			continue
 		}
@@ -80,7 +84,7 @@ func (f *Firewall) conntrack() (*nl.Handle, error) {
 	return nl.NewHandleAt(netns.NsHandle(f.cfg.NetNS), unix.NETLINK_NETFILTER)
 }
 
-// absent reports whether err says that the kernel does not track connections.
+// absent reports whether err says that the kernel has no such part.
 func absent(err error) bool {
 	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) ||
 		errors.Is(err, unix.ENOENT)
@@ -89,21 +93,62 @@ func absent(err error) bool {
 // matcher finds the connections of hosts and networks, on either side and
 // before or after translation of addresses.
 type matcher struct {
-	hosts map[netip.Addr]bool
-	nets  []netip.Prefix
+	hosts  map[netip.Addr]bool
+	nets   []netip.Prefix
+	v4, v6 bool // of which families they are
+
+	closed map[pair]bool // sockets
+	both   int           // found connections whose socket is one of closed
+}
+
+func newMatcher(prefixes []netip.Prefix) *matcher {
+	m := &matcher{hosts: make(map[netip.Addr]bool)}
+	for _, p := range prefixes {
+		if p.IsSingleIP() {
+			m.hosts[p.Addr()] = true
+		} else {
+			m.nets = append(m.nets, p)
+		}
+		m.v4, m.v6 = m.v4 || p.Addr().Is4(), m.v6 || p.Addr().Is6()
+	}
+	return m
+}
+
+// families returns those of the sockets that may be connected to what m has. A
+// socket of IPv6 may have an IPv4 address at the other end.
+func (m *matcher) families() []byte {
+	if m.v4 {
+		return []byte{unix.AF_INET, unix.AF_INET6}
+	}
+	return []byte{unix.AF_INET6}
 }
 
 // MatchConntrackFlow reports whether c is one of them.
-func (m matcher) MatchConntrackFlow(c *nl.ConntrackFlow) bool {
-	return m.has(c.Forward.SrcIP) || m.has(c.Forward.DstIP) || m.has(c.Reverse.SrcIP) || m.has(c.Reverse.DstIP)
-}
-
-func (m matcher) has(ip net.IP) bool {
-	a, ok := netip.AddrFromSlice(ip)
-	if !ok {
+func (m *matcher) MatchConntrackFlow(c *nl.ConntrackFlow) bool {
+	if !m.has(c.Forward.SrcIP) && !m.has(c.Forward.DstIP) && !m.has(c.Reverse.SrcIP) && !m.has(c.Reverse.DstIP) {
 		return false
 	}
-	a = a.Unmap()
+	for _, t := range []nl.IPTuple{c.Forward, c.Reverse} {
+		src, dst := addrPort(t.SrcIP, t.SrcPort), addrPort(t.DstIP, t.DstPort)
+		if m.closed[pair{src, dst}] || m.closed[pair{dst, src}] {
+			m.both++
+			break
+		}
+	}
+	return true
+}
+
+func addrPort(ip net.IP, port uint16) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(ip) // one that is not valid is nobody's
+	return netip.AddrPortFrom(a.Unmap(), port)
+}
+
+func (m *matcher) has(ip net.IP) bool {
+	a, ok := netip.AddrFromSlice(ip)
+	return ok && m.hasAddr(a.Unmap())
+}
+
+func (m *matcher) hasAddr(a netip.Addr) bool {
 	if m.hosts[a] {
 		return true
 	}

@@ -46,8 +46,3 @@ type Config struct {
 
 // DefaultTable is the name of the table in the family inet.
 const DefaultTable = "slips"
-
-// Counters is what the firewall has dropped since its rules were made.
-type Counters struct {
-	Packets, Bytes uint64
-}

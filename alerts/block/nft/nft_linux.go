@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
@@ -44,7 +45,7 @@ const (
 )
 
 // Firewall is a block.Blocker that uses nftables. Its methods may be called by
-// any goroutine; they wait for each other, but for Cut.
+// any goroutine; they wait for each other, but for Cut and Watch.
 type Firewall struct {
 	cfg   Config
 	guard *block.Guard
@@ -55,13 +56,17 @@ type Firewall struct {
 
 	// What is known about the kernel.
 	ready   bool                         // our parts are in place
+	been    bool                         // our table has been there, so that it is damage when it is not
 	entries map[netip.Prefix]block.Entry // what is in the sets; some may have ended
 	gen     uint32                       // number of the rule set at which that was true; 0: not known
+
+	cannotClose atomic.Bool // the kernel cannot close sockets, and that has been said
 }
 
 var (
 	_ block.Blocker = (*Firewall)(nil)
 	_ block.Cutter  = (*Firewall)(nil)
+	_ block.Watcher = (*Firewall)(nil)
 )
 
 // Open returns a Firewall and changes nothing. It fails when the kernel has no
@@ -393,7 +398,7 @@ func (f *Firewall) Block(ctx context.Context, entries []block.Entry) error {
 			for _, e := range clean {
 				f.entries[e.Prefix] = e
 			}
-			f.ready = true
+			f.ready, f.been = true, true
 		})
 	})
 }
@@ -541,7 +546,8 @@ func (f *Firewall) Unblock(ctx context.Context, prefixes []netip.Prefix) error {
 }
 
 // List implements block.Blocker. It asks the kernel for the elements only
-// when somebody has changed the rule set.
+// when somebody has changed the rule set. That there is no table is damage only
+// when this Firewall has made or seen it.
 func (f *Firewall) List(ctx context.Context) ([]block.Entry, error) {
 	var list []block.Entry
 	err := f.use(ctx, "list the blocks of nftables", func() error {
@@ -577,37 +583,10 @@ func (f *Firewall) Remove(ctx context.Context) error {
 		if err := f.conn.Flush(); err != nil {
 			return err
 		}
-		f.ready, f.gen = false, 0
+		f.ready, f.been, f.gen = false, false, 0
 		clear(f.entries)
 		return nil
 	})
-}
-
-// Counters returns what our rules have dropped.
-func (f *Firewall) Counters(ctx context.Context) (Counters, error) {
-	var sum Counters
-	err := f.use(ctx, "read the counters of nftables", func() error {
-		l := f.layout()
-		for _, c := range l.chains {
-			rules, err := f.conn.GetRules(l.table, c)
-			if errors.Is(err, unix.ENOENT) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			for _, r := range rules {
-				for _, e := range r.Exprs {
-					if c, ok := e.(*expr.Counter); ok {
-						sum.Packets += c.Packets
-						sum.Bytes += c.Bytes
-					}
-				}
-			}
-		}
-		return nil
-	})
-	return sum, err
 }
 
 // look reads what the kernel has. See lookAt.
@@ -620,7 +599,8 @@ func (f *Firewall) look() (damage, err error) {
 }
 
 // lookAt reads what the kernel has, and whether our parts are in place:
-// damage, an ErrDamaged, says what is not. gen is the number of the rule set.
+// damage, an ErrDamaged, says what is not. Where they have never been there is
+// no damage, but f.ready is not set. gen is the number of the rule set.
 func (f *Firewall) lookAt(gen uint32) (damage, err error) {
 	f.ready, f.gen = false, 0
 	clear(f.entries)
@@ -630,9 +610,13 @@ func (f *Firewall) lookAt(gen uint32) (damage, err error) {
 		return nil, err
 	}
 	at := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == l.table.Name })
+	if at < 0 && !f.been {
+		return nil, nil
+	}
 	if at < 0 {
 		return fmt.Errorf("%w: there is no table inet %s", block.ErrDamaged, l.table.Name), nil
 	}
+	f.been = true
 	if tables[at].Flags != 0 { // ours has none; the usual one is "dormant"
 		damage = fmt.Errorf("%w: table inet %s is switched off", block.ErrDamaged, l.table.Name)
 	}

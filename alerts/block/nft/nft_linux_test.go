@@ -118,8 +118,8 @@ func TestTraffic(t *testing.T) {
 			}
 		}
 	}
-	if c, err := f.Counters(t.Context()); err != nil || c.Packets < 6 {
-		t.Errorf("counters %+v, %v; want what was dropped", c, err)
+	if n := us.dropped(); n < 6 {
+		t.Errorf("the rules count %d packets, want those that were dropped", n)
 	}
 	const lasts = 1500 * time.Millisecond
 	start := time.Now()
@@ -185,9 +185,6 @@ func TestForward(t *testing.T) {
 func TestList(t *testing.T) {
 	s := newSpace(t)
 	f := s.open()
-	if _, err := f.List(t.Context()); !errors.Is(err, block.ErrDamaged) {
-		t.Errorf("without a table: %v, want ErrDamaged", err)
-	}
 	want := []block.Entry{
 		entry("192.0.2.7", time.Minute), entry("198.51.100.0/25", time.Hour), entry("198.51.100.128/25", 30*time.Minute), entry("198.51.100.9", 2*time.Hour),
 		entry("203.0.113.255", 300*24*time.Hour), entry("2001:db8::7", time.Minute), entry("2001:db8:1::/64", time.Hour), entry("2001:db8:1::1", time.Hour),
@@ -262,6 +259,27 @@ func (s *space) conn() *nftables.Conn {
 		s.t.Fatal(err)
 	}
 	return c
+}
+
+// dropped returns how many packets our rules count, as "nft list" shows them.
+func (s *space) dropped() (n uint64) {
+	s.t.Helper()
+	c := s.conn()
+	table := &nftables.Table{Name: nft.DefaultTable, Family: nftables.TableFamilyINet}
+	for _, name := range []string{"input", "output", "forward"} {
+		rules, err := c.GetRules(table, &nftables.Chain{Name: name, Table: table})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for _, r := range rules {
+			for _, e := range r.Exprs {
+				if c, ok := e.(*expr.Counter); ok {
+					n += c.Packets
+				}
+			}
+		}
+	}
+	return n
 }
 
 // TestDamage changes our part behind our back: List says so, and the next
@@ -647,7 +665,7 @@ func TestRefuse(t *testing.T) {
 	if err := f.Block(t.Context(), []block.Entry{{Prefix: netip.MustParsePrefix("192.0.2.2/32")}}); !errors.Is(err, block.ErrRefused) {
 		t.Errorf("without an end: %v, want ErrRefused", err)
 	}
-	if l, err := f.List(t.Context()); len(l) != 0 || !errors.Is(err, block.ErrDamaged) {
+	if l, err := f.List(t.Context()); len(l) != 0 || err != nil {
 		t.Errorf("something was done: %v, %v", l, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -773,10 +791,14 @@ func TestManager(t *testing.T) {
 	c := us.conn()
 	c.FlushRuleset()
 	must(t, c.Flush())
-	attacker.pings("192.0.2.1", true)
-	if _, err := m.Unblock(t.Context(), "test", "to make it look", netip.MustParsePrefix("203.0.113.9/32")); err != nil {
-		t.Fatal(err)
+	flushed := time.Now()
+	for m.Stats().Restored == 0 { // it is told, and does not wait for the minute
+		if time.Since(flushed) > 30*time.Second {
+			t.Fatal("not put back")
+		}
+		attacker.Ping("192.0.2.1", 1, 50*time.Millisecond)
 	}
+	t.Logf("put back within %v", time.Since(flushed).Round(time.Millisecond))
 	attacker.pings("192.0.2.1", false)
 	if s := m.Stats(); s.Damaged != 1 || s.Restored != 1 || s.Found != 1 || s.Blocked != 1 {
 		t.Errorf("stats %+v", s)

@@ -43,6 +43,3 @@ func (*Firewall) Cut(context.Context, []netip.Prefix) (int, error) { return 0, u
 
 // Remove says that blocking is for Linux.
 func (*Firewall) Remove(context.Context) error { return unsupported() }
-
-// Counters says that blocking is for Linux.
-func (*Firewall) Counters(context.Context) (Counters, error) { return Counters{}, unsupported() }

@@ -23,8 +23,8 @@ func (c *sinkConn) Emit(*flow.Flow) { c.records++ }
 func (c *sinkConn) Hosts() (orig, resp netip.Addr) {
 	return netip.AddrFrom4([4]byte{10, 0, 0, 1}), netip.AddrFrom4([4]byte{10, 0, 0, 2})
 }
-func (c *sinkConn) Service(string)                    {}
-func (c *sinkConn) Expect(netip.Addr, uint16, string) {}
+func (c *sinkConn) Service(string)                             {}
+func (c *sinkConn) Expect(_, _ netip.Addr, _ uint16, _ string) {}
 
 // bench plays a conversation over and over, each time as a new connection.
 func bench(b *testing.B, port uint16, udp bool, script ...say) {
@@ -76,6 +76,20 @@ func BenchmarkHTTP(b *testing.B) {
 	bench(b, 80, false, script...)
 }
 
+// BenchmarkHTTPPipelined is a segment of requests without answers, again and
+// again in one connection.
+func BenchmarkHTTPPipelined(b *testing.B) {
+	var conn sinkConn
+	data := []byte(strings.Repeat("GET / HTTP/1.1\r\n\r\n", 81))
+	a := NewSet().TCP(&conn, 40000, 80)
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		a.Data(Orig, data, 1)
+	}
+	b.ReportMetric(float64(conn.records)/b.Elapsed().Seconds(), "records/s")
+}
+
 func BenchmarkTLS13(b *testing.B) {
 	bench(b, 443, false, c(record(22, ja4Hello())),
 		s(record(22, serverHello("0303", strings.Repeat("i", 32), "1301", ext("002b", codes("0304"))+ext("0033", codes("001d")+vec16("key"))))+record(20, "\x01")+record(23, strings.Repeat("e", 900))),
@@ -98,6 +112,25 @@ func BenchmarkSSH(b *testing.B) {
 
 func BenchmarkQUIC(b *testing.B) {
 	bench(b, 443, true, c(initial(b, quicV1, "12345678", 0, crypto(0, ja4Hello()))))
+}
+
+// BenchmarkQUICForged is a datagram of 24 Initials to as many ids.
+func BenchmarkQUICForged(b *testing.B) {
+	var data []byte
+	for i := range 24 {
+		data = append(data, "\xc0\x00\x00\x00\x01"+vec8(string([]byte{'f', 'o', 'r', 'g', 'e', 'd', '0', byte(i)}))+vec8("")+"\x00\x2a"...)
+		data = append(data, make([]byte, 42)...)
+	}
+	set := NewSet()
+	var conn sinkConn
+	b.SetBytes(int64(len(data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		a := set.UDP(&conn, 40000, 443, data)
+		a.Data(Orig, data, 1)
+		a.End(2)
+		set.Free(a)
+	}
 }
 
 // BenchmarkUnknown is what a connection costs that is none of the protocols.

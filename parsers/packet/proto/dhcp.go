@@ -43,19 +43,21 @@ type DHCP struct {
 
 // dhcpExchange is what was said under one transaction id.
 type dhcpExchange struct {
-	t, last, look                                      int64
+	t                                                  int64 // of the first packet, unix ns
+	began, last, look                                  int64 // by the clock of Advance
 	mac, host, fqdn, domain, toServer, toClient, class []byte
 	client, server, requested, assigned, router        netip.Addr
 	lease                                              int64
 	types                                              []byte
 	uids                                               []string
 	fromClient                                         bool // mac is the client's own word
+	asked                                              bool // a message of the client was seen
 }
 
-func (e *dhcpExchange) reset(t int64) {
+func (e *dhcpExchange) reset(t, now int64) {
 	o := *e
 	*e = dhcpExchange{
-		t: t, last: t, look: t + minDHCPWait, mac: o.mac[:0], host: o.host[:0], fqdn: o.fqdn[:0], domain: o.domain[:0], toServer: o.toServer[:0],
+		t: t, began: now, last: now, look: now + minDHCPWait, mac: o.mac[:0], host: o.host[:0], fqdn: o.fqdn[:0], domain: o.domain[:0], toServer: o.toServer[:0],
 		toClient: o.toClient[:0], class: o.class[:0], types: o.types[:0], uids: o.uids[:0],
 	}
 }
@@ -71,10 +73,11 @@ var dhcpTypes = [...]string{
 }
 
 // Datagram takes a UDP payload from or to a port of DHCP. uid is that of the
-// connection, src and dst are the datagram's addresses. It reports whether
-// the payload is a DHCP message.
-func (d *DHCP) Datagram(uid string, src, dst netip.Addr, data []byte, t int64) (ok bool) {
-	d.Advance(t)
+// connection, src is who sent it, t is the packet's time in unix ns and now
+// that by the clock of Advance. It reports whether the payload is a DHCP
+// message.
+func (d *DHCP) Datagram(uid string, src netip.AddrPort, data []byte, t, now int64) (ok bool) {
+	d.Advance(now)
 	// RFC 2131: op, hardware type and address length, hops, id, seconds, flags,
 	// four addresses, 16 bytes of hardware address, two names, the cookie.
 	const fixed, cookie = 240, 0x63825363
@@ -100,24 +103,32 @@ func (d *DHCP) Datagram(uid string, src, dst netip.Addr, data []byte, t int64) (
 		} else {
 			e = new(dhcpExchange)
 		}
-		e.reset(t)
+		e.reset(t, now)
 		d.open[id] = e
 		d.order = append(d.order, id)
 	}
-	e.last = t
+	e.last = max(e.last, now)
 	e.types = append(e.types, typ[0])
 	if !slices.Contains(e.uids, uid) {
 		e.uids = append(e.uids, uid)
 	}
-	e.take(data, options, src, dst)
+	e.take(data, options, typ[0], src)
 	if len(e.uids) >= maxDHCPUIDs || len(e.types) >= maxDHCPTypes {
 		d.finish(id)
 	}
 	return true
 }
 
+// answers reports whether a message is a server's answer: an offer or an
+// acknowledgement from the port of servers, to a client that asked under the
+// same id. Anybody can send the rest, and it says nothing about the network.
+func (e *dhcpExchange) answers(op, typ byte, port uint16) bool {
+	const reply, offer, ack, nak, serverPort = 2, 2, 5, 6, 67
+	return e.asked && op == reply && port == serverPort && (typ == offer || typ == ack || typ == nak)
+}
+
 // take takes the fields of one message.
-func (e *dhcpExchange) take(data, options []byte, src, _ netip.Addr) {
+func (e *dhcpExchange) take(data, options []byte, typ byte, src netip.AddrPort) {
 	addr := func(b []byte) netip.Addr {
 		a, _ := netip.AddrFromSlice(b[:min(len(b), 4)])
 		if !a.Is4() || a.IsUnspecified() {
@@ -125,7 +136,8 @@ func (e *dhcpExchange) take(data, options []byte, src, _ netip.Addr) {
 		}
 		return a
 	}
-	request := data[0] == 1
+	request, answer := data[0] == 1, e.answers(data[0], typ, src.Port())
+	e.asked = e.asked || request
 	hardware := data[28:34]
 	your := addr(data[16:20])
 	for len(options) > 0 {
@@ -144,7 +156,7 @@ func (e *dhcpExchange) take(data, options []byte, src, _ netip.Addr) {
 		}
 		switch code {
 		case 3:
-			if a := addr(v); a.IsValid() && !request {
+			if a := addr(v); a.IsValid() && answer {
 				e.router = a
 			}
 		case 12:
@@ -152,7 +164,7 @@ func (e *dhcpExchange) take(data, options []byte, src, _ netip.Addr) {
 				e.host = append(e.host[:0], v...)
 			}
 		case 15:
-			if !request {
+			if answer {
 				e.domain = append(e.domain[:0], v...)
 			}
 		case 50:
@@ -160,13 +172,13 @@ func (e *dhcpExchange) take(data, options []byte, src, _ netip.Addr) {
 				e.requested = a
 			}
 		case 51:
-			if len(v) == 4 && !request {
+			if len(v) == 4 && answer {
 				e.lease = int64(binary.BigEndian.Uint32(v)) * 1e9
 			}
 		case 56:
 			if request {
 				e.toServer = append(e.toServer[:0], v...)
-			} else {
+			} else if answer {
 				e.toClient = append(e.toClient[:0], v...)
 			}
 		case 60:
@@ -187,13 +199,13 @@ func (e *dhcpExchange) take(data, options []byte, src, _ netip.Addr) {
 		e.mac = append(e.mac[:0], hardware...)
 	}
 	if request {
-		if src.IsValid() && !src.IsUnspecified() {
-			e.client = src
+		if a := src.Addr(); a.IsValid() && !a.IsUnspecified() {
+			e.client = a
 		}
 		return
 	}
-	if your.IsValid() {
-		e.server, e.assigned = src, your
+	if answer && your.IsValid() { // as in Zeek, who hands out no address is not named
+		e.server, e.assigned = src.Addr(), your
 		if !e.client.IsValid() {
 			e.client = your
 		}
@@ -230,30 +242,32 @@ func dhcpOption(b []byte, code byte) (v []byte, ok bool) {
 	return nil, false
 }
 
-// Advance writes out the exchanges that are over at t.
-func (d *DHCP) Advance(t int64) {
-	if t < d.look {
+// Advance writes out the exchanges that are over. now is of a clock in ns that
+// goes on whatever the times of the packets do.
+func (d *DHCP) Advance(now int64) {
+	if now < d.look {
 		return
 	}
-	d.look = t + dhcpEach
+	d.look = now + dhcpEach
 	for i := 0; i < len(d.order); {
 		e := d.open[d.order[i]]
-		if t >= e.look {
-			if t-e.last > maxDHCPQuiet || t-e.t > maxDHCPWait {
+		if now >= e.look {
+			if now-e.last > maxDHCPQuiet || now-e.began > maxDHCPWait {
 				d.finish(d.order[i])
 				continue
 			}
-			e.look = t + maxDHCPQuiet
+			e.look = now + maxDHCPQuiet
 		}
 		i++
 	}
 }
 
-// End writes out what is left.
+// End writes out what is left. The clock may begin anew.
 func (d *DHCP) End() {
 	for len(d.order) > 0 {
 		d.finish(d.order[0])
 	}
+	d.look = 0
 }
 
 // finish writes an exchange out and forgets it.
@@ -265,7 +279,7 @@ func (d *DHCP) finish(id uint32) {
 	}
 	f := d.sink.Record(flow.DHCP, e.t)
 	p := f.DHCP
-	f.Duration = e.last - e.t
+	f.Duration = e.last - e.began
 	f.Proto = flow.UDP
 	text := func(b []byte) string {
 		d.buf = appendEscaped(d.buf[:0], bytes.TrimSpace(trimNUL(b)))

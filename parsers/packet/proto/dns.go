@@ -80,7 +80,7 @@ func (a *dnsAnalyzer) End(int64) {
 
 // Data implements Analyzer.
 func (a *dnsAnalyzer) Data(d Dir, data []byte, t int64) {
-	for len(a.pending) > 0 && t-a.pending[0].t > maxDNSWait {
+	for len(a.pending) > 0 && max(t-a.pending[0].t, a.pending[0].t-t) > maxDNSWait { // a clock may be set back
 		a.unanswered(0)
 	}
 	if a.off {

@@ -89,6 +89,9 @@ func (x *file) end(s *Set, c Conn, d Dir, source string, whole bool) {
 	p.SeenBytes, p.TotalBytes = x.seen, max(x.announced, 0)
 	p.LocalOrig, p.IsOrig = f.LocalOrig, flow.TriOf(d == Orig)
 	p.ConnUIDs = append(p.ConnUIDs, f.UID)
+	if max(x.seen, x.announced) > maxHashed {
+		s.Stats.LargeFiles++
+	}
 	if whole && !x.unhashed {
 		p.Analyzers = append(p.Analyzers, "MD5", "SHA1", "SHA256")
 		for i, to := range [3]*string{&p.MD5, &p.SHA1, &p.SHA256} {

@@ -183,7 +183,7 @@ func (a *ftpAnalyzer) channel(passive bool, addr netip.Addr, port uint16) {
 	if a.dataOrig = resp; passive {
 		a.dataOrig = orig
 	}
-	a.conn.Expect(addr, port, "ftp-data")
+	a.conn.Expect(a.dataOrig, addr, port, "ftp-data")
 }
 
 // reply takes a line of the server.

@@ -276,8 +276,9 @@ func FuzzDHCP(f *testing.F) {
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newTestMeter()
-		m.dhcp.Datagram("C1", netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), b, 1)
-		m.dhcp.Datagram("C1", netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1"), b, 2)
+		m.dhcp.Datagram("C1", netip.MustParseAddrPort("10.0.0.1:68"), b, 1, 1)
+		m.dhcp.Datagram("C1", netip.MustParseAddrPort("10.0.0.2:67"), b, 2, 2)
+		m.dhcp.Datagram("C2", netip.MustParseAddrPort("10.0.0.2:67"), b, -1, 3)
 		m.dhcp.End()
 		for _, r := range m.records {
 			sound(t, r)

@@ -103,8 +103,8 @@ type httpAnalyzer struct {
 	set       *Set
 	conn      Conn
 	side      [2]httpSide
-	pending   []httpRequest // the oldest first; those behind len keep their memory
-	reqBody   int           // index in pending of the request whose body comes; -1: none
+	pending   []*httpRequest // the oldest first; those behind len are free, and keep their memory
+	reqBody   int            // index in pending of the request whose body comes; -1: none
 	depth     int
 	now       int64 // time of the last data
 	kept      int   // bytes of text of all pending
@@ -129,8 +129,8 @@ func (a *httpAnalyzer) reset() {
 	if cap(old.pending) > maxSlots {
 		old.pending = nil
 	}
-	for i := range old.pending[:cap(old.pending)] {
-		if r := &old.pending[:cap(old.pending)][i]; cap(r.text) > maxReuse {
+	for _, r := range old.pending[:cap(old.pending)] {
+		if r != nil && cap(r.text) > maxReuse {
 			r.text = nil
 		}
 	}
@@ -377,9 +377,12 @@ func (a *httpAnalyzer) add(t int64) *httpRequest {
 	if n < cap(a.pending) {
 		a.pending = a.pending[:n+1]
 	} else {
-		a.pending = append(a.pending, httpRequest{})
+		a.pending = append(a.pending, nil)
 	}
-	r := &a.pending[n]
+	if a.pending[n] == nil {
+		a.pending[n] = new(httpRequest)
+	}
+	r := a.pending[n]
 	a.depth++
 	*r = httpRequest{t: t, depth: a.depth, text: r.text[:0]}
 	if cap(r.text) > maxReuse {
@@ -476,7 +479,7 @@ func (a *httpAnalyzer) reply(line []byte, t int64) {
 			h := &a.side[Resp]
 			h.begin()
 			h.state = httpRest
-			a.pending[0].version = a.keep(&a.pending[0], []byte("0.9"))
+			a.pending[0].version = a.keep(a.pending[0], []byte("0.9"))
 			h.body++ // the end of the line
 			a.content(Resp, line)
 			return
@@ -504,7 +507,7 @@ func (a *httpAnalyzer) reply(line []byte, t int64) {
 	if len(a.pending) == 0 {
 		a.add(t)
 	}
-	r := &a.pending[0]
+	r := a.pending[0]
 	r.status = status
 	r.version = a.keep(r, version)
 	r.message = a.keep(r, bytes.TrimLeft(rest[digits:], " "))
@@ -517,9 +520,9 @@ func (a *httpAnalyzer) reply(line []byte, t int64) {
 func (a *httpAnalyzer) of(d Dir) *httpRequest {
 	switch {
 	case d == Resp && len(a.pending) > 0:
-		return &a.pending[0]
+		return a.pending[0]
 	case d == Orig && a.reqBody >= 0 && a.reqBody < len(a.pending):
-		return &a.pending[a.reqBody]
+		return a.pending[a.reqBody]
 	}
 	return nil
 }
@@ -813,7 +816,7 @@ func (a *httpAnalyzer) unpacked(d Dir) {
 
 // write writes the oldest request out and drops it.
 func (a *httpAnalyzer) write() {
-	r := &a.pending[0]
+	r := a.pending[0]
 	f := a.conn.Record(flow.HTTP, r.t)
 	p := f.HTTP
 	p.TransDepth = r.depth
@@ -840,9 +843,8 @@ func (a *httpAnalyzer) write() {
 	a.conn.Emit(f)
 
 	a.kept -= len(r.text)
-	first := a.pending[0]
 	copy(a.pending, a.pending[1:])
-	a.pending[len(a.pending)-1] = first
+	a.pending[len(a.pending)-1] = r
 	a.pending = a.pending[:len(a.pending)-1]
 	if a.reqBody >= 0 {
 		a.reqBody--

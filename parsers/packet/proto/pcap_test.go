@@ -111,7 +111,7 @@ func (c *testConn) Service(name string) {
 }
 
 // Expect implements Conn.
-func (c *testConn) Expect(netip.Addr, uint16, string) {}
+func (c *testConn) Expect(_, _ netip.Addr, _ uint16, _ string) {}
 
 func (c *testConn) data(d Dir, b []byte, t int64) {
 	if len(b) == 0 || c.nothing {
@@ -342,7 +342,7 @@ func (m *testMeter) packet(p gopacket.Packet, t int64, frag *ip4defrag.IPv4Defra
 			}
 			c.last = t
 			if b := l.LayerPayload(); from.Port() == 67 || from.Port() == 68 || to.Port() == 67 {
-				m.dhcp.Datagram(c.uid, from.Addr(), to.Addr(), b, t)
+				m.dhcp.Datagram(c.uid, from, b, t, t)
 			} else {
 				c.data(d, b, t)
 			}

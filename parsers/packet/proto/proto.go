@@ -42,9 +42,9 @@ type Conn interface {
 	// Service says that the payload was understood as a protocol, by Zeek's
 	// name of it. An analyzer says each name once.
 	Service(name string)
-	// Expect says that a connection to addr and port may come, and what it
-	// will carry.
-	Expect(addr netip.Addr, port uint16, service string)
+	// Expect says that a connection from orig to resp and port may come, and
+	// what it will carry. Both are the word of a client or a server, not a fact.
+	Expect(orig, resp netip.Addr, port uint16, service string)
 }
 
 // Analyzer turns the payload of one connection into records. It is used by
@@ -76,11 +76,34 @@ const (
 // Stats counts what analyzers could not take, since the Set was made.
 type Stats struct {
 	LongLines      int64 // lines of text over the bound, kept in part
-	LongText       int64 // header lines that were dropped because a message had too many
-	LongHandshakes int64 // TLS messages over the bound, not read
+	LongText       int64 // header lines, recipients and answers that were dropped because a message had too many
+	LongHandshakes int64 // messages of TLS, QUIC and SOCKS over the bound, and chains of certificates, not read to the end
 	Malformed      int64 // messages that were not of their protocol after all
-	Overflows      int64 // requests that were written out early because too many waited for an answer
+	Overflows      int64 // requests and exchanges that were written out early or not matched because too many waited
+	LargeFiles     int64 // files over the bound, not hashed
 	Undecrypted    int64 // QUIC packets that look like Initials and could not be opened
+}
+
+// Reasons returns the counts that are not zero by texts that say what happened.
+func (s Stats) Reasons() map[string]int64 {
+	m := make(map[string]int64)
+	for _, x := range [...]struct {
+		text string
+		n    int64
+	}{
+		{"lines of text cut", s.LongLines},
+		{"header lines dropped", s.LongText},
+		{"handshakes too long", s.LongHandshakes},
+		{"messages malformed", s.Malformed},
+		{"too many requests without answer", s.Overflows},
+		{"files too large to hash", s.LargeFiles},
+		{"QUIC packets not decrypted", s.Undecrypted},
+	} {
+		if x.n != 0 {
+			m[x.text] = x.n
+		}
+	}
+	return m
 }
 
 // Set makes analyzers and keeps what they share: tables, scratch memory and

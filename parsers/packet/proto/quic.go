@@ -152,12 +152,18 @@ func (a *quicAnalyzer) Data(d Dir, b []byte, t int64) {
 	}
 	s := &a.side[d]
 	s.datagrams++
+	first := longID(b)
 	for len(b) > 0 {
 		if b[0]&0x80 == 0 { // a short header
 			if s.short = true; a.side[d.other()].short && a.h.server {
 				a.h.established = true
 				a.write()
 			}
+			break
+		}
+		// Packets to another id than the first are for nobody, RFC 9000 section
+		// 12.2. So keys, which cost most, are derived for one id of a datagram.
+		if !bytes.Equal(longID(b), first) {
 			break
 		}
 		n := a.packet(d, b, t)
@@ -187,6 +193,14 @@ func (c *cursor) varint() uint64 {
 		v = v<<8 | uint64(x)
 	}
 	return v
+}
+
+// longID returns the destination id in a long header; nil if it is not whole.
+func longID(b []byte) []byte {
+	if len(b) < 6 || len(b) < 6+int(b[5]) {
+		return nil
+	}
+	return b[6 : 6+int(b[5])]
 }
 
 // packet takes the packet with a long header at the beginning of b and
@@ -243,7 +257,7 @@ func (a *quicAnalyzer) packet(d Dir, b []byte, t int64) int {
 		}
 	}
 	payload, ok := a.open(d, b[:total], at)
-	if !ok && d == a.client && len(dcid) > 0 && !a.h.client { // another id, as after a Retry that was not seen
+	if !ok && d == a.client && len(dcid) > 0 && !a.h.client && !bytes.Equal(dcid, a.id[:a.nid]) { // another id, as after a Retry that was not seen
 		a.nid = copy(a.id[:], dcid)
 		if a.derive(version) {
 			payload, ok = a.open(d, b[:total], at)
@@ -389,7 +403,11 @@ func (a *quicAnalyzer) frames(d Dir, b []byte, t int64) {
 func (a *quicAnalyzer) crypto(d Dir, off uint64, piece []byte, t int64) {
 	s := &a.side[d]
 	end := off + uint64(len(piece))
-	if s.hello || len(piece) == 0 || off > maxCrypto || end > maxCrypto || s.npieces == maxPieces {
+	if s.hello || len(piece) == 0 {
+		return
+	}
+	if off > maxCrypto || end > maxCrypto || s.npieces == maxPieces {
+		a.set.Stats.LongHandshakes++
 		return
 	}
 	if need := int(end); need > len(s.crypto) {

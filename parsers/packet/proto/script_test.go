@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -693,9 +694,9 @@ func TestDHCP(t *testing.T) {
 		return append(append(b, 0x63, 0x82, 0x53, 0x63), options+"\xff"...)
 	}
 	opt := func(code byte, v string) string { return string([]byte{code}) + vec8(v) }
-	zero, all, srv := netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("10.0.0.254")
-	send := func(b []byte, src netip.Addr, at int64) {
-		if !m.dhcp.Datagram("C1", src, all, b, at) {
+	zero, srv := netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("10.0.0.254:67")
+	send := func(b []byte, src netip.AddrPort, at int64) {
+		if !m.dhcp.Datagram("C1", src, b, at, at) {
 			t.Error("not understood")
 		}
 	}
@@ -715,13 +716,13 @@ func TestDHCP(t *testing.T) {
 	a := netip.MustParseAddr
 	want := flow.DHCPPart{
 		MAC: "02:00:00:00:00:01", HostName: "host", ClientFQDN: "host.example", Domain: "example", VendorClass: "MSFT 5.0", Client: a("10.0.0.7"),
-		Server: srv, Requested: a("10.0.0.7"), Assigned: a("10.0.0.7"), Router: a("10.0.0.1"), LeaseTime: 3600e9,
+		Server: srv.Addr(), Requested: a("10.0.0.7"), Assigned: a("10.0.0.7"), Router: a("10.0.0.1"), LeaseTime: 3600e9,
 		MsgTypes: []string{"DISCOVER", "OFFER", "REQUEST", "ACK"}, UIDs: []string{"C1"},
 	}
 	if d := cmp.Diff(want, *f.DHCP, cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
-	if f.Src != a("10.0.0.7") || f.Dst != srv || f.UID != "C1" || f.Duration != 3e9 || f.Time != 1e9 {
+	if f.Src != a("10.0.0.7") || f.Dst != srv.Addr() || f.UID != "C1" || f.Duration != 3e9 || f.Time != 1e9 {
 		t.Errorf("%v -> %v uid %q duration %d", f.Src, f.Dst, f.UID, f.Duration)
 	}
 	for i := range uint32(3 * maxDHCP) {
@@ -733,6 +734,150 @@ func TestDHCP(t *testing.T) {
 	m.dhcp.End()
 	if len(m.records) != 1+3*maxDHCP {
 		t.Errorf("%d records", len(m.records))
+	}
+}
+
+// TestDHCPServer has what makes a host a DHCP server and a router, and what
+// anybody can send.
+func TestDHCPServer(t *testing.T) {
+	const host = "\x0a\x00\x00\x07"
+	type message struct {
+		op, typ byte
+		from    string
+		your    string
+	}
+	ask := message{1, 3, "0.0.0.0:68", ""}
+	ack := message{2, 5, "10.0.0.254:67", host}
+	with := func(m message, change func(*message)) message {
+		change(&m)
+		return m
+	}
+	for _, c := range []struct {
+		name string
+		said []message
+		want string
+	}{
+		{"request, acknowledgement", []message{ask, ack}, "10.0.0.254"},
+		{"discovery, offer", []message{{1, 1, "0.0.0.0:68", ""}, with(ack, func(m *message) { m.typ = 2 })}, "10.0.0.254"},
+		{"nobody asked", []message{ack}, ""},
+		{"nobody asked before", []message{ack, ask}, ""},
+		{"from a client's port", []message{ask, with(ack, func(m *message) { m.from = "10.0.0.254:68" })}, ""},
+		{"from any port", []message{ask, with(ack, func(m *message) { m.from = "10.0.0.254:40000" })}, ""},
+		{"a request with an address", []message{ask, with(ask, func(m *message) { m.from, m.your = "10.0.0.9:67", host })}, ""},
+		{"a request that says acknowledgement", []message{ask, with(ack, func(m *message) { m.op = 1 })}, ""},
+		{"an answer that says request", []message{ask, with(ack, func(m *message) { m.typ = 3 })}, ""},
+		{"no address is handed out", []message{ask, with(ack, func(m *message) { m.typ, m.your = 6, "" })}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newTestMeter()
+			for i, x := range c.said {
+				b := make([]byte, 236)
+				b[0], b[1], b[2] = x.op, 1, 6
+				copy(b[16:], x.your)
+				// The server that option 54 names is not asked for: who answers is whom Zeek names.
+				b = append(b, "\x63\x82\x53\x63\x35\x01"+string([]byte{x.typ})+"\x03\x04\x0a\x00\x00\x01\x36\x04\x0a\x00\x00\x63\xff"...)
+				if !m.dhcp.Datagram("C1", netip.MustParseAddrPort(x.from), b, int64(i), int64(i)) {
+					t.Error("not understood")
+				}
+			}
+			m.dhcp.End()
+			var server, router, assigned netip.Addr
+			if c.want != "" {
+				server, router, assigned = netip.MustParseAddr(c.want), netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.7")
+			}
+			if p := m.records[0].DHCP; len(m.records) != 1 || p.Server != server || p.Assigned != assigned || c.said[len(c.said)-1].typ != 6 && p.Router != router {
+				t.Errorf("%d records, server %v, router %v, assigned %v", len(m.records), p.Server, p.Router, p.Assigned)
+			}
+		})
+	}
+}
+
+// TestDHCPClock writes exchanges out by the clock, whatever the times of the
+// packets do.
+func TestDHCPClock(t *testing.T) {
+	m := newTestMeter()
+	b := append(make([]byte, 236), "\x63\x82\x53\x63\x35\x01\x01\xff"...)
+	b[0] = 1
+	from := netip.MustParseAddrPort("0.0.0.0:68")
+	m.dhcp.Datagram("C1", from, b, 7200e9, 7200e9)
+	m.dhcp.Datagram("C1", from, b, 1e9, 7201e9) // set back by two hours
+	m.dhcp.Advance(7220e9)
+	if len(m.records) != 1 || m.records[0].Time != 7200e9 || m.records[0].Duration != 1e9 {
+		t.Fatalf("%d records", len(m.records))
+	}
+	m.dhcp.End()
+	m.dhcp.Datagram("C1", from, b, 1e9, 1e9) // another capture
+	if m.dhcp.Advance(20e9); len(m.records) != 2 {
+		t.Error("an exchange behind the end is not written out")
+	}
+}
+
+// TestDNSClock does not keep a query back when the clock is set back.
+func TestDNSClock(t *testing.T) {
+	tc := &testConn{tuple: tuple{netip.MustParseAddrPort("10.0.0.1:5353"), netip.MustParseAddrPort("224.0.0.251:5353"), flow.UDP}, m: newTestMeter(), uid: "C1"}
+	for i, at := range []int64{7200e9, 1e9, 12e9} {
+		tc.data(Orig, []byte(dnsMessage(uint16(i), 0, "a.local", 1)), at)
+	}
+	if n := len(tc.m.records); n != 2 {
+		t.Errorf("%d queries are told, want 2", n)
+	}
+}
+
+// TestQUICForged has a datagram full of Initials that nobody can open. Only
+// those to the first one's id are tried, as a host does it, and what is real
+// among them is read.
+func TestQUICForged(t *testing.T) {
+	forged := func(id string, n int) string {
+		return strings.Repeat("\xc0\x00\x00\x00\x01"+vec8(id)+vec8("")+"\x00\x1e"+strings.Repeat("f", 30), n)
+	}
+	hello := initial(t, quicV1, "12345678", 0, crypto(0, ja4Hello()))
+	for _, c := range []struct {
+		name        string
+		datagram    string
+		undecrypted int64
+		records     int
+	}{
+		{"other ids", forged("abcdefgh", 1) + forged("ijklmnop", 20), 1, 0},
+		{"the same id", forged("abcdefgh", 20), 20, 0},
+		{"a real one behind them", forged("12345678", 3) + hello, 3, 1},
+		{"a real one before them", hello + forged("12345678", 1) + forged("abcdefgh", 20), 0, 1},
+	} {
+		tc := udp(443, say{Orig, c.datagram})
+		if n := tc.m.set.Stats.Undecrypted; n != c.undecrypted {
+			t.Errorf("%s: %d were tried and not opened, want %d", c.name, n, c.undecrypted)
+		}
+		if n := len(of(tc, flow.QUIC, func(f *flow.Flow) *flow.SSLPart { return f.SSL })); c.records != 0 && n != c.records {
+			t.Errorf("%s: %d records, want %d", c.name, n, c.records)
+		}
+	}
+}
+
+// TestReasons has a text for each count, and counts for what is over a bound.
+func TestReasons(t *testing.T) {
+	var all Stats
+	v := reflect.ValueOf(&all).Elem()
+	for i := range v.NumField() {
+		v.Field(i).SetInt(int64(i + 1))
+	}
+	got := make(map[int64]string)
+	for text, n := range all.Reasons() {
+		got[n] = text
+	}
+	if len(got) != v.NumField() || len(new(Stats).Reasons()) != 0 {
+		t.Errorf("%d counts have the texts %v; none has %v", v.NumField(), got, new(Stats).Reasons())
+	}
+	mail := "MAIL FROM:<a@b>\r\n" + strings.Repeat("RCPT TO:<c@d>\r\n", maxRecipients+3)
+	tc := play(25, 0, s("220 mail\r\n"), c("EHLO a\r\n"), s("250 a\r\n"), c(mail))
+	if x := tc.m.set.Stats; x.LongText != 3 || x.Overflows != 1+maxRecipients+3-maxMailCommands {
+		t.Errorf("mail: %+v", x)
+	}
+	if x := udp(443, c(initial(t, quicV1, "12345678", 0, crypto(0, "\x01\x00\xff\xff")+strings.Repeat(crypto(9, "x"), maxPieces)))).m.set.Stats; x.LongHandshakes != 1 {
+		t.Errorf("QUIC: %+v", x)
+	}
+	der := string(testCert(t))
+	list := strings.Repeat(vec24(der), maxCerts+1)
+	if x := play(443, 0, s(record(22, serverHello("0303", "session", "c02f", ""))), s(record(22, "\x0b"+vec24(vec24(list))))).m.set.Stats; x.LongHandshakes != 1 {
+		t.Errorf("certificates: %+v", x)
 	}
 }
 

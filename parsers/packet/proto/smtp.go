@@ -179,6 +179,8 @@ func (a *smtpAnalyzer) keep(b []byte) span {
 func (a *smtpAnalyzer) wait(c mailCommand) {
 	if len(a.waits) < maxMailCommands {
 		a.waits = append(a.waits, c)
+	} else {
+		a.set.Stats.Overflows++
 	}
 }
 
@@ -216,7 +218,9 @@ func (a *smtpAnalyzer) command(line []byte, t int64) {
 		a.wait(mailOther)
 	case is(verb, "rcpt"):
 		a.active, a.mail = true, true
-		if m := address(arg); len(m) > 0 && len(a.rcpt) < maxRecipients {
+		if m := address(arg); len(a.rcpt) >= maxRecipients {
+			a.set.Stats.LongText++
+		} else if len(m) > 0 {
 			a.rcpt = append(a.rcpt, a.keep(m))
 		}
 		a.wait(mailOther)

@@ -89,6 +89,7 @@ func (a *socksAnalyzer) Data(d Dir, data []byte, t int64) {
 		return
 	}
 	if len(a.buf[d])+len(data) > maxSOCKS {
+		a.set.Stats.LongHandshakes++
 		a.off = true
 		return
 	}

@@ -576,7 +576,11 @@ func (h *handshake) certificates(s *Set, conn Conn, list []byte, server bool, t 
 		ch = &h.chain[0]
 	}
 	*ch = chain{subject: ch.subject[:0], issuer: ch.issuer[:0], serial: ch.serial[:0], sha1: ch.sha1[:0]}
-	for l := (cursor{b: list}); len(l.b) > 0 && ch.n < maxCerts; {
+	for l := (cursor{b: list}); len(l.b) > 0; {
+		if ch.n == maxCerts {
+			s.Stats.LongHandshakes++
+			break
+		}
 		der := l.vec24()
 		if l.bad {
 			s.Stats.Malformed++
