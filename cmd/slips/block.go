@@ -185,7 +185,7 @@ func (p *program) printReply(do string, r block.Reply, asJSON bool) error {
 	return p.print(b.String())
 }
 
-func until(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+func until(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
 // alone opens the firewall for who acts without a running slips.
 func (p *program) alone() (*nft.Firewall, error) {
