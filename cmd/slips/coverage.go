@@ -63,7 +63,11 @@ func (r *run) glance() {
 func (r *run) tellCoverage(c *coverage.Report) {
 	r.cover.told = true
 	c.Log(r.log.With("part", "coverage"))
-	for _, line := range c.Lines() {
+	lines := c.Lines()
+	if !r.o.Follow && r.o.Config.Parameters.Verbose < 2 && len(lines) > 1 {
+		lines = lines[:1] // who reads what is over can do little about it, and slips.log has all
+	}
+	for _, line := range lines {
 		r.ui.Note(line)
 	}
 }

@@ -35,7 +35,7 @@ func TestCoverage(t *testing.T) {
 	dir := t.TempDir()
 	logs, out := filepath.Join(dir, "logs"), filepath.Join(dir, "out")
 	writeFile(t, filepath.Join(logs, "conn.log"), connections(200, time.Minute))
-	code, stdout, stderr := runMain(t, nil, "-f", logs, "-o", out)
+	code, stdout, stderr := runMain(t, nil, "-f", logs, "-o", out, "-v")
 	if code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}

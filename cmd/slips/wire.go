@@ -411,7 +411,7 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 
 // progress is status with how far the run is.
 func (r *run) progress() string {
-	return r.status() + "; " + thousands(int64(r.engine.Stats().Records())) + " records"
+	return r.status() + "; " + thousands(r.engine.Stats().Records()) + " records"
 }
 
 // status says in a few words what the run does.
