@@ -37,6 +37,10 @@ func isCapture(path string) bool {
 	return packet.IsCapture(u.Head(4))
 }
 
+// errUnreadable says that a capture cannot be read as was asked. The problem is
+// noted, and the other captures are read.
+var errUnreadable = errors.New("the capture cannot be read")
+
 // runZeek runs Zeek over a capture and returns the folder of its logs. When
 // the meter shall read the capture instead the folder is empty, and why says
 // why, unless Zeek was not wanted.
@@ -67,7 +71,7 @@ func (s *packetSet) runZeek(ctx context.Context, r *run, path, name string) (dir
 		return "", why, os.RemoveAll(dir)
 	case err != nil:
 		s.fail(path, err)
-		return "", "", nil
+		return "", "", errors.Join(errUnreadable, os.RemoveAll(dir))
 	case why != "":
 		r.log.Warn("Zeek misses much of this capture; --engine builtin does not", "path", path, "reason", why)
 	}

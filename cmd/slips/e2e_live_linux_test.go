@@ -291,6 +291,23 @@ func TestZeekWatches(t *testing.T) {
 	}
 }
 
+// A detached run on an interface comes back once Zeek reads packets.
+func TestDetachedZeek(t *testing.T) {
+	zeek := realZeek(t)
+	here, there := wire(t)
+	dir := t.TempDir()
+	out, pid := filepath.Join(dir, "out"), filepath.Join(dir, "run", "slips.pid")
+	tell(t, here, out, "-D", "-i", "wire", "--engine", "zeek", "--set", "zeekscripts.zeek="+zeek, "-o", out, "--pidfile", pid)
+	scanFrom(t, there, 50)
+	tell(t, here, out, "-S", "--pidfile", pid)
+	if got := results(t, out); got.summary.Kinds["conn"] < 50 {
+		t.Errorf("%v", got.summary.Kinds)
+	}
+	if left := processesOf(t, out); len(left) > 0 {
+		t.Errorf("processes are left: %v", left)
+	}
+}
+
 // processesOf lists the processes that work in a folder.
 func processesOf(t *testing.T, dir string) (list []string) {
 	t.Helper()

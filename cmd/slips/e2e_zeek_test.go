@@ -136,6 +136,7 @@ func TestZeekOnDamagedCapture(t *testing.T) {
 		{"packed and cut", write("cut.pcap.gz", packed.Bytes()[:packed.Len()-20]), "zeek", exitInput, -1, "damaged or cut short"},
 		{"in part", write("snap.pcap", snapped), "auto", exitOK, 60, "built-in meter"},
 		{"in part, Zeek wanted", write("snap2.pcap", snapped), "zeek", exitOK, -1, "captured in part"},
+		{"no head, Zeek wanted", write("head.pcap", whole[:10]), "zeek", exitInput, 0, "not a packet capture"},
 		{"no packets", write("empty.pcap", whole[:24]), "zeek", exitOK, 0, "read by Zeek"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -275,6 +275,8 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 		}
 		dir, why, err := s.runZeek(ctx, r, path, name)
 		switch {
+		case errors.Is(err, errUnreadable):
+			continue
 		case err != nil:
 			return nil, err
 		case ctx.Err() != nil:
@@ -388,6 +390,7 @@ func (s *packetSet) supervise(r *run, folder string) ([]string, error) {
 		Extra: c.Zeekscripts.Scripts, Log: r.log,
 		OnReady: func(source string) {
 			r.ui.Note(fmt.Sprintf("interface %s: packets are read by Zeek %s", source, s.zeek.Version))
+			r.service.ready(r.status())
 		},
 		OnGap: func(g zeekscripts.Gap) {
 			s.gap(g.Interface, g.To.Sub(g.From), g.Err)

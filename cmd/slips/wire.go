@@ -293,7 +293,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	}
 	r.set, err = parsers.Open(parsers.Options{
 		Paths: paths, Format: o.Format, Follow: o.Follow, Stdin: o.Stdin, Resume: positions,
-		Poll: c.Follow.PollInterval, Wake: wake, Others: len(r.packets.meters) > 0, Log: r.log,
+		Poll: c.Follow.PollInterval, Wake: wake, Others: !r.packets.empty(), Log: r.log,
 	})
 	if err != nil {
 		return result{}, err
