@@ -65,18 +65,6 @@ const (
 
 type ipAddr = netip.Addr
 
-// special are the blocks in which profile.IsPublic holds for no address. A
-// test compares the two.
-var special = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
-	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.0.0.0/29"), netip.MustParsePrefix("192.0.0.170/31"), netip.MustParsePrefix("192.0.2.0/24"),
-	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
-	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("224.0.0.0/3"),
-	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("fc00::/7"),
-	netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
-}
-
 // canon is an indicator in canonical form and how it came to be.
 type canon struct {
 	ind  intel.Indicator
@@ -255,7 +243,7 @@ func usableRange(n netip.Prefix, private bool) error {
 	case !v4:
 		least = least6
 	}
-	if !private && slices.ContainsFunc(special, n.Overlaps) {
+	if !private && slices.ContainsFunc(intel.Special(), n.Overlaps) {
 		return ErrNotPublic
 	}
 	if n.Bits() < least {

@@ -96,12 +96,12 @@ func TestCanonicalKinds(t *testing.T) {
 // TestSpecialAgreesWithProfile: at the edges of each block, and just outside,
 // the list of blocks and profile.IsPublic say the same.
 func TestSpecialAgreesWithProfile(t *testing.T) {
-	for _, s := range special {
+	for _, s := range intel.Special() {
 		for _, a := range []netip.Addr{s.Addr(), last(s), s.Addr().Prev(), last(s).Next()} {
 			if !a.IsValid() {
 				continue
 			}
-			listed := slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
+			listed := slices.ContainsFunc(intel.Special(), func(p netip.Prefix) bool { return p.Contains(a) })
 			if listed == profile.IsPublic(a) {
 				t.Errorf("%v: listed %v, public %v", a, listed, profile.IsPublic(a))
 			}

@@ -5,9 +5,12 @@ import (
 	"net/netip"
 )
 
-// special are the blocks that are no part of the public Internet, as package
-// profile has them: private, shared, link-local, loopback, for documentation,
-// reserved and multicast.
+// Special returns the blocks that are no part of the public Internet, those in
+// which profile.IsPublic holds for no address: private, shared, link-local,
+// loopback, for documentation, reserved and multicast. A test of package format
+// compares the two. The list must not be changed.
+func Special() []netip.Prefix { return special }
+
 var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("172.16.0.0/12"),
