@@ -45,7 +45,7 @@ type Record struct {
 
 // WriteRecord writes one record to an audit log, with one Write.
 func WriteRecord(w io.Writer, r Record) error {
-	a := newAudit(w, r.DryRun)
+	a := newAudit(w)
 	if err := a.add(r); err != nil {
 		return err
 	}
@@ -56,17 +56,16 @@ func WriteRecord(w io.Writer, r Record) error {
 // written does not stop blocking: the Manager reports it.
 type audit struct {
 	w       io.Writer
-	dryRun  bool
 	buf     bytes.Buffer
 	enc     *json.Encoder // into buf
 	records int
 }
 
-func newAudit(w io.Writer, dryRun bool) *audit {
+func newAudit(w io.Writer) *audit {
 	if w == nil {
 		w = io.Discard
 	}
-	a := &audit{w: w, dryRun: dryRun}
+	a := &audit{w: w}
 	a.enc = json.NewEncoder(&a.buf)
 	a.enc.SetEscapeHTML(false)
 	return a
@@ -76,7 +75,6 @@ func newAudit(w io.Writer, dryRun bool) *audit {
 const maxAuditBuffer = 1 << 20
 
 func (a *audit) add(r Record) error {
-	r.DryRun = a.dryRun
 	r.Time = r.Time.UTC()
 	if !r.Until.IsZero() {
 		r.Until = r.Until.UTC().Truncate(time.Millisecond)

@@ -150,7 +150,7 @@ func NewManager(o Options) (*Manager, error) {
 		kick: make(chan struct{}, 1), done: make(chan struct{}),
 		stats:  Stats{Refused: make(map[string]int64)},
 		policy: policy{cfg: o.Config, offenders: make(map[netip.Prefix]offender)},
-		audit:  newAudit(o.Audit, o.Config.DryRun),
+		audit:  newAudit(o.Audit),
 		wanted: make(map[netip.Prefix]Entry), nets: make(map[netip.Prefix]bool),
 	}
 	if o.Config.DryRun {

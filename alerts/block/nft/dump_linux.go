@@ -79,13 +79,8 @@ func (f *Firewall) dumpOnce(s *nftables.Set) (list []nftables.SetElement, pieces
 	interrupted := false
 	buf := make([]byte, dumpBuffer)
 	for {
-		var n int
-		var failed error
-		err := rc.Read(func(fd uintptr) bool {
-			n, _, failed = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
-			return failed != unix.EAGAIN && failed != unix.EINTR
-		})
-		if err = errors.Join(err, failed); err != nil {
+		n, err := receive(rc, buf)
+		if err != nil {
 			return nil, 0, err
 		}
 		before := len(list)
@@ -216,4 +211,15 @@ func elementComment(b []byte) string {
 		b = b[2+int(b[1]):]
 	}
 	return ""
+}
+
+// receive waits for a datagram on a socket of netlink and returns how much of
+// buf it fills.
+func receive(rc syscall.RawConn, buf []byte) (n int, err error) {
+	var failed error
+	err = rc.Read(func(fd uintptr) bool {
+		n, _, failed = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+		return failed != unix.EAGAIN && failed != unix.EINTR
+	})
+	return n, errors.Join(err, failed)
 }

@@ -145,13 +145,8 @@ func (k diagKind) connected(conn *netlink.Conn, family byte, match *matcher) (li
 	}
 	buf := make([]byte, diagBuffer)
 	for done := false; !done; {
-		var n int
-		var failed error
-		err := rc.Read(func(fd uintptr) bool {
-			n, _, failed = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
-			return failed != unix.EAGAIN && failed != unix.EINTR
-		})
-		if err = errors.Join(err, failed); err != nil {
+		n, err := receive(rc, buf)
+		if err != nil {
 			return nil, err
 		}
 		if list, done, err = parseSockets(list, buf[:n], sent.Header.Sequence, match); err != nil {
