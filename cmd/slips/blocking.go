@@ -48,13 +48,7 @@ func defaultBlockConfig() blockConfig {
 }
 
 // blockSection returns the settings of blocking.
-func blockSection(c *config.Config) *blockConfig {
-	b, ok := c.Section("block").(*blockConfig)
-	if !ok {
-		panic("BUG: the configuration was loaded without the section block")
-	}
-	return b
-}
+func blockSection(c *config.Config) *blockConfig { return section[blockConfig](c, "block") }
 
 // systemSocket is where the program is reached that root has started.
 const systemSocket = "/run/slips/control.sock"
@@ -153,8 +147,7 @@ func blockError(err error) error {
 	return &codeError{exitBlock, err}
 }
 
-// prepare makes the manager once the output directory is there. spare says who
-// is not to be blocked for reasons that change, such as the whitelist.
+// prepare makes the manager once the output directory is there.
 func (w *firewall) prepare(r *run) error {
 	if w == nil {
 		return nil

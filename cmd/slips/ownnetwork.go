@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -75,23 +76,37 @@ func (m *ownNetwork) learn(n block.Network) {
 }
 
 // homesOf returns the networks of an interface, link-local ones left out; none
-// for a port that only listens.
+// for a port that only listens, and for one that is gone.
 func homesOf(name string) (nets []netip.Prefix) {
-	i, err := net.InterfaceByName(name)
+	addrs, err := addressesOf(name)
 	if err != nil {
 		return nil
 	}
-	addrs, err := i.Addrs()
-	if err != nil {
-		return nil
-	}
-	for _, a := range addrs {
-		p, err := netip.ParsePrefix(a.String())
-		if err == nil && !p.Addr().IsLinkLocalUnicast() && !p.IsSingleIP() {
+	for _, p := range addrs {
+		if !p.Addr().IsLinkLocalUnicast() && !p.IsSingleIP() {
 			nets = append(nets, p.Masked())
 		}
 	}
 	return nets
+}
+
+// addressesOf returns the addresses of an interface, each with the length of
+// its network.
+func addressesOf(name string) (list []netip.Prefix, err error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %q: %w", name, err)
+	}
+	addrs, err := i.Addrs()
+	if err != nil {
+		return nil, fmt.Errorf("interface %q: %w", name, err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			list = append(list, p)
+		}
+	}
+	return list, nil
 }
 
 // run returns what has to run beside the pipeline until ctx is done.

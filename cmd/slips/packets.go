@@ -178,16 +178,12 @@ func interfaceNames() string {
 
 // networkOf returns the IPv4 network of an interface.
 func networkOf(name string) (netip.Prefix, error) {
-	i, err := net.InterfaceByName(name)
+	addrs, err := addressesOf(name)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("interface %q: %w", name, err)
+		return netip.Prefix{}, err
 	}
-	addrs, err := i.Addrs()
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("interface %q: %w", name, err)
-	}
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+	for _, p := range addrs {
+		if p.Addr().Is4() {
 			return p.Masked(), nil
 		}
 	}

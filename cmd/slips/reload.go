@@ -98,13 +98,13 @@ func (l *logFile) Close() error {
 
 // reopen goes on in the file that is at the path now.
 func (l *logFile) reopen() error {
-	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	next, err := openLog(l.path, false)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
 	old := l.f
-	l.f = f
+	l.f = next.f
 	l.mu.Unlock()
 	return old.Close()
 }

@@ -266,9 +266,14 @@ func (p *program) load(path string, overrides ...config.Override) (*config.Confi
 
 // onlineConfig returns the settings of the online services.
 func onlineConfig(c *config.Config) *online.Config {
-	s, ok := c.Section("enrichment").(*online.Config)
+	return section[online.Config](c, "enrichment")
+}
+
+// section returns the settings of a section that load has registered.
+func section[T any](c *config.Config, name string) *T {
+	s, ok := c.Section(name).(*T)
 	if !ok {
-		panic("BUG: the configuration was loaded without the section enrichment")
+		panic("BUG: the configuration was loaded without the section " + name)
 	}
 	return s
 }

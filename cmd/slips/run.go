@@ -157,6 +157,8 @@ const (
 	blockDryRun = "dry-run"
 )
 
+func blockValues() []string { return []string{blockOn, blockOff, blockDryRun} }
+
 // inputs returns what is to be read: interfaces, or the paths of a flag and the
 // arguments behind it.
 func (f *runFlags) inputs(rest []string) (paths, interfaces []string, err error) {
@@ -171,7 +173,7 @@ func (f *runFlags) inputs(rest []string) (paths, interfaces []string, err error)
 		return nil, nil, badFlags("-i and --follow cannot be combined: --follow reads what another sensor writes, and needs no interface")
 	case len(f.interfaces) > 0 && f.changed("access-point"):
 		return nil, nil, badFlags("-i and --access-point cannot be combined: the latter names both interfaces")
-	case len(rest) > 0 && slices.Contains([]string{blockOn, blockOff, blockDryRun}, rest[0]):
+	case len(rest) > 0 && slices.Contains(blockValues(), rest[0]):
 		return nil, nil, badFlags("unexpected argument %q: the value of --block is attached to it, as in --block=%s", rest[0], rest[0])
 	case len(rest) > 0:
 		return nil, nil, badFlags("unexpected argument %q: each interface has an -i of its own, and a filter stands behind -F", rest[0])
@@ -272,7 +274,7 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 	}
 	live := len(interfaces) > 0 || len(f.follow) > 0
 	switch {
-	case f.changed("block") && !slices.Contains([]string{blockOn, blockOff, blockDryRun}, f.block):
+	case f.changed("block") && !slices.Contains(blockValues(), f.block):
 		return nil, badFlags("--block=%s: want on, off or dry-run", f.block)
 	case f.changed("block") && f.block != blockOff && !live:
 		return nil, badFlags("--block is for -i and --follow: what -f reads is over")
