@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,21 +119,18 @@ func (s *Set) touch() {
 func (s *Set) lookAgain() []*source {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := len(s.sources)
 	for _, r := range s.roots {
 		if r.dirty {
 			s.look(r)
 		}
 	}
-	if len(s.sources) == before {
-		return nil
-	}
-	var fresh []*source
-	for _, name := range sortedKeys(s.sources) {
-		if src := s.sources[name]; !src.announced {
+	var fresh []*source // a reader that looked by itself may have found some too
+	for _, src := range s.sources {
+		if !src.announced {
 			fresh = append(fresh, src)
 		}
 	}
+	slices.SortFunc(fresh, func(a, b *source) int { return strings.Compare(a.name, b.name) })
 	return fresh
 }
 

@@ -245,6 +245,41 @@ func TestFollowCopyTruncate(t *testing.T) {
 	}
 }
 
+// A reader that waits for its consumer while a log is copied and truncated
+// twice reads both copies before what the log holds then.
+func TestFollowCopyTruncateTwice(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "logs")
+	path := filepath.Join(dir, "eve.json")
+	write(t, path, lines(0, 10))
+	r := start(t, Options{Paths: []string{dir}, Follow: true}, testFormats())
+	r.records(10)
+	const many = 200_000 // more than all batches hold
+	r.mu.Lock()          // the consumer stops
+	n := 10
+	for round, more := range []int{many, 1000, 7} {
+		if round > 0 {
+			if round == 2 {
+				rename(t, path+".1", path+".2")
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, path+".1", string(text))
+			if err := os.Truncate(path, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		appendTo(t, path, lines(n, n+more))
+		n += more
+	}
+	r.mu.Unlock()
+	r.records(n)
+	r.drain()
+	r.want("logs/eve.json", seq(0, n))
+}
+
 // Truncated with no copy left: said, and read from the beginning.
 func TestFollowTruncateWithoutCopy(t *testing.T) {
 	t.Parallel()

@@ -620,9 +620,11 @@ func (c *cursor) rewritten(ctx context.Context, from int64, err error) bool {
 	path := c.seg.path
 	st, err := c.f.Stat()
 	if err == nil {
-		next := &segment{path: path, group: c.seg.group, info: st, end: unknownEnd, format: c.seg.format, size: st.Size(), bare: true, header: c.seg.header}
-		c.s.total.Add(next.size)
-		c.src.queue = append([]*segment{next}, c.src.queue...)
+		// A reader that is behind may have missed more than one rotation: what was
+		// copied in between is older than what the file holds now.
+		c.s.look(c.src.root)
+		next := &segment{path: path, group: c.seg.group, info: st, end: unknownEnd, format: c.seg.format, bare: true, header: c.seg.header}
+		c.s.add(c.src, next)
 		if e := c.src.root.entries[path]; e != nil && e.seg == c.seg {
 			e.seg, e.info = next, st
 		}
