@@ -118,7 +118,9 @@ func method(f *flow.Flow) string {
 	default:
 		return ""
 	}
-	if known[m] {
+	// Two hyphens begin the line between the parts of a multipart body (RFC 2046,
+	// 5.1.1), where a sensor took up the stream in the middle: WinRM's bodies do that.
+	if known[m] || strings.HasPrefix(m, "--") {
 		return ""
 	}
 	return m
