@@ -206,3 +206,48 @@ func (s *space) track(strict bool) {
 		s.t.Fatal(err)
 	}
 }
+
+// TestCutZone has somebody else track connections in a zone of its own, as
+// is done where addresses overlap: what is to be deleted is named by its zone too.
+func TestCutZone(t *testing.T) {
+	inside, router, outside := newSpace(t), newSpace(t), newSpace(t)
+	inside.Link(router.Space, "in", []string{"10.1.0.2/24"}, []string{"10.1.0.1/24"})
+	outside.Link(router.Space, "out", []string{"198.51.100.2/24"}, []string{"198.51.100.1/24"})
+	inside.Route("10.1.0.1")
+	outside.Route("198.51.100.1")
+	router.Sysctl("ipv4/ip_forward", "1")
+	router.track(false)
+	c := router.conn()
+	table := c.AddTable(&nftables.Table{Name: "zone", Family: nftables.TableFamilyINet})
+	c.AddRule(&nftables.Rule{
+		Table: table,
+		Chain: c.AddChain(&nftables.Chain{
+			Name: "prerouting", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRaw,
+		}),
+		Exprs: []expr.Any{
+			&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint16(5)},
+			&expr.Ct{Register: 1, SourceRegister: true, Key: expr.CtKeyZONE},
+		},
+	})
+	if err := c.Flush(); err != nil {
+		t.Skipf("SKIPPED, the kernel has no zones of connections: %v", err)
+	}
+	f := router.open()
+	inside.Echo("10.1.0.2:7")
+	conn, err := outside.Dial("tcp", "10.1.0.2:7", 2*time.Second)
+	must(t, err)
+	defer conn.Close()
+	if !netspace.Talk(conn, 2*time.Second) {
+		t.Fatal("nothing is forwarded")
+	}
+	blocked := []netip.Prefix{netip.MustParsePrefix("198.51.100.2/32")}
+	must(t, f.Block(t.Context(), []block.Entry{entry("198.51.100.2", time.Hour)}))
+	for _, want := range []int{1, 0} { // what is forgotten is not there the second time
+		if n, err := f.Cut(t.Context(), blocked); n != want || err != nil {
+			t.Errorf("Cut: %d, %v; want %d", n, err, want)
+		}
+	}
+	if netspace.Talk(conn, 300*time.Millisecond) {
+		t.Error("the connection passes")
+	}
+}
