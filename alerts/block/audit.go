@@ -21,9 +21,9 @@ const (
 	ActExpire  Action = "expire"  // it ended by itself
 	ActRelease Action = "release" // we ended it, because it must not be blocked any more
 	ActRefuse  Action = "refuse"
-	ActFind    Action = "find"    // it was in the firewall and we did not know it, such as after a restart
+	ActFind    Action = "find"    // it was in the firewall and we did not know it, such as after a restart, or somebody else put its end off
 	ActRestore Action = "restore" // it was gone from the firewall before its end, and was put back
-	ActFail    Action = "fail"    // the firewall did not take it; it is tried again
+	ActFail    Action = "fail"    // the firewall did not take it; it is tried again, and the record of the change follows
 	ActIsolate Action = "isolate" // by ARP, besides being blocked
 	ActRejoin  Action = "rejoin"  // the isolation ended
 )
@@ -58,6 +58,7 @@ type audit struct {
 	w       io.Writer
 	buf     bytes.Buffer
 	enc     *json.Encoder // into buf
+	torn    bool          // the last Write ended within a line
 	records int
 }
 
@@ -89,12 +90,21 @@ func (a *audit) add(r Record) error {
 	return nil
 }
 
-// flush writes what was added. After an error that is lost.
+// flush writes what was added. After an error that is lost, and what comes next
+// begins a line of its own.
 func (a *audit) flush() error {
 	if a.buf.Len() == 0 {
 		return nil
 	}
-	_, err := a.w.Write(a.buf.Bytes())
+	if a.torn {
+		if _, err := a.w.Write([]byte{'\n'}); err != nil {
+			a.buf.Reset()
+			return fmt.Errorf("write the audit log: %w", err)
+		}
+		a.torn = false
+	}
+	n, err := a.w.Write(a.buf.Bytes())
+	a.torn = err != nil && n > 0 && a.buf.Bytes()[n-1] != '\n'
 	a.buf.Reset()
 	if err != nil {
 		return fmt.Errorf("write the audit log: %w", err)

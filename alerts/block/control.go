@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -52,10 +53,12 @@ type Listed struct {
 
 // The bounds of a conversation.
 const (
-	maxCommand   = 1 << 20 // bytes
-	maxTalks     = 4       // at a time; more wait
+	maxCommand   = 1 << 20   // bytes
+	maxReply     = 256 << 20 // bytes; maxMaxBlocked take some 150 each
+	maxTalks     = 4         // at a time; more wait
 	talkTimeout  = 10 * time.Second
 	answerWithin = 2 * time.Minute // the client waits for the firewall
+	acceptPause  = time.Second     // when the process has no descriptors left
 )
 
 // Listen makes the control socket at path, which its owner alone may use: the
@@ -130,10 +133,19 @@ func (m *Manager) Serve(ctx context.Context, l net.Listener) (err error) {
 	talks := make(chan struct{}, maxTalks)
 	for {
 		c, err := l.Accept()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS), errors.Is(err, syscall.ENOMEM),
+			errors.Is(err, syscall.ECONNABORTED):
+			m.log.Warn("a command was not accepted", "err", err)
+			select {
+			case <-time.After(acceptPause): //nolint:forbidigo // a pause of the machine, not of the traffic
+			case <-ctx.Done():
 			}
+			continue
+		default:
 			return fmt.Errorf("accept on the control socket: %w", err)
 		}
 		talks <- struct{}{}
@@ -195,6 +207,9 @@ func (m *Manager) Do(ctx context.Context, cmd Command) Reply {
 		for _, e := range list {
 			r.Blocks = append(r.Blocks, Listed{Text(e.Prefix), e.Until, e.Offences, e.Alert})
 		}
+		if err := m.trouble(ctx); err != nil {
+			fail(err)
+		}
 	case cmd.For < 0:
 		fail(fmt.Errorf("the duration is %v, want more than 0", cmd.For))
 	case cmd.Do == DoBlock && len(cmd.Prefixes) > 0:
@@ -224,8 +239,22 @@ func (m *Manager) Do(ctx context.Context, cmd Command) Reply {
 	return r
 }
 
+// trouble says that what is listed is not all in the firewall; nil when it is.
+func (m *Manager) trouble(ctx context.Context) (err error) {
+	_ = m.call(ctx, func(context.Context) { // a Manager that has stopped has been told of
+		if m.failing != "" {
+			err = fmt.Errorf("the firewall does not take changes, %d of these blocks wait for it: %s", len(m.owed), m.failing)
+		} else if len(m.owed) > 0 {
+			err = fmt.Errorf("%d of these blocks are not in the firewall yet; it is tried again", len(m.owed))
+		}
+	})
+	return err
+}
+
 // Ask sends a command to the Manager that listens at path. An error that wraps
-// fs.ErrNotExist or ECONNREFUSED means that none does.
+// fs.ErrNotExist or ECONNREFUSED means that none does; one that wraps
+// ErrStranger, that somebody else may have put the socket there, and nothing
+// was sent.
 func Ask(ctx context.Context, path string, cmd Command) (r Reply, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -235,6 +264,9 @@ func Ask(ctx context.Context, path string, cmd Command) (r Reply, err error) {
 		return r, fmt.Errorf("ask the running slips: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := trust(path, c.(*net.UnixConn)); err != nil { //nolint:errcheck // what "unix" dials
+		return r, fmt.Errorf("ask the running slips: %w", err)
+	}
 	deadline, _ := ctx.Deadline()
 	if err := c.SetDeadline(deadline); err != nil {
 		return r, err
@@ -244,7 +276,7 @@ func Ask(ctx context.Context, path string, cmd Command) (r Reply, err error) {
 	if err := json.NewEncoder(c).Encode(cmd); err != nil {
 		return r, fmt.Errorf("ask the running slips: %w", err)
 	}
-	if err := json.NewDecoder(c).Decode(&r); err != nil {
+	if err := json.NewDecoder(io.LimitReader(c, maxReply)).Decode(&r); err != nil {
 		return r, fmt.Errorf("read the answer of the running slips: %w", err)
 	}
 	return r, nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -144,5 +145,45 @@ func TestControl(t *testing.T) {
 	if l, err := Listen(ctx, path, -1, -1); err == nil {
 		l.Close()
 		t.Error("a file was replaced")
+	}
+}
+
+// crowded is a listener that has no descriptor left at first.
+type crowded struct {
+	net.Listener
+	refusals int
+}
+
+func (c *crowded) Accept() (net.Conn, error) {
+	if c.refusals > 0 {
+		c.refusals--
+		return nil, &net.OpError{Op: "accept", Net: "unix", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return c.Listener.Accept()
+}
+
+// TestCrowded is reached again when the process has descriptors again.
+func TestCrowded(t *testing.T) {
+	m, err := NewManager(Options{Config: Defaults(), Blocker: NewMemory(time.Now), Guard: guard(t), Log: slog.New(slog.DiscardHandler), Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	path := filepath.Join(t.TempDir(), "control")
+	l, err := Listen(ctx, path, -1, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	go func() { done <- m.Run(ctx) }()
+	go func() { done <- m.Serve(ctx, &crowded{l, 1}) }()
+	if r, err := Ask(ctx, path, Command{Do: DoList}); err != nil || len(r.Errors) != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	cancel()
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -79,6 +79,7 @@ const (
 	callTimeout = 30 * time.Second       // for one call of the Blocker
 	cutPause    = time.Second            // between two looks through all connections
 	maxLogged   = 10                     // lines for one step; more are summed up. The audit log has all
+	maxOwed     = 100                    // records of one host that wait for the firewall; the log has each as "fail" already
 )
 
 // Stats counts what a Manager did since it was made.
@@ -127,7 +128,8 @@ type Manager struct {
 	policy  policy
 	audit   *audit
 	wanted  map[netip.Prefix]Entry
-	nets    map[netip.Prefix]bool // those of wanted that are no single address
+	nets    map[netip.Prefix]bool     // those of wanted that are no single address
+	owed    map[netip.Prefix][]Record // changes of wanted that the firewall has not taken yet
 	toCut   []netip.Prefix
 	next    time.Time     // no block ends before; zero when there is none
 	failing string        // the failure that was reported last; empty when all is well
@@ -151,7 +153,7 @@ func NewManager(o Options) (*Manager, error) {
 		stats:  Stats{Refused: make(map[string]int64)},
 		policy: policy{cfg: o.Config, offenders: make(map[netip.Prefix]offender)},
 		audit:  newAudit(o.Audit),
-		wanted: make(map[netip.Prefix]Entry), nets: make(map[netip.Prefix]bool),
+		wanted: make(map[netip.Prefix]Entry), nets: make(map[netip.Prefix]bool), owed: make(map[netip.Prefix][]Record),
 	}
 	if o.Config.DryRun {
 		m.blocker, m.opt.StateFile = NewMemory(o.Now), ""
@@ -267,7 +269,10 @@ func (m *Manager) count(f func(s *Stats)) {
 // firewall cannot be used; what fails later is reported and tried again. It
 // may be called once.
 func (m *Manager) Run(ctx context.Context) error {
-	defer close(m.done)
+	defer m.finish()
+	// The end of ctx must not make what was taken from the queue fail: nobody
+	// would try it again.
+	work := context.WithoutCancel(ctx)
 	if m.opt.StateFile != "" {
 		offenders, err := loadState(m.opt.StateFile)
 		if err != nil {
@@ -277,7 +282,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.policy.forget(m.now())
 		}
 	}
-	if err := m.check(ctx, true); err != nil {
+	if err := m.check(work, true); err != nil {
 		return err
 	}
 	cutter, _ := m.blocker.(Cutter)
@@ -312,11 +317,11 @@ func (m *Manager) Run(ctx context.Context) error {
 		}
 		select {
 		case r := <-m.queue:
-			m.decide(ctx, m.take(r))
+			m.decide(work, m.take(r))
 		case f := <-m.calls:
-			f(ctx)
+			f(work)
 		case <-m.kick:
-			m.recheck(ctx)
+			m.recheck(work)
 		case out <- m.toCut:
 			m.toCut = nil
 		case <-changes:
@@ -326,18 +331,18 @@ func (m *Manager) Run(ctx context.Context) error {
 			}
 		case <-look.C:
 			due, looked = false, m.now()
-			_ = m.check(ctx, false) // a failure is reported there, and tried again
+			_ = m.check(work, false) // a failure is reported there, and tried again
 		case <-ends.C:
 			armed = time.Time{}
 			m.end()
 		case <-timer.C:
-			if err := m.check(ctx, false); err == nil {
+			if err := m.check(work, false); err == nil {
 				m.save()
 			}
 			m.soon = false
 			timer.Reset(cmp.Or(m.retry, checkEvery))
 		case <-ctx.Done():
-			m.stop(ctx)
+			m.stop(work)
 			return nil
 		}
 		if m.soon {
@@ -377,7 +382,7 @@ func (m *Manager) take(r Request) []Request {
 // stop carries out what is in the queue, writes down what has ended, and saves
 // the offences.
 func (m *Manager) stop(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	select {
 	case r := <-m.queue:
@@ -386,6 +391,19 @@ func (m *Manager) stop(ctx context.Context) {
 	}
 	m.end()
 	m.save()
+}
+
+// finish lets nobody wait for Run any more, and counts what came too late.
+func (m *Manager) finish() {
+	close(m.done)
+	for {
+		select {
+		case <-m.queue:
+			m.dropped.Add(1)
+		default:
+			return
+		}
+	}
 }
 
 // cutAll ends the connections of what comes from cuts, at most once in cutPause.
@@ -444,14 +462,22 @@ type outcome struct {
 	err      error
 }
 
+// change is what one step does to one prefix.
+type change struct {
+	entry   Entry // what the firewall is told
+	old     Entry // what was wanted before the step
+	blocked bool  // there was such an entry
+	asked   []int // places of the requests that led to it, in their order
+}
+
 // decide makes decisions of requests and carries them out in one step. It
 // returns one outcome for each request.
 func (m *Manager) decide(ctx context.Context, batch []Request) []outcome {
 	defer func() { m.audited(m.audit.flush()) }()
 	now := m.now()
 	out := make([]outcome, len(batch))
-	step := make(map[netip.Prefix]int) // what the firewall is told: prefix -> the last request for it
-	undo := make(map[netip.Prefix]Entry)
+	step := make(map[netip.Prefix]*change)
+	var changes []*change
 	for i, r := range batch {
 		d, err := m.judge(r, now)
 		out[i] = outcome{d, err}
@@ -459,24 +485,25 @@ func (m *Manager) decide(ctx context.Context, batch []Request) []outcome {
 			m.refuse(r, err)
 			continue
 		}
-		if d.Extends && !d.Until.After(m.wanted[d.Prefix].Until) {
-			out[i].decision.Until = m.wanted[d.Prefix].Until
+		old, blocked := m.wanted[d.Prefix]
+		if d.Extends && !d.Until.After(old.Until) {
+			out[i].decision.Until = old.Until
 			m.count(func(s *Stats) { s.Unchanged++ })
 			continue
 		}
-		if old, ok := m.wanted[d.Prefix]; ok {
-			if _, seen := step[d.Prefix]; !seen {
-				undo[d.Prefix] = old
-			}
+		c := step[d.Prefix]
+		if c == nil {
+			c = &change{old: old, blocked: blocked}
+			step[d.Prefix] = c
+			changes = append(changes, c)
 		}
-		m.want(d.entry())
-		step[d.Prefix] = i
+		c.entry = d.entry()
+		c.asked = append(c.asked, i)
+		m.want(c.entry)
 	}
-	if len(step) == 0 {
-		return out
+	if len(changes) > 0 {
+		m.carryOut(ctx, changes, out)
 	}
-	order := slices.Sorted(maps.Values(step))
-	m.carryOut(ctx, order, out, undo)
 	return out
 }
 
@@ -540,65 +567,111 @@ func (m *Manager) refuse(r Request, err error) {
 	m.log.Info("not blocked", "prefix", text, "why", why, "alert", r.AlertID)
 }
 
-// carryOut tells the firewall of the decisions of out at the places in order.
-func (m *Manager) carryOut(ctx context.Context, order []int, out []outcome, undo map[netip.Prefix]Entry) {
-	entries := make([]Entry, len(order))
-	for j, i := range order {
-		entries[j] = out[i].decision.entry()
+// carryOut tells the firewall of changes, and writes a record for each request
+// that led to one: each has its own alert and evidence.
+func (m *Manager) carryOut(ctx context.Context, changes []*change, out []outcome) {
+	entries := make([]Entry, len(changes))
+	for i, c := range changes {
+		entries[i] = c.entry
 	}
 	err := m.firewall(ctx, func(ctx context.Context) error { return m.blocker.Block(ctx, entries) })
 	if errors.Is(err, ErrRefused) {
 		// The blocker knows better than the guard. One that is refused must not
 		// keep the others from being blocked.
-		if len(order) > 1 {
-			for _, i := range order {
-				m.carryOut(ctx, []int{i}, out, undo)
+		if len(changes) > 1 {
+			for _, c := range changes {
+				m.carryOut(ctx, []*change{c}, out)
 			}
 			return
 		}
-		d := out[order[0]].decision
-		m.forgetEntry(d.Prefix)
-		if old, ok := undo[d.Prefix]; ok {
-			m.want(old)
-		}
-		out[order[0]].err = err
-		m.refuse(Request{Prefix: d.Prefix, AlertID: d.AlertID, EvidenceIDs: d.EvidenceIDs, By: d.By}, err)
+		m.undo(changes[0], out, err)
 		return
 	}
-	for j, i := range order {
-		d := out[i].decision
-		r := Record{
-			Action: ActBlock, Prefix: Text(d.Prefix), Until: d.Until, Offences: d.Offences, Reason: d.Reason, Alert: d.AlertID,
-			Evidence: d.EvidenceIDs, By: d.By,
-		}
-		if d.Extends {
-			r.Action = ActExtend
-		}
-		m.policy.remember(d.Prefix, d.Offences, d.Until)
+	for i, c := range changes {
+		p := c.entry.Prefix
+		m.policy.remember(p, c.entry.Offences, c.entry.Until)
 		m.unsaved = true
-		if err != nil {
-			out[i].err = fmt.Errorf("block %s: %w", r.Prefix, err)
-			r.Reason, r.Action, r.Error = string(r.Action)+": "+r.Reason, ActFail, err.Error()
-			m.write(r)
-			continue
+		if err == nil {
+			m.settle(p)
+			m.toCut = append(m.toCut, p)
 		}
-		m.count(func(s *Stats) {
-			if d.Extends {
-				s.Extended++
+		var last Record
+		for _, at := range c.asked {
+			last = out[at].decision.record()
+			if err != nil {
+				out[at].err = fmt.Errorf("block %s: %w", last.Prefix, err)
+				m.fail(p, last, err)
 			} else {
-				s.Blocks++
+				m.took(last)
 			}
-		})
-		m.write(r)
-		m.toCut = append(m.toCut, d.Prefix)
-		if j < maxLogged {
-			m.log.Info(m.verb(r.Action), "prefix", r.Prefix, "until", d.Until, "offences", d.Offences, "alert", d.AlertID, "reason", d.Reason)
+		}
+		if err == nil && i < maxLogged {
+			m.log.Info(m.verb(last.Action), "prefix", last.Prefix, "until", last.Until, "offences", last.Offences, "alert", last.Alert, "reason", last.Reason)
 		}
 	}
-	if n := len(order) - maxLogged; n > 0 && err == nil {
+	if n := len(changes) - maxLogged; n > 0 && err == nil {
 		m.log.Info(m.verb(ActBlock)+" more, see the audit log", "hosts", n)
 	}
 	m.count(func(*Stats) {})
+}
+
+// undo forgets a change that the firewall has refused.
+func (m *Manager) undo(c *change, out []outcome, err error) {
+	if c.blocked {
+		m.want(c.old)
+	} else {
+		m.forgetEntry(c.entry.Prefix)
+	}
+	for _, at := range c.asked {
+		d := out[at].decision
+		out[at].err = err
+		m.refuse(Request{Prefix: d.Prefix, AlertID: d.AlertID, EvidenceIDs: d.EvidenceIDs, By: d.By}, err)
+	}
+}
+
+// record returns what the audit log has of d when the firewall has taken it.
+func (d Decision) record() Record {
+	r := Record{
+		Action: ActBlock, Prefix: Text(d.Prefix), Until: d.Until, Offences: d.Offences, Reason: d.Reason, Alert: d.AlertID,
+		Evidence: d.EvidenceIDs, By: d.By,
+	}
+	if d.Extends {
+		r.Action = ActExtend
+	}
+	return r
+}
+
+// took counts and writes down a change that the firewall has taken.
+func (m *Manager) took(r Record) {
+	m.count(func(s *Stats) {
+		if r.Action == ActExtend {
+			s.Extended++
+		} else {
+			s.Blocks++
+		}
+	})
+	m.write(r)
+}
+
+// fail writes down a change that the firewall has not taken. It is owed then:
+// the next look puts it in place.
+func (m *Manager) fail(p netip.Prefix, r Record, err error) {
+	if len(m.owed[p]) < maxOwed {
+		m.owed[p] = append(m.owed[p], r)
+	}
+	r.Reason, r.Action, r.Error = string(r.Action)+": "+r.Reason, ActFail, err.Error()
+	m.write(r)
+}
+
+// settle writes down that the firewall has what was owed, and reports whether
+// anything was.
+func (m *Manager) settle(p netip.Prefix) bool {
+	owed := m.owed[p]
+	for _, r := range owed {
+		m.took(r)
+	}
+	delete(m.owed, p)
+	return len(owed) > 0
 }
 
 // verb returns what the log says for an action that changes the firewall.
@@ -650,6 +723,7 @@ func (m *Manager) want(e Entry) {
 func (m *Manager) forgetEntry(p netip.Prefix) {
 	delete(m.wanted, p)
 	delete(m.nets, p)
+	delete(m.owed, p)
 }
 
 func (m *Manager) expire(e Entry) {
@@ -740,12 +814,16 @@ func (m *Manager) release(ctx context.Context, entries []Entry) {
 		return // they are found again at the next look
 	}
 	for _, e := range entries {
-		m.forgetEntry(e.Prefix)
-		why := m.guard.Load().Protects(e.Prefix, true)
-		m.write(Record{Action: ActRelease, Prefix: Text(e.Prefix), Until: e.Until, Reason: why, Alert: e.Alert})
-		m.log.Warn("unblocked what must not be blocked", "prefix", Text(e.Prefix), "why", why)
+		m.released(e, m.guard.Load().Protects(e.Prefix, true))
 	}
-	m.count(func(s *Stats) { s.Released += int64(len(entries)) })
+}
+
+// released notes that a block is gone because of why.
+func (m *Manager) released(e Entry, why string) {
+	m.forgetEntry(e.Prefix)
+	m.write(Record{Action: ActRelease, Prefix: Text(e.Prefix), Until: e.Until, Reason: why, Alert: e.Alert})
+	m.log.Warn("unblocked what must not be blocked", "prefix", Text(e.Prefix), "why", why)
+	m.count(func(s *Stats) { s.Released++ })
 }
 
 // recheck releases what the guard protects by now.
@@ -791,17 +869,28 @@ func (m *Manager) check(ctx context.Context, start bool) error {
 		case e.Until.Before(w.Until.Add(-slack)):
 			missing = append(missing, w)
 		case e.Until.After(w.Until.Add(slack)):
+			m.settle(w.Prefix)
 			w.Until = e.Until
 			m.want(w)
+			m.write(Record{
+				Action: ActFind, Prefix: Text(w.Prefix), Until: w.Until, Offences: w.Offences, Alert: w.Alert, Reason: "somebody else put the end off",
+			})
+		default: // a call that failed may have been carried out all the same
+			m.settle(w.Prefix)
 		}
 	}
 	for _, w := range m.sorted() {
-		if !seen[w.Prefix] && w.Until.After(now.Add(slack)) {
+		switch {
+		case seen[w.Prefix]:
+		case m.guard.Load().Protects(w.Prefix, true) != "":
+			wrong = append(wrong, w)
+		case w.Until.After(now.Add(slack)):
 			missing = append(missing, w)
 		}
 	}
 	slices.SortFunc(missing, byPrefix)
 	m.release(ctx, wrong)
+	var failed error
 	if damaged || start || len(missing) > 0 {
 		m.count(func(s *Stats) {
 			if damaged && !start {
@@ -811,19 +900,57 @@ func (m *Manager) check(ctx context.Context, start bool) error {
 		if damaged && !start {
 			m.log.Warn("the firewall's part of the blocks was removed by somebody else; it is put back", "err", err, "blocks", len(m.wanted))
 		}
-		if err := m.firewall(ctx, func(ctx context.Context) error { return m.blocker.Block(ctx, missing) }); err != nil {
-			return fmt.Errorf("put the blocks in place: %w", err)
-		}
+		missing, failed = m.putBack(ctx, missing)
 	}
+	restored := 0
 	for _, w := range missing {
 		m.toCut = append(m.toCut, w.Prefix)
-		m.write(Record{Action: ActRestore, Prefix: Text(w.Prefix), Until: w.Until, Offences: w.Offences, Alert: w.Alert})
+		if !m.settle(w.Prefix) {
+			restored++
+			m.write(Record{Action: ActRestore, Prefix: Text(w.Prefix), Until: w.Until, Offences: w.Offences, Alert: w.Alert})
+		}
 	}
-	if len(missing) > 0 {
-		m.log.Warn("blocks were missing in the firewall and are put back", "blocks", len(missing))
+	if restored > 0 {
+		m.log.Warn("blocks were missing in the firewall and are put back", "blocks", restored)
 	}
-	m.count(func(s *Stats) { s.Restored += int64(len(missing)) })
+	if n := len(missing) - restored; n > 0 {
+		m.log.Info(m.verb(ActBlock)+" what the firewall did not take before", "hosts", n)
+	}
+	m.count(func(s *Stats) { s.Restored += int64(restored) })
+	if failed != nil {
+		return fmt.Errorf("put the blocks in place: %w", failed)
+	}
 	return nil
+}
+
+// putBack blocks entries that were missing and returns those that are blocked
+// now. One that the firewall refuses is given up, or it would keep the others
+// out for ever.
+func (m *Manager) putBack(ctx context.Context, missing []Entry) (back []Entry, err error) {
+	put := func(list []Entry) error {
+		return m.firewall(ctx, func(ctx context.Context) error { return m.blocker.Block(ctx, list) })
+	}
+	if err = put(missing); err == nil {
+		return missing, nil
+	}
+	if !errors.Is(err, ErrRefused) {
+		return nil, err
+	}
+	for _, e := range missing {
+		err := put([]Entry{e})
+		switch {
+		case err == nil:
+			back = append(back, e)
+		case errors.Is(err, ErrRefused):
+			m.released(e, strings.TrimPrefix(err.Error(), ErrRefused.Error()+": "))
+		default:
+			return back, err
+		}
+	}
+	if len(back) == 0 {
+		return nil, put(nil) // the firewall's other parts
+	}
+	return back, nil
 }
 
 // find takes over a block that is in the firewall already.

@@ -273,6 +273,245 @@ func TestBlock(t *testing.T) {
 	})
 }
 
+// led returns what led to a record.
+func led(r Record) string { return r.Alert + " " + strings.Join(r.Evidence, " ") }
+
+// TestTogether has several alerts about a host in one step: the firewall is told
+// of the last, and the audit log has each with its evidence.
+func TestTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, nil, nil)
+		b.took()
+		alert := func(ip, id string, ago time.Duration, evidence ...string) {
+			b.submit(ip, func(r *Request) { r.AlertID, r.At, r.EvidenceIDs = id, time.Now().Add(-ago), evidence })
+		}
+		b.in(func() {
+			alert("192.0.2.1", "A1", 20*time.Second, "e1", "e2")
+			alert("192.0.2.1", "A2", 10*time.Second, "e3")
+			alert("192.0.2.2", "B1", 0, "e4")
+			alert("192.0.2.1", "A3", 5*time.Second, "e5")
+		})
+		synctest.Wait()
+		b.want("one step", b.took(), []string{"block 192.0.2.1 192.0.2.2"})
+		b.want("audit", b.records(led), []string{"block 192.0.2.1 A1 e1 e2", "extend 192.0.2.1 A2 e3", "extend 192.0.2.1 A3 e5", "block 192.0.2.2 B1 e4"})
+		if s := b.m.Stats(); s.Blocks != 2 || s.Extended != 2 || s.Blocked != 2 {
+			t.Errorf("stats %+v", s)
+		}
+		list, err := b.m.Blocks(t.Context())
+		if err != nil || len(list) != 2 || list[0].Alert != "A3" || time.Until(list[0].Until) != time.Hour-5*time.Second {
+			t.Errorf("blocks: %+v, %v", list, err)
+		}
+
+		// What the firewall refuses is refused for each of them, and what was there
+		// before stays.
+		b.in(func() {
+			b.fw.Hook = func(Op) error { return fmt.Errorf("%w: new gateway, says the firewall", ErrRefused) }
+			alert("192.0.2.2", "B2", -time.Minute, "e6")
+			time.Sleep(time.Second)
+			alert("192.0.2.2", "B3", 0, "e7")
+			alert("192.0.2.3", "C1", 2*time.Second, "e8")
+			alert("192.0.2.3", "C2", 0, "e9")
+		})
+		synctest.Wait()
+		b.want("refused", b.records(led), []string{"refuse 192.0.2.2 B2 e6", "refuse 192.0.2.3 C1 e8", "refuse 192.0.2.3 C2 e9"})
+		if list, err = b.m.Blocks(t.Context()); err != nil || len(list) != 2 || list[1].Alert != "B1" {
+			t.Errorf("blocks: %+v, %v", list, err)
+		}
+		b.stop()
+	})
+}
+
+// TestOwed has the firewall fail: when it takes the changes later, the audit log
+// says so with what led to each, and they are no blocks that were missing.
+func TestOwed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, nil, nil)
+		b.failing(errors.New("no buffers"))
+		one := func(ip, id string) { b.submit(ip, func(r *Request) { r.AlertID = id }); synctest.Wait() }
+		one("192.0.2.1", "A1")
+		time.Sleep(300 * time.Millisecond)
+		one("192.0.2.1", "A2")
+		one("192.0.2.2", "B1")
+		b.want("failed", b.records(led), []string{"fail 192.0.2.1 A1 e1 e2", "fail 192.0.2.1 A2 e1 e2", "fail 192.0.2.2 B1 e1 e2"})
+		if r := b.m.Do(t.Context(), Command{Do: DoList}); len(r.Blocks) != 2 || len(r.Errors) != 1 ||
+			r.Errors[0] != "the firewall does not take changes, 2 of these blocks wait for it: no buffers" {
+			t.Errorf("while it fails, the list is %+v", r)
+		}
+		b.failing(nil)
+		one("192.0.2.3", "C1") // is taken at once, the others at the next try
+		if r := b.m.Do(t.Context(), Command{Do: DoList}); len(r.Errors) != 1 || !strings.Contains(r.Errors[0], "2 of these blocks are not in the firewall yet") {
+			t.Errorf("before the next try, the list is %+v", r)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		b.want("taken", b.records(led), []string{
+			"block 192.0.2.3 C1 e1 e2", "block 192.0.2.1 A1 e1 e2", "extend 192.0.2.1 A2 e1 e2", "block 192.0.2.2 B1 e1 e2",
+		})
+		if s := b.m.Stats(); s.Blocks != 3 || s.Extended != 1 || s.Restored != 0 {
+			t.Errorf("stats %+v", s)
+		}
+		if r := b.m.Do(t.Context(), Command{Do: DoList}); len(r.Blocks) != 3 || len(r.Errors) != 0 {
+			t.Errorf("at last the list is %+v", r)
+		}
+
+		// A call that has failed may have been carried out all the same.
+		b.failing(errors.New("no answer"))
+		one("192.0.2.4", "D1")
+		b.in(func() { b.fw.entries[prefix(t, "192.0.2.4")] = b.m.wanted[prefix(t, "192.0.2.4")] })
+		b.failing(nil)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		b.want("carried out", b.records(led), []string{"fail 192.0.2.4 D1 e1 e2", "block 192.0.2.4 D1 e1 e2"})
+
+		// One that comes before the next try settles what is owed, and what ends
+		// meanwhile is owed no more.
+		b.failing(errors.New("no buffers"))
+		one("192.0.2.5", "E1")
+		b.submit("192.0.2.6", func(r *Request) { r.AlertID, r.Window = "F1", 2*time.Second })
+		synctest.Wait()
+		time.Sleep(500 * time.Millisecond)
+		b.in(func() { b.fw.fail = nil; b.submit("192.0.2.5", func(r *Request) { r.AlertID = "E2" }) })
+		synctest.Wait()
+		b.want("settled", b.records(led), []string{
+			"fail 192.0.2.5 E1 e1 e2", "fail 192.0.2.6 F1 e1 e2", "block 192.0.2.5 E1 e1 e2", "extend 192.0.2.5 E2 e1 e2",
+		})
+		b.failing(errors.New("no buffers"))
+		time.Sleep(3 * time.Second)
+		b.failing(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.want("ended", b.records(), []string{"expire 192.0.2.6"})
+		b.in(func() {
+			if len(b.m.owed) != 0 {
+				t.Errorf("owed %v", b.m.owed)
+			}
+		})
+		b.stop()
+	})
+}
+
+// TestProtectedAndMissing has a wanted block that must not be put back: it does
+// not keep the others out.
+func TestProtectedAndMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, nil, nil)
+		for _, ip := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"} {
+			b.submit(ip, nil)
+		}
+		synctest.Wait()
+		b.records()
+		b.took()
+		n := network()
+		n.Gateways = append(n.Gateways, netip.MustParseAddr("192.0.2.1"))
+		g, err := NewGuard(n, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.in(func() { // the guard knows of one that is a gateway now, and the firewall of another
+			b.m.guard.Store(g)
+			clear(b.fw.entries)
+			record := b.fw.Hook
+			b.fw.Hook = func(op Op) error {
+				for _, e := range op.Entries {
+					if Text(e.Prefix) == "192.0.2.2" {
+						return fmt.Errorf("%w: gateway, says the firewall about 192.0.2.2", ErrRefused)
+					}
+				}
+				return record(op)
+			}
+		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		b.want("audit", b.records(reason), []string{"release 192.0.2.1 gateway", "release 192.0.2.2 gateway, says the firewall about 192.0.2.2", "restore 192.0.2.3 "})
+		if s := b.m.Stats(); s.Released != 2 || s.Restored != 1 || s.Blocked != 1 {
+			t.Errorf("stats %+v", s)
+		}
+		b.stop()
+	})
+}
+
+// obedient is a firewall that does nothing once its context has ended.
+type obedient struct{ *Memory }
+
+func (o obedient) Block(ctx context.Context, entries []Entry) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return o.Memory.Block(ctx, entries)
+}
+
+func (o obedient) List(ctx context.Context) ([]Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return o.Memory.List(ctx)
+}
+
+// TestStop has requests come while Run is about to stop: it takes either way,
+// and loses none.
+func TestStop(t *testing.T) {
+	for i := range 50 {
+		mem := NewMemory(time.Now)
+		m, err := NewManager(Options{
+			Config: Defaults(), Blocker: obedient{mem}, Guard: guard(t), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		busy, done := make(chan struct{}), make(chan error)
+		go func() { done <- m.Run(ctx) }()
+		go m.call(t.Context(), func(context.Context) { close(busy); <-ctx.Done() })
+		<-busy
+		if err := m.Submit(Request{Prefix: prefix(t, "192.0.2.1"), Window: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if s := m.Stats(); s.Blocks != 1 || len(mem.entries) != 1 {
+			t.Fatalf("run %d: stats %+v, %d blocks", i, s, len(mem.entries))
+		}
+	}
+}
+
+// TestTooLate has a request come when the queue is not looked at any more: it is
+// counted.
+func TestTooLate(t *testing.T) {
+	var m *Manager
+	late := Request{Prefix: prefix(t, "192.0.2.2"), Window: time.Hour}
+	m, err := NewManager(Options{
+		Config: Defaults(), Blocker: NewMemory(time.Now), Guard: guard(t), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+		Tell: func(Record) {
+			if err := m.Submit(late); err != nil {
+				t.Error(err)
+			}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	busy, done := make(chan struct{}), make(chan error)
+	go func() { done <- m.Run(ctx) }()
+	go m.call(t.Context(), func(context.Context) {
+		if err := m.Submit(Request{Prefix: prefix(t, "192.0.2.1"), Window: time.Hour}); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		close(busy)
+	})
+	<-busy
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	// Each block that was carried out has brought one more; the last came too late.
+	if s := m.Stats(); s.Dropped != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
 // TestRefuse asks for what must not be blocked.
 func TestRefuse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -479,7 +718,7 @@ func TestReconcile(t *testing.T) {
 		})
 		got := b.records(func(r Record) string { return r.Until.Sub(until).String() })
 		slices.Sort(got)
-		b.want("audit", got, []string{"find 192.0.2.5 0s", "release 192.168.1.1 0s", "restore 192.0.2.1 0s", "restore 192.0.2.2 0s"})
+		b.want("audit", got, []string{"find 192.0.2.3 30m0s", "find 192.0.2.5 0s", "release 192.168.1.1 0s", "restore 192.0.2.1 0s", "restore 192.0.2.2 0s"})
 		b.want("calls", b.took(), []string{"unblock 192.168.1.1", "block 192.0.2.1 192.0.2.2"})
 		time.Sleep(61 * time.Minute)
 		synctest.Wait()
@@ -783,6 +1022,43 @@ func TestAuditFails(t *testing.T) {
 		if n := strings.Count(b.logged(), "disk full"); n != 1 {
 			t.Errorf("reported %d times", n)
 		}
+	})
+}
+
+// full is a disk that takes half of one Write, and then all.
+type full struct {
+	bytes.Buffer
+	half bool
+}
+
+func (f *full) Write(b []byte) (int, error) {
+	if f.half {
+		f.half = false
+		n, _ := f.Buffer.Write(b[:len(b)/2])
+		return n, errors.New("disk full")
+	}
+	return f.Buffer.Write(b)
+}
+
+// TestAuditTorn writes whole lines behind half a line.
+func TestAuditTorn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &full{}
+		b := start(t, nil, func(o *Options) { o.Audit = disk })
+		b.in(func() { disk.half = true })
+		for _, ip := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"} {
+			b.submit(ip, nil)
+			synctest.Wait()
+		}
+		b.stop()
+		var got []string
+		for line := range strings.Lines(disk.String()) {
+			var r Record
+			if json.Unmarshal([]byte(line), &r) == nil {
+				got = append(got, r.Prefix)
+			}
+		}
+		b.want("whole lines", got, []string{"192.0.2.2", "192.0.2.3"})
 	})
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,14 +111,11 @@ func (p *program) ask(ctx context.Context, cmd block.Command, asJSON bool) error
 	}
 	cmd.By = p.operator()
 	sockets := controlSockets(c, p.getenv)
-	var r block.Reply
-	for _, socket := range sockets {
-		if r, err = block.Ask(ctx, socket, cmd); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-			break
-		}
-	}
+	r, err := askAny(ctx, sockets, cmd)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, block.ErrStranger):
+		return &codeError{exitBlock, err}
+	case nobodyAnswers(err):
 		return &codeError{exitBlock, fmt.Errorf("%w: nobody listens at %s (block.socket names another place)", errNotRunning, strings.Join(sockets, ", "))}
 	case errors.Is(err, fs.ErrPermission):
 		return &codeError{exitPermission, fmt.Errorf("%w: only who runs slips may; try sudo", err)}
@@ -134,6 +132,29 @@ func (p *program) ask(ctx context.Context, cmd block.Command, asJSON bool) error
 	return nil
 }
 
+// askAny sends a command to the first socket that somebody answers at. Somebody
+// else's socket does not keep it from the next; when that is all there is, the
+// error says so.
+func askAny(ctx context.Context, sockets []string, cmd block.Command) (r block.Reply, err error) {
+	var strange error
+	for _, socket := range sockets {
+		r, err = block.Ask(ctx, socket, cmd)
+		if errors.Is(err, block.ErrStranger) {
+			strange = errors.Join(strange, err)
+		} else if err == nil {
+			return r, nil
+		} else if !nobodyAnswers(err) {
+			return r, errors.Join(strange, err)
+		}
+	}
+	return r, cmp.Or(strange, err)
+}
+
+// nobodyAnswers reports whether err says that no slips listens at a socket.
+func nobodyAnswers(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
 // operator names who asks, for the audit log.
 func (p *program) operator() string {
 	uid := strconv.Itoa(os.Getuid())
@@ -146,13 +167,15 @@ func (p *program) operator() string {
 	return "uid " + uid
 }
 
+// printReply prints an answer. It comes from another process, so nothing in it
+// may reach the terminal as it is.
 func (p *program) printReply(do string, r block.Reply, asJSON bool) error {
 	if asJSON {
 		b, err := json.MarshalIndent(r, "", "  ")
 		if err != nil {
 			return fmt.Errorf("BUG: answer: %w", err)
 		}
-		return p.print(string(b) + "\n")
+		return p.print(string(harmless(b)) + "\n")
 	}
 	var b strings.Builder
 	note := ""
@@ -167,19 +190,19 @@ func (p *program) printReply(do string, r block.Reply, asJSON bool) error {
 		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		_, _ = fmt.Fprintln(w, "BLOCKED\tUNTIL\tOFFENCES\tBECAUSE OF"+note) // a strings.Builder takes everything
 		for _, x := range r.Blocks {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", x.Prefix, until(x.Until), x.Offences, dash(printable(x.Alert)))
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", printable(x.Prefix), until(x.Until), x.Offences, dash(printable(x.Alert)))
 		}
 		_ = w.Flush() // as above
 	case block.DoUnblock:
 		for _, x := range r.Blocks {
-			fmt.Fprintf(&b, "%s is not blocked any more%s\n", x.Prefix, note)
+			fmt.Fprintf(&b, "%s is not blocked any more%s\n", printable(x.Prefix), note)
 		}
 		if len(r.Blocks) == 0 && len(r.Errors) == 0 {
 			b.WriteString("nothing of it was blocked\n")
 		}
 	default:
 		for _, x := range r.Blocks {
-			fmt.Fprintf(&b, "%s is blocked until %s%s\n", x.Prefix, until(x.Until), note)
+			fmt.Fprintf(&b, "%s is blocked until %s%s\n", printable(x.Prefix), until(x.Until), note)
 		}
 	}
 	return p.print(b.String())

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -131,6 +134,13 @@ func listen(ctx context.Context, o *runOptions) (net.Listener, error) {
 	}
 	if err := service.Private(dir); err != nil {
 		return nil, err
+	}
+	if st, err := os.Lstat(dir); err != nil {
+		return nil, err
+	} else if st.Mode().Type() == fs.ModeSymlink { // who made it could have it name another folder
+		if err := service.Private(filepath.Dir(dir)); err != nil {
+			return nil, fmt.Errorf("%q is a link: %w", dir, err)
+		}
 	}
 	uid, gid := -1, -1
 	if o.User != nil {
@@ -278,27 +288,48 @@ func (w *firewall) close() error {
 
 // Evidence implements alerts.Sink. A host that goes on after its block has ended
 // gets no further alert in the same window until its score has doubled, so it is
-// blocked again for what it does.
+// blocked again for what it does. So is one whose request was lost.
 func (w *firewall) Evidence(e *evidence.Evidence, _ float64) error {
 	if !alerts.Counts(e) {
 		return nil
 	}
-	now := time.Now()
 	w.mu.Lock()
 	o, ok := w.offenders[e.Profile]
-	again := ok && o.window == e.Window && !o.until.IsZero() && now.After(o.until)
+	again := ok && o.window == e.Window && (o.lost != nil || !o.until.IsZero() && time.Now().After(o.until))
+	lost := o.lost
 	if again {
-		o.until = time.Time{} // until the manager has said what became of it
+		o.until, o.lost = time.Time{}, nil // until the manager has said what became of it
 		w.offenders[e.Profile] = o
 	}
 	w.mu.Unlock()
-	if again {
-		_ = w.manager.Submit(block.Request{ // as for an alert
+	switch {
+	case !again:
+	case lost != nil:
+		r := *lost
+		r.At, r.EvidenceIDs = time.Unix(0, e.Time), append(slices.Clip(r.EvidenceIDs), e.ID)
+		w.submit(e.Profile, r, lost)
+	default:
+		r := block.Request{
 			Prefix: block.Single(e.Profile), At: time.Unix(0, e.Time), Window: o.width,
 			Reason: "goes on after a block: " + string(e.Type), AlertID: o.alert, EvidenceIDs: []string{e.ID},
-		})
+		}
+		w.submit(e.Profile, r, &r)
 	}
 	return nil
+}
+
+// submit asks for a block of an offender. When too many requests wait, which the
+// manager counts, again is what its next evidence asks for.
+func (w *firewall) submit(a netip.Addr, r block.Request, again *block.Request) {
+	if err := w.manager.Submit(r); !errors.Is(err, block.ErrFull) {
+		return // a manager that has stopped takes no other request either
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if o, ok := w.offenders[a]; ok {
+		o.lost = again
+		w.offenders[a] = o
+	}
 }
 
 // Alert implements alerts.Sink: the host is blocked, or the audit log says why
@@ -306,16 +337,20 @@ func (w *firewall) Evidence(e *evidence.Evidence, _ float64) error {
 func (w *firewall) Alert(a *alerts.Alert) error {
 	width := time.Duration(a.WindowEnd - a.WindowStart)
 	w.mu.Lock()
-	if len(w.offenders) >= w.cfg.MaxBlocked {
-		clear(w.offenders)
+	o, known := w.offenders[a.Profile]
+	if !known && len(w.offenders) >= w.cfg.MaxBlocked {
+		maps.DeleteFunc(w.offenders, func(_ netip.Addr, o offender) bool { return o.window < a.Window })
+		if len(w.offenders) >= w.cfg.MaxBlocked {
+			clear(w.offenders)
+		}
 	}
-	w.offenders[a.Profile] = offender{alert: a.ID, window: a.Window, width: width, until: w.offenders[a.Profile].until}
+	w.offenders[a.Profile] = offender{alert: a.ID, window: a.Window, width: width, until: o.until}
 	w.mu.Unlock()
-	// What is refused because too many wait is counted by the manager.
-	_ = w.manager.Submit(block.Request{
+	r := block.Request{
 		Prefix: block.Single(a.Profile), At: time.Unix(0, a.At), Window: width,
 		Reason: a.Explain(), AlertID: a.ID, EvidenceIDs: a.EvidenceIDs,
-	})
+	}
+	w.submit(a.Profile, r, &r)
 	return nil
 }
 
@@ -324,7 +359,8 @@ type offender struct {
 	alert  string
 	window int64
 	width  time.Duration
-	until  time.Time // the end of its block; zero: it is not blocked, or nobody knows yet
+	until  time.Time      // the end of its block; zero: it is not blocked, or nobody knows yet
+	lost   *block.Request // that did not fit into the manager's queue; nil: none
 }
 
 // follow notes until when offenders are blocked. One that an operator has freed
@@ -341,10 +377,10 @@ func (w *firewall) follow(r block.Record) {
 		return
 	}
 	switch r.Action {
-	case block.ActBlock, block.ActExtend, block.ActFind:
+	case block.ActBlock, block.ActExtend, block.ActFind, block.ActRestore, block.ActExpire:
 		o.until = r.Until
 	case block.ActUnblock, block.ActRelease, block.ActRefuse:
-		o.until = time.Time{}
+		o.until, o.lost = time.Time{}, nil
 	default: // nothing that changes until when
 		return
 	}

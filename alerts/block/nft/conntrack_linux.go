@@ -40,9 +40,10 @@ func (f *Firewall) Cut(ctx context.Context, prefixes []netip.Prefix) (int, error
 	return len(match.closed) + forgotten - match.both, errors.Join(err, e)
 }
 
-// forget makes the kernel forget the tracked connections that match has, which
-// also ends what a flow table forwards past the chains. Where the kernel does
-// not track connections there is nothing to do.
+// forget makes the kernel forget the tracked connections that match has. From
+// Linux 6.4 on that also ends what a flow table forwards past the chains; older
+// ones refuse it. Where the kernel does not track connections there is nothing
+// to do.
 func (f *Firewall) forget(ctx context.Context, match *matcher) (int, error) {
 	if b, err := os.ReadFile(trackedNow); err == nil && f.cfg.NetNS == 0 {
 		if n, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && n > maxTracked {

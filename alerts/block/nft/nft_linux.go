@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -58,6 +59,7 @@ type Firewall struct {
 	ready   bool                         // our parts are in place
 	been    bool                         // our table has been there, so that it is damage when it is not
 	entries map[netip.Prefix]block.Entry // what is in the sets; some may have ended
+	endless map[netip.Prefix]bool        // what somebody else put into the sets, without an end
 	gen     uint32                       // number of the rule set at which that was true; 0: not known
 
 	cannotClose atomic.Bool // the kernel cannot close sockets, and that has been said
@@ -82,7 +84,7 @@ func Open(cfg Config) (*Firewall, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Firewall{cfg: cfg, guard: guard, entries: make(map[netip.Prefix]block.Entry)}
+	f := &Firewall{cfg: cfg, guard: guard, entries: make(map[netip.Prefix]block.Entry), endless: make(map[netip.Prefix]bool)}
 	if err := f.dial(); err != nil {
 		return nil, explain("open nftables", err)
 	}
@@ -395,8 +397,12 @@ func (f *Firewall) Block(ctx context.Context, entries []block.Entry) error {
 	clean = normal(clean)
 	return f.use(ctx, "block with nftables", func() error {
 		return f.transact(func() error { return f.queueBlock(clean) }, func() {
+			if !f.ready { // all is new
+				clear(f.endless)
+			}
 			for _, e := range clean {
 				f.entries[e.Prefix] = e
+				delete(f.endless, e.Prefix)
 			}
 			f.ready, f.been = true, true
 		})
@@ -438,7 +444,7 @@ func (f *Firewall) queueBlock(entries []block.Entry) error {
 	if f.ready {
 		if err := queue(sets, f.conn.SetDeleteElements, func(c *[4]chunks) {
 			for _, e := range entries {
-				if old, ok := f.entries[e.Prefix]; ok && old.Until.After(now.Add(-overdue)) {
+				if old, ok := f.entries[e.Prefix]; f.endless[e.Prefix] || ok && old.Until.After(now.Add(-overdue)) {
 					// Adding it again would not change its end before Linux 6.12.
 					c[set(e.Prefix)].add(e.Prefix, 0, "")
 				}
@@ -585,6 +591,7 @@ func (f *Firewall) Remove(ctx context.Context) error {
 		}
 		f.ready, f.been, f.gen = false, false, 0
 		clear(f.entries)
+		clear(f.endless)
 		return nil
 	})
 }
@@ -604,6 +611,7 @@ func (f *Firewall) look() (damage, err error) {
 func (f *Firewall) lookAt(gen uint32) (damage, err error) {
 	f.ready, f.gen = false, 0
 	clear(f.entries)
+	clear(f.endless)
 	l := f.layout()
 	tables, err := f.conn.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -620,13 +628,12 @@ func (f *Firewall) lookAt(gen uint32) (damage, err error) {
 	if tables[at].Flags != 0 { // ours has none; the usual one is "dormant"
 		damage = fmt.Errorf("%w: table inet %s is switched off", block.ErrDamaged, l.table.Name)
 	}
-	sets, err := f.conn.GetSets(l.table)
-	if err != nil {
-		return nil, err
-	}
 	for i, want := range l.sets {
-		at := slices.IndexFunc(sets, func(s *nftables.Set) bool { return s.Name == want.Name })
-		if at < 0 || sets[at].KeyType.Bytes != want.KeyType.Bytes || sets[at].Interval != want.Interval || !sets[at].HasTimeout || sets[at].IsMap {
+		got, err := f.conn.GetSetByName(l.table, want.Name)
+		if err != nil && !f.answers() {
+			return nil, err
+		}
+		if err != nil || !sameSet(got, want) {
 			damage = fmt.Errorf("%w: set %s is not ours", block.ErrDamaged, want.Name)
 			continue
 		}
@@ -652,32 +659,67 @@ func (f *Firewall) lookAt(gen uint32) (damage, err error) {
 	return damage, nil
 }
 
-// checkChains compares chains and rules with ours.
+// answers reports whether the kernel answers in order. After a question that
+// failed it says that there is no such thing, or that the library cannot read
+// what is there; either way it is not ours.
+func (f *Firewall) answers() bool {
+	_, err := f.generation()
+	return err == nil
+}
+
+// sameSet reports whether a set takes and matches what ours does. The type of
+// its key is only what "nft list" shows; the kernel goes by the length.
+func sameSet(got, want *nftables.Set) bool {
+	return got.KeyType.Bytes == want.KeyType.Bytes && got.Interval == want.Interval && got.HasTimeout && !got.IsMap &&
+		!got.Concatenation && got.Size == 0
+}
+
+// sameRule reports whether the kernel gives a rule of ours back: what it does,
+// and its comment.
+func sameRule(got, want *nftables.Rule) bool {
+	return bytes.Equal(got.UserData, want.UserData) && slices.EqualFunc(got.Exprs, want.Exprs, sameExpr)
+}
+
+func sameExpr(got, want expr.Any) bool {
+	switch g := got.(type) {
+	case *expr.Counter: // it has counted
+		_, ok := want.(*expr.Counter)
+		return ok
+	case *expr.Lookup:
+		w, ok := want.(*expr.Lookup)
+		if !ok {
+			return false
+		}
+		a, b := *g, *w
+		a.SetID, b.SetID = 0, 0 // of the transaction that made it
+		return a == b
+	}
+	return reflect.DeepEqual(got, want)
+}
+
+// checkChains compares chains and rules with ours: where they hook in, in which
+// order, and what each does. A comment alone would be easy to keep.
 func (f *Firewall) checkChains(l *layout) (damage, err error) {
 	chains, err := f.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return nil, err
 	}
+	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return c.Table == nil || c.Table.Name != l.table.Name })
+	if len(chains) > len(l.chains) {
+		return fmt.Errorf("%w: table inet %s has %d chains, and ours has %d", block.ErrDamaged, l.table.Name, len(chains), len(l.chains)), nil
+	}
 	for _, want := range l.chains {
-		at := slices.IndexFunc(chains, func(c *nftables.Chain) bool { return c.Table.Name == l.table.Name && c.Name == want.Name })
+		at := slices.IndexFunc(chains, func(c *nftables.Chain) bool { return c.Name == want.Name })
 		if at < 0 || chains[at].Hooknum == nil || *chains[at].Hooknum != *want.Hooknum || chains[at].Priority == nil ||
 			*chains[at].Priority != *want.Priority || chains[at].Type != want.Type || chains[at].Policy == nil || *chains[at].Policy != *want.Policy {
 			return fmt.Errorf("%w: chain %s is not ours", block.ErrDamaged, want.Name), nil
 		}
 		rules, err := f.conn.GetRules(l.table, want)
-		if err != nil {
+		if err != nil && !f.answers() {
 			return nil, err
 		}
-		var got, ours [][]byte
-		for _, r := range rules {
-			got = append(got, r.UserData)
-		}
-		for _, r := range l.rules {
-			if r.Chain == want {
-				ours = append(ours, r.UserData)
-			}
-		}
-		if !slices.EqualFunc(got, ours, bytes.Equal) {
+		ours := slices.DeleteFunc(slices.Clone(l.rules), func(r *nftables.Rule) bool { return r.Chain != want })
+		if err != nil || !slices.EqualFunc(rules, ours, sameRule) {
 			return fmt.Errorf("%w: the rules of chain %s are not ours", block.ErrDamaged, want.Name), nil
 		}
 	}
@@ -689,7 +731,8 @@ func (f *Firewall) take(i int, list []nftables.SetElement) {
 	now := f.cfg.Now()
 	enter := func(p netip.Prefix, e nftables.SetElement) {
 		if e.Timeout == 0 || e.Expires == 0 {
-			return // somebody else's, without an end: not ours to judge, and restored by nobody
+			f.endless[p] = true // somebody else's: not ours to judge, and restored by nobody
+			return
 		}
 		n, alert := parseComment(e.Comment)
 		f.entries[p] = block.Entry{Prefix: p, Until: now.Add(e.Expires), Offences: n, Alert: alert}

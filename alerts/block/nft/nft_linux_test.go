@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	nl "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -282,6 +283,88 @@ func (s *space) dropped() (n uint64) {
 	return n
 }
 
+// changeRule puts another rule in place of rule i of a chain, with its comment.
+func changeRule(c *nftables.Conn, chain *nftables.Chain, i int, change func(*nftables.Rule)) {
+	rules, err := c.GetRules(chain.Table, chain)
+	if err != nil {
+		panic(err)
+	}
+	r := rules[i]
+	change(r)
+	r.Chain, r.Table = chain, chain.Table
+	c.ReplaceRule(r)
+}
+
+// remake replaces a table by one with the same chains and rules, and with sets
+// that change has seen.
+func remake(c *nftables.Conn, table *nftables.Table, change func(*nftables.Set)) {
+	sets, err := c.GetSets(table)
+	chains, e := c.ListChainsOfTableFamily(table.Family)
+	if err = errors.Join(err, e); err != nil {
+		panic(err)
+	}
+	rules := make(map[*nftables.Chain][]*nftables.Rule)
+	for _, chain := range chains {
+		if rules[chain], err = c.GetRules(table, chain); err != nil {
+			panic(err)
+		}
+	}
+	c.DelTable(table)
+	c.AddTable(table)
+	for _, s := range sets {
+		change(s)
+		s.KeyByteOrder = binaryutil.BigEndian
+		if err := c.AddSet(s, nil); err != nil {
+			panic(err)
+		}
+	}
+	for _, chain := range chains {
+		chain.Table = table
+		c.AddChain(chain)
+		for _, r := range rules[chain] {
+			r.Chain, r.Table, r.Handle, r.Position = chain, table, 0, 0
+			c.AddRule(r)
+		}
+	}
+}
+
+// lookup returns the part of a rule that asks a set.
+func lookup(r *nftables.Rule) *expr.Lookup {
+	for _, e := range r.Exprs {
+		if l, ok := e.(*expr.Lookup); ok {
+			return l
+		}
+	}
+	panic("the rule asks no set")
+}
+
+// TestEndless blocks what somebody else has put into a set for ever. On Linux
+// before 6.12 that would stay without an end, and be missed at every look.
+func TestEndless(t *testing.T) {
+	s := newSpace(t)
+	f := s.open()
+	must(t, f.Block(t.Context(), nil))
+	conn := s.conn()
+	table := &nftables.Table{Name: "slips", Family: nftables.TableFamilyINet}
+	for name, e := range map[string][]nftables.SetElement{
+		"hosts4": {{Key: []byte{192, 0, 2, 9}}},
+		"nets4":  {{Key: []byte{198, 51, 100, 0}}, {Key: []byte{198, 51, 101, 0}, IntervalEnd: true}},
+	} {
+		must(t, conn.SetAddElements(&nftables.Set{Table: table, Name: name, KeyType: nftables.TypeIPAddr, Interval: name == "nets4", HasTimeout: true}, e))
+	}
+	must(t, conn.Flush())
+	if l := list(t, f); len(l) != 0 {
+		t.Errorf("what has no end is listed: %v", l)
+	}
+	want := []block.Entry{entry("192.0.2.9", time.Hour), entry("198.51.100.0/24", time.Hour)}
+	must(t, f.Block(t.Context(), want))
+	for name, f := range map[string]*nft.Firewall{"same": f, "another": s.open()} {
+		if diff := cmp.Diff(want, list(t, f), near()); diff != "" {
+			t.Error(name, diff)
+		}
+	}
+}
+
 // TestDamage changes our part behind our back: List says so, and the next
 // Block mends it and keeps what is left.
 func TestDamage(t *testing.T) {
@@ -313,6 +396,46 @@ func TestDamage(t *testing.T) {
 			c.AddTable(table)
 			c.AddSet(&nftables.Set{Table: table, Name: "hosts4", KeyType: nftables.TypeIP6Addr}, nil)
 		}, nil},
+		{"all as it was, but for the size of a set", func(c *nftables.Conn) { remake(c, table, func(s *nftables.Set) { s.Size = 1 }) }, nil},
+		{"set of a type that the library does not know", func(c *nftables.Conn) {
+			unknown := nftables.TypeIPAddr
+			unknown.SetNFTMagic(61)
+			c.DelTable(table)
+			c.AddTable(table)
+			c.AddSet(&nftables.Set{Table: table, Name: "hosts4", KeyType: unknown, HasTimeout: true}, nil)
+		}, nil},
+		{"another verdict, the same comment", func(c *nftables.Conn) {
+			changeRule(c, chain("input"), 2, func(r *nftables.Rule) { r.Exprs[len(r.Exprs)-1] = &expr.Verdict{Kind: expr.VerdictAccept} })
+		}, kept},
+		{"another set, the same comment", func(c *nftables.Conn) {
+			changeRule(c, chain("forward"), 0, func(r *nftables.Rule) { lookup(r).SetName = "nets4" })
+		}, kept},
+		{"all but those in the set, the same comment", func(c *nftables.Conn) {
+			changeRule(c, chain("output"), 1, func(r *nftables.Rule) { lookup(r).Invert = true })
+		}, kept},
+		{"an expression more, the same comment", func(c *nftables.Conn) {
+			changeRule(c, chain("input"), 1, func(r *nftables.Rule) {
+				r.Exprs = append([]expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeHour, Burst: 1}}, r.Exprs...)
+			})
+		}, kept},
+		{"loopback is another interface, the same comment", func(c *nftables.Conn) {
+			changeRule(c, chain("input"), 0, func(r *nftables.Rule) {
+				r.Exprs[1] = &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: append([]byte("v0"), make([]byte, unix.IFNAMSIZ-2)...)}
+			})
+		}, kept},
+		{"another priority", func(c *nftables.Conn) {
+			rules, _ := c.GetRules(table, chain("output"))
+			accept, at := nftables.ChainPolicyAccept, nftables.ChainPriority(300)
+			c.FlushChain(chain("output"))
+			c.DelChain(chain("output"))
+			c.AddChain(&nftables.Chain{
+				Name: "output", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: &at, Policy: &accept,
+			})
+			for _, r := range rules {
+				c.AddRule(&nftables.Rule{Table: table, Chain: chain("output"), Exprs: r.Exprs, UserData: r.UserData})
+			}
+		}, kept},
+		{"a chain more", func(c *nftables.Conn) { c.AddChain(chain("input2")) }, kept},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newSpace(t)
