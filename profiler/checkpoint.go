@@ -127,16 +127,6 @@ type savedDue struct {
 	Gen    uint8
 }
 
-func present(st []any) []int {
-	var m []int
-	for j, s := range st {
-		if s != nil {
-			m = append(m, j)
-		}
-	}
-	return m
-}
-
 // save encodes all that the lane knows.
 func (l *lane) save() ([]byte, error) {
 	var b bytes.Buffer
@@ -152,23 +142,25 @@ func (l *lane) save() ([]byte, error) {
 			if x.void(d) {
 				continue
 			}
-			y := savedDue{Key: x.Key, K: x.key, Domain: d, Gen: x.gen}
+			y := savedDue{Key: x.place(), K: x.key, Domain: d, Gen: x.gen}
 			if x.own != nil {
 				y.Owner = x.own.id
 			}
 			if x.slot != nil {
-				y.Win, y.InWin = x.slot.w.N, true
+				y.Win, y.InWin = x.slot.n, true
 			}
 			h.Dues = append(h.Dues, y)
 		}
 	}
-	h.Net, h.Panics = present(l.netst), l.netPanics
+	if l.netst != nil {
+		h.Net, h.Panics = l.netst.places(), l.panics[nil]
+	}
 	err := enc.Encode(h)
-	states := func(scope modules.Scope, places []int, st []any) {
+	states := func(scope modules.Scope, places []int, st *states) {
 		for _, i := range places {
 			if err == nil {
 				m := &l.e.mods[l.e.scoped[scope][i]]
-				if err = m.Run.Save(enc, st[i]); err != nil {
+				if err = m.Run.Save(enc, st.get(i)); err != nil {
 					err = fmt.Errorf("module %s: %w", m.Spec.Name, err)
 				}
 			}
@@ -178,16 +170,16 @@ func (l *lane) save() ([]byte, error) {
 		if o == nil || err != nil {
 			continue
 		}
-		so := savedOwner{ID: o.id, Mods: present(o.st), Panics: o.panics}
+		so := savedOwner{ID: o.id, Mods: o.st.places(), Panics: l.panics[o]}
 		for _, w := range o.wins {
-			so.Wins = append(so.Wins, savedWindow{W: w.w, Open: w.open, Gens: w.gens, Mods: present(w.st)})
+			so.Wins = append(so.Wins, savedWindow{W: l.e.seq.numbered(w.n), Open: w.open, Gens: w.gens, Mods: w.st.places()})
 		}
 		if err = enc.Encode(so); err != nil {
 			break
 		}
-		states(modules.PerProfile, so.Mods, o.st)
+		states(modules.PerProfile, so.Mods, &o.st)
 		for i, w := range o.wins {
-			states(modules.PerWindow, so.Wins[i].Mods, w.st)
+			states(modules.PerWindow, so.Wins[i].Mods, &w.st)
 		}
 	}
 	states(modules.Network, h.Net, l.netst)
@@ -264,9 +256,9 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 	if err := dec.Decode(&h); err != nil {
 		return err
 	}
-	load := func(scope modules.Scope, places []int, st []any) error {
+	load := func(scope modules.Scope, places []int, st *states) error {
 		for _, i := range places {
-			if i < 0 || i >= len(st) {
+			if i < 0 || i >= len(e.scoped[scope]) || st.get(i) != nil {
 				return errors.New("damaged: no such module")
 			}
 			m := &e.mods[e.scoped[scope][i]]
@@ -274,7 +266,7 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 			if err != nil {
 				return fmt.Errorf("module %s: %w", m.Spec.Name, err)
 			}
-			st[i] = v
+			st.put(i, v)
 		}
 		return nil
 	}
@@ -290,16 +282,13 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 		}
 		l := e.lanes[int(p)%e.cfg.Lanes]
 		o := l.owner(p, &flow.Flow{Src: so.ID}, profile.Client)
-		o.panics = so.Panics
-		if len(so.Mods) > 0 {
-			o.st = make([]any, len(e.scoped[modules.PerProfile]))
-			if err := load(modules.PerProfile, so.Mods, o.st); err != nil {
-				return err
-			}
+		l.blame(o, so.Panics)
+		if err := load(modules.PerProfile, so.Mods, &o.st); err != nil {
+			return err
 		}
 		for _, sw := range so.Wins {
-			w := &slot{own: o, w: sw.W, open: sw.Open, gens: sw.Gens, st: make([]any, len(e.scoped[modules.PerWindow]))}
-			if err := load(modules.PerWindow, sw.Mods, w.st); err != nil {
+			w := &slot{own: o, n: sw.W.N, open: sw.Open, gens: sw.Gens}
+			if err := load(modules.PerWindow, sw.Mods, &w.st); err != nil {
 				return err
 			}
 			o.wins = append(o.wins, w)
@@ -311,22 +300,21 @@ func (e *Engine) restoreLane(b []byte, network bool) error {
 		if err := load(modules.Network, h.Net, nl.netst); err != nil {
 			return err
 		}
-		if len(h.Panics) == len(e.mods) {
-			nl.netPanics = h.Panics
-		}
+		nl.blame(nil, h.Panics)
 	}
 	for _, y := range h.Dues {
-		d := due{Key: y.Key, key: y.K, gen: y.Gen}
-		l := nl
+		l, o := nl, (*owner)(nil)
 		if y.Owner.IsValid() {
-			o := owners[y.Owner]
-			if o == nil {
+			if o = owners[y.Owner]; o == nil {
 				return errors.New("damaged: a timer without a profile")
 			}
-			d.own = o
+		}
+		d := newDue(y.Key, o)
+		d.key, d.gen = y.K, y.Gen
+		if o != nil {
 			l = e.lanes[int(e.seq.index.get(y.Owner))%e.cfg.Lanes]
 			if y.InWin {
-				i := slices.IndexFunc(o.wins, func(s *slot) bool { return s.w.N == y.Win })
+				i := slices.IndexFunc(o.wins, func(s *slot) bool { return s.n == y.Win })
 				if i < 0 {
 					return errors.New("damaged: a timer without a window")
 				}

@@ -2,7 +2,6 @@ package profiler
 
 import (
 	"cmp"
-	"container/heap"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -17,41 +16,40 @@ import (
 
 // owner is a profile as its lane sees it.
 type owner struct {
-	id     profile.ID
-	wins   []*slot // open windows, by number
-	last   *slot   // the one used last
-	st     []any   // states of the PerProfile modules, by place; nil until one is needed
-	panics []uint8 // by module; nil until one panics
-	gone   bool    // evicted: its timers are void
+	id   profile.ID
+	wins []*slot // open windows, by number
+	last *slot   // the one used last
+	st   states  // of the PerProfile modules
+	gone bool    // evicted: its timers are void
 }
 
 // slot holds the states of the PerWindow modules for one window of a profile.
 type slot struct {
 	own  *owner
-	w    profile.Window
-	st   []any                    // by place
+	n    int64 // number of the window
+	st   states
 	open uint64                   // domains that have not closed yet
 	gens [flow.NumKinds + 1]uint8 // how often each domain was closed
 }
 
 // lane owns some profiles, or the network. One goroutine runs it.
 type lane struct {
-	e         *Engine
-	n         int
-	in        chan msg
-	out       []evidence.Evidence
-	asked     []placed
-	byKind    [flow.NumKinds][]int // modules to run on a record, in order
-	domain    []int                // of each module
-	wants     []modules.Chooser    // of each module; nil: all records
-	looks     []modules.Looker     // of each module; nil: none
-	owners    []*owner             // by index of the profile / lanes
-	netPanics []uint8              // of the Network modules
-	netst     []any                // states of the Network modules, by place
-	dues      [flow.NumKinds + 1]dues
-	full      [flow.NumKinds + 1]int // length of dues at which the void ones go
-	clock     clocks
-	next      int64 // no due of any domain lies before it
+	e      *Engine
+	n      int
+	in     chan msg
+	out    []evidence.Evidence
+	asked  []placed
+	byKind [flow.NumKinds][]int // modules to run on a record, in order
+	domain []int                // of each module
+	wants  []modules.Chooser    // of each module; nil: all records
+	looks  []modules.Looker     // of each module; nil: none
+	owners []*owner             // by index of the profile / lanes
+	panics map[*owner][]uint8   // by module, of those with any; nil is the network
+	netst  *states              // of the Network modules; nil: not the network's lane
+	dues   [flow.NumKinds + 1]dues
+	full   [flow.NumKinds + 1]int // length of dues at which the void ones go
+	clock  clocks
+	next   int64 // no due of any domain lies before it
 
 	host modules.Host
 	cx   *modules.Context
@@ -94,7 +92,7 @@ func newLane(e *Engine, n int, network bool) *lane {
 		}
 	}
 	if network {
-		l.netst = make([]any, len(e.scoped[modules.Network]))
+		l.netst = new(states)
 	}
 	l.choose(make([]bool, len(e.mods)))
 	l.cx = modules.NewContext(&l.host)
@@ -280,7 +278,7 @@ func (l *lane) touch(items []item) {
 	}
 	for _, s := range slots {
 		if s != nil {
-			sum += uint32(s.w.N)
+			sum += uint32(s.n)
 		}
 	}
 	// The first byte of the state behind the interface.
@@ -296,17 +294,20 @@ func (l *lane) touch(items []item) {
 		}
 		for _, j := range l.frequent[items[i].f.Kind] {
 			if l.e.mods[j].Spec.Scope == modules.PerWindow {
-				sum += first(s.st[l.e.place[j]])
-			} else if st := owners[i].st; st != nil {
-				sum += first(st[l.e.place[j]])
+				sum += first(s.st.get(l.e.place[j]))
+			} else {
+				sum += first(owners[i].st.get(l.e.place[j]))
 			}
 		}
 	}
 	for _, j := range l.touchers {
 		l.touching = j
 		for i, s := range slots {
-			if s != nil && s.st[l.e.place[j]] != nil && l.e.mods[j].Spec.Kinds.Has(items[i].f.Kind) {
-				sum += l.e.mods[j].Run.Touch(s.st[l.e.place[j]], items[i].f)
+			if s == nil || !l.e.mods[j].Spec.Kinds.Has(items[i].f.Kind) {
+				continue
+			}
+			if st := s.st.get(l.e.place[j]); st != nil {
+				sum += l.e.mods[j].Run.Touch(st, items[i].f)
 			}
 		}
 	}
@@ -333,12 +334,10 @@ func (l *lane) begin(it *item) bool {
 	// A window that is not open yet is opened by the first module that wants
 	// the record, for only a window with states is ever closed.
 	s := o.last
-	if s != nil && s.w.N == it.win {
-		l.host.Window = s.w
-	} else {
+	if s != nil && s.n != it.win {
 		s = nil
-		l.host.Window = l.e.seq.numbered(it.win)
 	}
+	l.host.Window = l.e.seq.numbered(it.win)
 	l.f, l.own, l.slot, l.class, l.seq = f, o, s, classRecord, f.Seq
 	l.host.Now, l.host.Record, l.host.Profile, l.host.Role = f.At, f.Time, o.id, it.role
 	return true
@@ -352,10 +351,10 @@ func (l *lane) time(f *flow.Flow) {
 		}
 		return
 	}
-	if d := &l.dues[f.Kind]; len(*d) > 0 && (*d)[0].At <= f.Own {
+	if d := &l.dues[f.Kind]; len(*d) > 0 && (*d)[0].at <= f.Own {
 		l.advance(int(f.Kind), f.Own)
 	}
-	if d := &l.dues[join]; len(*d) > 0 && (*d)[0].At <= f.Low {
+	if d := &l.dues[join]; len(*d) > 0 && (*d)[0].at <= f.Low {
 		l.advance(int(join), f.Low)
 	}
 }
@@ -403,55 +402,49 @@ func (l *lane) call(j int, f *flow.Flow, sample bool) {
 
 // off reports whether module j has panicked too often for the owner at hand.
 func (l *lane) off(j int) bool {
-	p := l.netPanics
-	if l.own != nil {
-		p = l.own.panics
+	if len(l.panics) == 0 {
+		return false
 	}
+	p := l.panics[l.own]
 	return p != nil && int(p[j]) >= l.e.cfg.PanicLimit
 }
 
 // has reports whether module j has a state for what is at hand.
 func (l *lane) has(j int) bool {
-	i := l.e.place[j]
-	switch l.e.mods[j].Spec.Scope {
+	return l.states(l.e.mods[j].Spec.Scope).get(l.e.place[j]) != nil
+}
+
+// states returns the states of a scope for what is at hand, nil when there is
+// no window yet.
+func (l *lane) states(sc modules.Scope) *states {
+	switch sc {
 	case modules.PerWindow:
-		return l.slot != nil && l.slot.st[i] != nil
+		if l.slot == nil {
+			return nil
+		}
+		return &l.slot.st
 	case modules.PerProfile:
-		return l.own.st != nil && l.own.st[i] != nil
+		return &l.own.st
 	default: // modules.Network
 	}
-	return l.netst[i] != nil
+	return l.netst
 }
 
 // state returns module j's state for what is at hand, making it first.
 func (l *lane) state(j int, m *Loaded) any {
-	i := l.e.place[j]
-	switch m.Spec.Scope {
-	case modules.PerWindow:
-		if l.slot == nil {
-			l.slot = l.window(l.own, l.host.Window, l.f)
-		}
-		s := l.slot
-		if s.st[i] == nil {
-			s.st[i] = m.Run.NewState()
-			l.keepOpen(s, l.domain[j], l.f.At)
-		}
-		return s.st[i]
-	case modules.PerProfile:
-		o := l.own
-		if o.st == nil {
-			o.st = make([]any, len(l.e.scoped[modules.PerProfile]))
-		}
-		if o.st[i] == nil {
-			o.st[i] = m.Run.NewState()
-		}
-		return o.st[i]
-	default: // modules.Network
+	if m.Spec.Scope == modules.PerWindow && l.slot == nil {
+		l.slot = l.window(l.own, l.host.Window, l.f)
 	}
-	if l.netst[i] == nil {
-		l.netst[i] = m.Run.NewState()
+	in, i := l.states(m.Spec.Scope), l.e.place[j]
+	st := in.get(i)
+	if st == nil {
+		st = m.Run.NewState()
+		in.put(i, st)
+		if m.Spec.Scope == modules.PerWindow {
+			l.keepOpen(l.slot, l.domain[j], l.f.At)
+		}
 	}
-	return l.netst[i]
+	return st
 }
 
 // network is records for the network lane.
@@ -494,17 +487,24 @@ func (l *lane) panicked(r any) {
 	if l.f != nil {
 		uid = l.f.UID
 	}
-	p := &l.netPanics
-	if l.own != nil {
-		p = &l.own.panics
+	if l.panics[l.own] == nil {
+		l.blame(l.own, make([]uint8, len(l.e.mods)))
 	}
-	if *p == nil {
-		*p = make([]uint8, len(l.e.mods))
-	}
-	(*p)[l.mod]++
+	l.panics[l.own][l.mod]++
 	off := l.off(l.mod)
 	l.e.cfg.Log.Error("a module panicked", "module", name, "profile", l.host.Profile, "seq", l.seq, "uid", uid,
 		"panic", fmt.Sprint(r), "off_from_here", off, "stack", string(debug.Stack()))
+}
+
+// blame sets how often each module panicked for o, or for the network.
+func (l *lane) blame(o *owner, panics []uint8) {
+	if len(panics) != len(l.e.mods) {
+		return
+	}
+	if l.panics == nil {
+		l.panics = make(map[*owner][]uint8)
+	}
+	l.panics[o] = panics
 }
 
 func (l *lane) owner(prof int32, f *flow.Flow, role profile.Role) *owner {
@@ -525,7 +525,7 @@ func (l *lane) owner(prof int32, f *flow.Flow, role profile.Role) *owner {
 
 // window returns o's slot of window w, opening it first.
 func (l *lane) window(o *owner, w profile.Window, f *flow.Flow) *slot {
-	i, ok := slices.BinarySearchFunc(o.wins, w.N, func(s *slot, n int64) int { return cmp.Compare(s.w.N, n) })
+	i, ok := slices.BinarySearchFunc(o.wins, w.N, func(s *slot, n int64) int { return cmp.Compare(s.n, n) })
 	if !ok {
 		if len(o.wins) >= l.e.cfg.MaxWindows {
 			old := o.wins[0]
@@ -536,9 +536,9 @@ func (l *lane) window(o *owner, w profile.Window, f *flow.Flow) *slot {
 				l.closeSlot(old, d, f.At, f.Seq)
 			}
 			l.f, l.own, l.class, l.seq, l.host, l.mod, l.ord = f, o, class, seq, host, mod, ord
-			i, _ = slices.BinarySearchFunc(o.wins, w.N, func(s *slot, n int64) int { return cmp.Compare(s.w.N, n) })
+			i, _ = slices.BinarySearchFunc(o.wins, w.N, func(s *slot, n int64) int { return cmp.Compare(s.n, n) })
 		}
-		o.wins = slices.Insert(o.wins, i, &slot{own: o, w: w, st: make([]any, len(l.e.scoped[modules.PerWindow]))})
+		o.wins = slices.Insert(o.wins, i, &slot{own: o, n: w.N})
 	}
 	o.last = o.wins[i]
 	return o.last
@@ -551,11 +551,14 @@ func (l *lane) keepOpen(s *slot, domain int, now int64) {
 		return
 	}
 	s.open |= 1 << domain
-	at := add(s.w.End, l.e.cfg.Grace)
+	w := l.e.seq.numbered(s.n)
+	at := add(w.End, l.e.cfg.Grace)
 	if at <= now {
 		at = add(now, l.e.cfg.Width)
 	}
-	l.push(domain, due{Key: evidence.Key{At: at, Class: classWindow, Owner: s.own.id, Seq: uint64(s.w.Start)}, own: s.own, slot: s, gen: s.gens[domain]})
+	d := newDue(evidence.Key{At: at, Class: classWindow, Owner: s.own.id, Seq: uint64(w.Start)}, s.own)
+	d.slot, d.gen = s, s.gens[domain]
+	l.push(domain, d)
 }
 
 func (l *lane) push(domain int, d due) {
@@ -564,11 +567,11 @@ func (l *lane) push(domain int, d due) {
 		// Those of evicted profiles and closed windows would stay until their
 		// time comes, which may be an hour of ever new profiles away.
 		*h = slices.DeleteFunc(*h, func(d due) bool { return d.void(domain) })
-		heap.Init(h)
-		l.full[domain] = 2*len(*h) + minDues
+		h.order()
+		l.full[domain] = len(*h)*3/2 + minDues
 	}
 	h.put(d)
-	l.next = min(l.next, d.At)
+	l.next = min(l.next, d.at)
 }
 
 // minDues is how many things may be due before it pays to look for void ones.
@@ -578,11 +581,11 @@ const minDues = 1024
 func (l *lane) advanceAll(t int64) {
 	next := int64(endOfTime)
 	for d := range l.dues {
-		if len(l.dues[d]) > 0 && l.dues[d][0].At <= t {
+		if len(l.dues[d]) > 0 && l.dues[d][0].at <= t {
 			l.advance(d, t)
 		}
 		if len(l.dues[d]) > 0 {
-			next = min(next, l.dues[d][0].At)
+			next = min(next, l.dues[d][0].at)
 		}
 	}
 	l.next = next
@@ -591,7 +594,7 @@ func (l *lane) advanceAll(t int64) {
 // advance does all that is due in a domain by time t, oldest first.
 func (l *lane) advance(domain int, t int64) {
 	h := &l.dues[domain]
-	for len(*h) > 0 && (*h)[0].At <= t {
+	for len(*h) > 0 && (*h)[0].at <= t {
 		d := h.take()
 		l.guard(func() { l.fire(domain, d) })
 	}
@@ -602,26 +605,18 @@ func (l *lane) fire(domain int, d due) {
 	if d.void(domain) {
 		return
 	}
-	if d.Class == classWindow {
-		l.closeSlot(d.slot, domain, d.At, d.Seq)
+	if d.class == classWindow {
+		l.closeSlot(d.slot, domain, d.at, d.seq)
 		return
 	}
-	m := &l.e.mods[d.Module]
-	var st any
-	switch m.Spec.Scope {
-	case modules.PerWindow:
-		st = d.slot.st[l.e.place[d.Module]]
-	case modules.PerProfile:
-		st = d.own.st[l.e.place[d.Module]]
-	case modules.Network:
-		st = l.netst[l.e.place[d.Module]]
-	}
-	l.enter(d.Key, d.own, d.slot)
-	l.mod, l.ord = d.Module, d.Ord<<16 // keys of two timers set by one call stay apart
+	m := &l.e.mods[d.module]
+	l.enter(d.place(), d.own, d.slot)
+	st := l.states(m.Spec.Scope).get(l.e.place[d.module])
+	l.mod, l.ord = int(d.module), d.ord<<16 // keys of two timers set by one call stay apart
 	if l.off(l.mod) {
 		return
 	}
-	l.cnt[d.Module].timers++
+	l.cnt[d.module].timers++
 	m.Run.Fire(l.cx, st, d.key)
 }
 
@@ -642,15 +637,19 @@ func (l *lane) closeSlot(s *slot, domain int, at int64, seq uint64) {
 		}
 	}()
 	for i, j := range l.e.scoped[modules.PerWindow] {
-		if l.domain[j] != domain || s.st[i] == nil {
+		if l.domain[j] != domain {
+			continue
+		}
+		st := s.st.get(i)
+		if st == nil {
 			continue
 		}
 		l.enter(evidence.Key{At: at, Class: classWindow, Seq: seq}, s.own, s)
 		l.mod, l.ord = j, 0
 		if !l.off(j) {
-			l.guard(func() { l.e.mods[j].Run.CloseWindow(l.cx, s.st[i], s.w) })
+			l.guard(func() { l.e.mods[j].Run.CloseWindow(l.cx, st, l.host.Window) })
 		}
-		s.st[i] = nil
+		s.st.drop(i)
 	}
 }
 
@@ -666,7 +665,8 @@ func (l *lane) evict(prof int32, f *flow.Flow) {
 			l.closeSlot(s, d, f.At, f.Seq)
 		}
 	}
-	o.gone, o.wins, o.last, o.st = true, nil, nil, nil // timers may keep it for a while
+	o.gone, o.wins, o.last, o.st = true, nil, nil, states{} // timers may keep it for a while
+	delete(l.panics, o)
 	l.owners[i] = nil
 }
 
@@ -679,7 +679,7 @@ func (l *lane) enter(k evidence.Key, o *owner, s *slot) {
 		l.host.Profile = o.id
 	}
 	if s != nil {
-		l.host.Window = s.w
+		l.host.Window = l.e.seq.numbered(s.n)
 	} else if k.At < endOfTime {
 		l.host.Window = l.e.seq.window(k.At)
 	}
@@ -743,7 +743,8 @@ func (l *lane) after(d time.Duration, key uint64) {
 	k := l.key()
 	k.At, k.Class = add(k.At, max(d, 1)), classTimer
 	l.ord++
-	x := due{Key: k, key: key, own: l.own}
+	x := newDue(k, l.own)
+	x.key = key
 	if l.e.mods[l.mod].Spec.Scope == modules.PerWindow {
 		x.slot, x.gen = l.slot, l.slot.gens[l.domain[l.mod]]
 	}

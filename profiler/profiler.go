@@ -35,6 +35,7 @@ const OneWindow = 200 * 365 * 24 * time.Hour
 type Config struct {
 	Lanes       int           // at least 1
 	Width       time.Duration // of a time window, or OneWindow
+	Origin      int64         // where window 1 begins, unix ns; default the time of the first record
 	Grace       time.Duration // how long a window stays open behind its end; default Width
 	Both        bool          // analysis direction "all": flows belong to the destination's profile too
 	MaxProfiles int           // profiles in memory; the one idle longest goes first; default 100,000
@@ -171,7 +172,9 @@ func New(cfg Config, mods []Loaded, saved *Checkpoint) (*Engine, error) {
 	for j, m := range mods {
 		of := &e.scoped[m.Spec.Scope]
 		e.place = append(e.place, len(*of))
-		*of = append(*of, j)
+		if *of = append(*of, j); len(*of) > maxPlaces {
+			return nil, fmt.Errorf("profiler: more than %d modules with a state per %s", maxPlaces, m.Spec.Scope)
+		}
 	}
 	e.look()
 	for i := range cfg.Lanes {

@@ -330,8 +330,8 @@ func (s *sequencer) pass(in *input) {
 	}
 	if !s.began {
 		s.began = true
-		o := f.Time
-		s.first = o
+		s.first = f.Time
+		o := cmp.Or(s.e.cfg.Origin, f.Time)
 		if s.e.cfg.Width == OneWindow {
 			o -= int64(OneWindow / 2)
 		}

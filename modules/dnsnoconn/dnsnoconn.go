@@ -68,18 +68,23 @@ const (
 // What every connection needs comes first, so that it lies close together.
 type State struct {
 	SawConn  bool
-	Gaps     bool                        // there is something in Earlier
-	AgedC    int64                       // when Contacts last aged
-	Contacts modules.RecentTable[Span]   // public addresses connected to
-	Pending  []Query                     // in the order in which they came
-	Names    modules.RecentTable[Round]  // names resolved
-	AgedN    int64                       // when Names last aged
-	FirstRec int64                       // start of the first connection record, unix ns
-	Reports  int                         // names reported in Window
-	Window   int64                       // start
-	Told     modules.RecentTable[uint32] // window in which a name was reported last
-	Earlier  modules.RecentTable[Span]   // what came before the span in Contacts
-	Dropped  uint64                      // names not judged because Pending was full
+	AgedC    int64                      // when Contacts last aged
+	Contacts modules.RecentTable[Span]  // public addresses connected to
+	Earlier  *modules.RecentTable[Span] // what came before the span in Contacts; nil: nothing
+	FirstRec int64                      // start of the first connection record, unix ns
+	*Lookups                            // nil until a name was resolved
+}
+
+// Lookups are the names that a host resolved. The hosts of the Internet, which
+// only connect, have none.
+type Lookups struct {
+	Pending []Query                     // in the order in which they came
+	Names   modules.RecentTable[Round]  // names resolved
+	AgedN   int64                       // when Names last aged
+	Reports int                         // names reported in Window
+	Window  int64                       // start
+	Told    modules.RecentTable[uint32] // window in which a name was reported last
+	Dropped uint64                      // names not judged because Pending was full
 }
 
 // Span covers the connections to an address that lie near enough to each
@@ -102,7 +107,7 @@ func (st *State) contact(key, from, to uint32, gap uint64) {
 	default:
 		st.earlier(key, Span{from, to})
 	}
-	if !st.Gaps {
+	if st.Earlier == nil {
 		return
 	}
 	if e := st.Earlier.Get(key); e != nil && e.To != 0 && uint64(e.To)+gap >= uint64(s.From) {
@@ -112,7 +117,9 @@ func (st *State) contact(key, from, to uint32, gap uint64) {
 }
 
 func (st *State) earlier(key uint32, s Span) {
-	st.Gaps = true
+	if st.Earlier == nil {
+		st.Earlier = new(modules.RecentTable[Span])
+	}
 	e := st.Earlier.Put(key, maxContacts)
 	if e.To == 0 {
 		*e = s
@@ -216,12 +223,17 @@ func (r rule) conn(cx *modules.Context, st *State, f *flow.Flow) {
 		st.AgedC = now
 		r.settle(st)
 		st.Contacts.Age()
-		st.Earlier.Age()
+		if st.Earlier != nil {
+			st.Earlier.Age()
+		}
 	}
 }
 
 // settle forgets the queries that a connection satisfies.
 func (r rule) settle(st *State) {
+	if st.Lookups == nil {
+		return
+	}
 	n := 0
 	for i := range st.Pending {
 		if q := &st.Pending[i]; !r.contacted(st, q.Time, q.Addrs) {
@@ -253,6 +265,9 @@ func (r rule) dns(cx *modules.Context, st *State, f *flow.Flow) {
 	until := f.Time + r.wait
 	if st.SawConn && until < st.FirstRec {
 		return
+	}
+	if st.Lookups == nil {
+		st.Lookups = new(Lookups)
 	}
 	switch now := f.Time / int64(time.Second); {
 	case st.AgedN == 0:
@@ -316,7 +331,7 @@ func (r rule) contacted(st *State, asked int64, addrs []uint32) bool {
 		if s := st.Contacts.Get(a); s != nil && s.near(asked, asked+r.wait) {
 			return true
 		}
-		if !st.Gaps {
+		if st.Earlier == nil {
 			continue
 		}
 		if s := st.Earlier.Get(a); s != nil && s.near(asked, asked+r.wait) {
@@ -376,6 +391,9 @@ func (r rule) due(t int64) int64 { return (t+r.wait)/r.step + 1 }
 // record, and forgets those that cannot be judged. The timers leave time for
 // a log that turns up late; its records settle the names when they come.
 func (r rule) release(cx *modules.Context, st *State) {
+	if st.Lookups == nil {
+		return
+	}
 	n := 0
 	for i := range st.Pending {
 		q := &st.Pending[i]
@@ -393,6 +411,9 @@ func (r rule) release(cx *modules.Context, st *State) {
 // hand is decided with them, in order of time: so the same look-up of a name
 // is reported whether it waited for the first connection record or not.
 func (r rule) Fire(cx *modules.Context, st *State, key uint64) {
+	if st.Lookups == nil {
+		return // a timer is set for a name
+	}
 	r.settle(st)
 	at, held := int64(key>>1), key&1 != 0
 	if !slices.ContainsFunc(st.Pending, func(q Query) bool { return q.Held == held && r.due(q.Time) == at }) {

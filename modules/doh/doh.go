@@ -41,7 +41,13 @@ const port = 853
 // State is what the module remembers of one profile in one window, for each
 // kind of record apart: logs come in any order to each other.
 type State struct {
-	Names [flow.NumKinds][]string // resolvers that were reported
+	Told []Told
+}
+
+// Told is a resolver that was reported, and the log that named it.
+type Told struct {
+	Kind flow.Kind
+	Name string
 }
 
 type rule struct {
@@ -102,12 +108,20 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		name = f.Dst.String()
 	}
 	name = strings.ToLower(name)
-	seen := st.Names[f.Kind]
-	if len(seen) >= r.max || slices.Contains(seen, name) {
+	seen := 0
+	for i := range st.Told {
+		if t := &st.Told[i]; t.Kind == f.Kind {
+			if t.Name == name {
+				return
+			}
+			seen++
+		}
+	}
+	if seen >= r.max {
 		return
 	}
 	name = strings.Clone(name)
-	st.Names[f.Kind] = append(seen, name)
+	st.Told = append(st.Told, Told{f.Kind, name})
 	e := evidence.Evidence{
 		Type: Connection, Attacker: evidence.IPEntity(f.Src, evidence.Src, 0), Victim: evidence.IPEntity(f.Dst, evidence.Dst, f.DstPort),
 		Level: evidence.Info, Confidence: 0.9,

@@ -44,7 +44,7 @@ var Spec = modules.Define(modules.Meta{
 // take about 1.2 MB.
 const maxSeen = 1 << 16
 
-// The sweeps by index of State.Sweeps.
+// The sorts of sweeps.
 const (
 	echo = iota
 	timestamp
@@ -60,7 +60,7 @@ var sweeps = [none]struct {
 
 // State is what a host asked in one window.
 type State struct {
-	Sweeps []Sweep // by the constants above; nil until the first request
+	Sweeps []Sweep // at most one of each sort, in the order of their first request
 }
 
 // Sweep counts the hosts asked by one sort of request.
@@ -71,6 +71,7 @@ type Sweep struct {
 	// asked before.
 	Seen  modules.Table[bool]
 	Depth uint8
+	Sort  uint8
 	Hosts int64 // distinct hosts asked
 	// Silent counts those of Hosts whose first flow had no answer.
 	Silent int64
@@ -115,10 +116,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if kind == none || !profile.IsScannable(f.Dst) {
 		return
 	}
-	if st.Sweeps == nil {
-		st.Sweeps = make([]Sweep, none)
-	}
-	s := &st.Sweeps[kind]
+	s := st.sweep(kind)
 	s.Flows++
 	n := s.admit(modules.Hash(f.Dst, 0))
 	if n == 0 {
@@ -148,6 +146,17 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		Subject: sweeps[kind].what,
 		UIDs:    s.recent(),
 	})
+}
+
+// sweep returns the sweep of a sort, valid until the next call.
+func (st *State) sweep(sort int) *Sweep {
+	for i := range st.Sweeps {
+		if s := &st.Sweeps[i]; int(s.Sort) == sort {
+			return s
+		}
+	}
+	st.Sweeps = append(st.Sweeps, Sweep{Sort: uint8(sort)})
+	return &st.Sweeps[len(st.Sweeps)-1]
 }
 
 // request returns the sweep that a flow belongs to, none when it is not led by

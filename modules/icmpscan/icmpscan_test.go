@@ -212,7 +212,7 @@ func TestBounds(t *testing.T) {
 	if got := int64(after.HeapAlloc) - int64(before.HeapAlloc); got > 4_000_000 {
 		t.Errorf("state takes %d bytes, more than 4 MB", got)
 	}
-	s := b.State.Sweeps[echo]
+	s := b.State.sweep(echo)
 	if e := math.Abs(float64(s.Hosts)/targets - 1); e > 0.02 {
 		t.Errorf("counted %d of %d, off by %.3f", s.Hosts, targets, e)
 	}

@@ -4,7 +4,6 @@ package multiport
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,8 +53,8 @@ const (
 
 // State is what a host reached in one window.
 type State struct {
-	Hosts   map[netip.Addr]Target
-	Reports int // hosts reported
+	Hosts   modules.Table[Target] // by hash of the address: two that share one are taken for one
+	Reports int                   // hosts reported
 }
 
 // Target is a host and its unknown ports that were reached.
@@ -95,7 +94,11 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !r.Wants(f) || cx.Role() != profile.Client || !profile.IsScannable(f.Src) || !profile.IsScannable(f.Dst) || isReply(f) {
 		return
 	}
-	t := st.Hosts[f.Dst]
+	host := modules.Hash(f.Dst, 0)
+	var t Target
+	if known := st.Hosts.Get(host); known != nil {
+		t = *known
+	}
 	if len(t.Ports) >= maxPorts || slices.Contains(t.Ports, f.DstPort) {
 		return
 	}
@@ -110,8 +113,10 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		t.Step = step
 		r.report(cx, f, t)
 	}
-	modules.PutLargest(&st.Hosts, f.Dst, t, maxHosts, func(t Target) int64 { return int64(len(t.Ports)) })
+	*st.Hosts.PutLargest(host, maxHosts, (*Target).weight) = t
 }
+
+func (t *Target) weight() int64 { return int64(len(t.Ports)) }
 
 // isReply reports whether the flow looks like the answer of a service to a
 // client, seen from the middle on: then the port is the client's.

@@ -39,11 +39,12 @@ func TestStateIsBounded(t *testing.T) {
 		b.Handle(f)
 	}
 	ports, uids := 0, 0
-	for _, t := range b.State.Hosts {
+	for _, s := range b.State.Hosts.Slots {
+		t := s.V
 		ports, uids = max(ports, len(t.Ports)), max(uids, len(t.UIDs))
 	}
-	if len(b.State.Hosts) > 512 || ports > 64 || uids > 16 {
-		t.Errorf("%d hosts, %d ports and %d uids of one", len(b.State.Hosts), ports, uids)
+	if b.State.Hosts.Len() > 512 || ports > 64 || uids > 16 {
+		t.Errorf("%d hosts, %d ports and %d uids of one", b.State.Hosts.Len(), ports, uids)
 	}
 	if n == 0 || n > 50*6 {
 		t.Errorf("%d reports", n)

@@ -68,7 +68,7 @@ const (
 	firstSizes = 32
 )
 
-// The bits of a value of State.Pairs.
+// The bits of a value of Counts.Pairs.
 const (
 	answered = 1 << iota
 	failed
@@ -79,6 +79,22 @@ const (
 
 // State is what a host did in one window.
 type State struct {
+	Many *Counts // of a host that talked to several pairs; nil: there is only One
+	One  First
+}
+
+// First is the only pair of address and port so far. It is all there is of
+// most hosts of the Internet that turn up.
+type First struct {
+	Pair, Host uint32 // hashes; 0: there is none
+	Flows      int32
+	Port       uint16
+	Marks      uint8 // as in Counts.Pairs
+	TCP        bool
+}
+
+// Counts is what a host did that talked to several pairs.
+type Counts struct {
 	Pairs    modules.Table[uint8] // by hash of address and port
 	Hosts    modules.Table[bool]
 	Ports    modules.Table[bool]
@@ -132,8 +148,11 @@ func hashes(f *flow.Flow) (pair, host uint32) {
 
 // Touch implements modules.Toucher.
 func (rule) Touch(st *State, f *flow.Flow) uint32 {
+	if st.Many == nil {
+		return 0
+	}
 	pair, host := hashes(f)
-	return st.Pairs.Touch(pair) + st.Hosts.Touch(host)
+	return st.Many.Pairs.Touch(pair) + st.Many.Hosts.Touch(host)
 }
 
 // Handle implements modules.Rule.
@@ -155,6 +174,51 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		marks |= large
 	}
 	pair, host := hashes(f)
+	if st.Many == nil {
+		if st.One.take(f, pair, host, marks) {
+			return
+		}
+		st.unfold()
+	}
+	r.count(cx, st.Many, f, pair, host, marks)
+}
+
+// take counts f where there is only one pair, which is far too few to report
+// anything. It returns false when f makes it more.
+func (t *First) take(f *flow.Flow, pair, host uint32, marks uint8) bool {
+	if t.Pair == 0 {
+		*t = First{Pair: pair, Host: host, Port: f.DstPort}
+	} else if t.Pair != pair || t.Flows == math.MaxInt32 {
+		return false
+	}
+	t.Flows++
+	t.Marks |= marks
+	t.TCP = t.TCP || f.Proto == flow.TCP
+	return true
+}
+
+// unfold makes room for several pairs, and counts the first.
+func (st *State) unfold() {
+	t, n := st.One, new(Counts)
+	st.Many, st.One = n, First{}
+	*n.Pairs.Put(t.Pair) = t.Marks
+	*n.Hosts.Put(t.Host) = true
+	*n.Ports.Put(uint32(t.Port)) = true
+	n.Flows, n.TCP, n.UDP = int64(t.Flows), t.TCP, t.Marks&udp != 0
+	n.add(t.Marks)
+}
+
+// add counts what became known of a pair.
+func (st *Counts) add(marks uint8) {
+	st.Answered += int64(marks & answered)
+	st.Failed += int64(marks & failed / failed)
+	st.Torrent += int64(marks & torrent / torrent)
+	st.UDPPairs += int64(marks & udp / udp)
+	st.Large += int64(marks & large / large)
+}
+
+// count counts a flow, and reports what it completes.
+func (r rule) count(cx *modules.Context, st *Counts, f *flow.Flow, pair, host uint32, marks uint8) {
 	v := st.Pairs.Get(pair)
 	if v == nil {
 		if st.Pairs.Len() >= maxPeers {
@@ -177,11 +241,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if added == 0 {
 		return
 	}
-	st.Answered += int64(added & answered)
-	st.Failed += int64(added & failed / failed)
-	st.Torrent += int64(added & torrent / torrent)
-	st.UDPPairs += int64(added & udp / udp)
-	st.Large += int64(added & large / large)
+	st.add(added)
 	step := modules.Step(int64(st.Hosts.Len()), r.min)
 	if step <= st.Step || !st.peers() {
 		return
@@ -194,7 +254,7 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 // program. Each peer listens on a port of its own choice, so there are about
 // as many ports as hosts and as many pairs of them; a scan has few hosts, few
 // ports, or tries each port on each host. Some peers answer and some went away.
-func (st *State) peers() bool {
+func (st *Counts) peers() bool {
 	pairs, hosts, ports := int64(st.Pairs.Len()), int64(st.Hosts.Len()), int64(st.Ports.Len())
 	if st.Answered*10 < pairs || pairs > 2*hosts {
 		return false
@@ -206,7 +266,7 @@ func (st *State) peers() bool {
 }
 
 // knock counts what a peer was sent over UDP.
-func (r rule) knock(cx *modules.Context, st *State, f *flow.Flow) {
+func (r rule) knock(cx *modules.Context, st *Counts, f *flow.Flow) {
 	if int64(st.Hosts.Len()) < firstSizes || r.width <= 0 {
 		return
 	}
@@ -264,7 +324,7 @@ func size(f *flow.Flow) int64 {
 // the same few bytes, and never moves a file over the same ports. Programs that
 // share files, call or play send messages of many lengths, and talk over TCP
 // too or move something to some of their peers.
-func (st *State) bot() (bytes int, ok bool) {
+func (st *Counts) bot() (bytes int, ok bool) {
 	pairs, hosts := int64(st.Pairs.Len()), int64(st.Hosts.Len())
 	if st.UDPPairs*20 < pairs*19 || pairs > 2*hosts || st.Torrent*50 >= pairs || st.Large*50 >= pairs ||
 		st.Answered*2 > pairs || st.Answered*50 < pairs {
@@ -292,7 +352,7 @@ func (st *State) bot() (bytes int, ok bool) {
 // bytes, with the extension bits of the first program that had it 30.
 func utp(n int) bool { return n == 20 || n == 30 }
 
-func (r rule) reportBot(cx *modules.Context, st *State, f *flow.Flow, bytes, busy int) {
+func (r rule) reportBot(cx *modules.Context, st *Counts, f *flow.Flow, bytes, busy int) {
 	e := evidence.Evidence{
 		Type: Bot, Level: evidence.Medium, Confidence: 0.8,
 		Attacker: evidence.IPEntity(f.Src, evidence.Src, 0),
@@ -309,7 +369,7 @@ func (r rule) reportBot(cx *modules.Context, st *State, f *flow.Flow, bytes, bus
 	cx.Emit(e)
 }
 
-func (r rule) report(cx *modules.Context, st *State, f *flow.Flow) {
+func (r rule) report(cx *modules.Context, st *Counts, f *flow.Flow) {
 	hosts := int64(st.Hosts.Len())
 	over := "UDP"
 	switch {

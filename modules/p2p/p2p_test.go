@@ -1,9 +1,13 @@
 package p2p_test
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -51,7 +55,7 @@ func TestBounds(t *testing.T) {
 	for i := range 100_000 {
 		b.Handle(conn(float64(i)/1000, user, modtest.Public(i), uint16(1024+i*7%60000), []flow.State{flow.Established, flow.NotEstablished}[i%2]))
 	}
-	if s := b.State; s.Pairs.Len() > 4096 || s.Hosts.Len() > 4096 || s.Ports.Len() > 4096 || n != 7 {
+	if s := b.State.Many; s.Pairs.Len() > 4096 || s.Hosts.Len() > 4096 || s.Ports.Len() > 4096 || n != 7 {
 		t.Errorf("%d pairs, %d hosts, %d ports, %d pieces of evidence", s.Pairs.Len(), s.Hosts.Len(), s.Ports.Len(), n)
 	}
 	if n := b.Size(); n > 1<<18 {
@@ -86,7 +90,7 @@ func TestBotBounds(t *testing.T) {
 		f.Sensor = flow.Zeek
 		b.Handle(f)
 	}
-	if s := b.State; len(s.Sizes) != 50 || s.Pairs.Len() > 4096 || len(bots) != 2 {
+	if s := b.State.Many; len(s.Sizes) != 50 || s.Pairs.Len() > 4096 || len(bots) != 2 {
 		t.Errorf("%d sizes, %d pairs, %d pieces of evidence", len(s.Sizes), s.Pairs.Len(), len(bots))
 	}
 }
@@ -109,6 +113,41 @@ func TestRealTraffic(t *testing.T) {
 	} {
 		for _, e := range modtest.Evidence(t, p2p.Spec, modtest.Datasets(t, name)...) {
 			t.Errorf("%s: %s", name, e.Description)
+		}
+	}
+}
+
+// The only pair of a host is kept small, and counts in the end as it would
+// have from the beginning.
+func TestFirstPair(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for n := range 2000 {
+		lazy := modtest.NewBench[p2p.State](t, p2p.Spec, p2p.Spec.Defaults())
+		eager := modtest.NewBench[p2p.State](t, p2p.Spec, p2p.Spec.Defaults())
+		eager.State.Many = new(p2p.Counts)
+		for range r.IntN(4) {
+			f := conn(0, user, modtest.Public(1), 6881, []flow.State{flow.Established, flow.NotEstablished}[r.IntN(2)])
+			f.OrigBytes = []int64{10, 1e6}[r.IntN(2)]
+			if r.IntN(2) == 0 {
+				f.Proto = flow.UDP
+			}
+			lazy.Handle(f)
+			eager.Handle(f)
+			if r.IntN(4) == 0 {
+				lazy.Reload()
+			}
+		}
+		if lazy.State.Many != nil {
+			t.Fatalf("run %d: one pair is kept as many", n)
+		}
+		f := conn(1, user, modtest.Public(2), 7000, flow.Established)
+		f2 := conn(1, user, modtest.Public(1), 7000, flow.Established)
+		for _, f := range []*flow.Flow{f, f2} {
+			lazy.Handle(f)
+			eager.Handle(f)
+		}
+		if diff := cmp.Diff(eager.State, lazy.State, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("run %d: the states differ: %s", n, diff)
 		}
 	}
 }

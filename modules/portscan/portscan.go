@@ -55,15 +55,31 @@ const (
 	firstUnprivileged = 1024
 )
 
-// The bits of a value of State.Pairs.
+// The bits of a value of Counts.Pairs.
 const (
 	tried    = 1 << iota // a flow to the pair failed
 	answered             // a flow to the pair succeeded
 )
 
-// State is what a host did in one window. All its maps are made when the
-// first flow needs them.
+// State is what a host did in one window.
 type State struct {
+	Many *Counts // of a host with several pairs; nil: there is only One
+	One  First
+}
+
+// First is the only pair of a host so far. Most hosts of the Internet that
+// turn up never have another, and a flood forges a hundred thousand of them.
+type First struct {
+	Try
+	Pair     uint32 // fingerprint as in Counts.Pairs
+	Flows    uint32 // that failed
+	Packets  uint32 // of those flows
+	Answered bool
+}
+
+// Counts is what a host did whose flows went to several pairs. All its maps are
+// made when the first flow needs them.
+type Counts struct {
 	// Pairs holds the 32-bit fingerprints of the (protocol, host, port)
 	// triples seen. When it is full, Depth grows by one and only the
 	// fingerprints divisible by 2^Depth stay and are let in, each then
@@ -137,9 +153,14 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		return
 	}
 	host, pair, port := fingerprints(f)
+	n := st.Many
 	var bit uint8
-	if b := st.Pairs.Get(pair); b != nil {
-		bit = *b
+	if n != nil {
+		if b := n.Pairs.Get(pair); b != nil {
+			bit = *b
+		}
+	} else if st.One.Answered && st.One.Pair == pair {
+		bit = answered
 	}
 	if bit&answered != 0 {
 		return
@@ -147,12 +168,64 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if !profile.IsScannable(f.Dst) || !profile.IsScannable(f.Src) || toBroadcast(cx.Network(), f) {
 		return
 	}
+	if n == nil {
+		if st.One.take(f, o, host, pair, port) {
+			return
+		}
+		n = st.unfold()
+		if b := n.Pairs.Get(pair); b != nil {
+			bit = *b
+		}
+	}
 	if o == success {
-		st.answer(pair, bit, host, port)
+		n.answer(pair, bit, host, port)
 		return
 	}
-	r.try(cx, st, f, pair, bit, host, port)
+	r.try(cx, n, f, pair, bit, host, port)
 }
+
+// take counts f where there is only one pair, which reports nothing, because
+// nothing is reported of fewer than two. It returns false when f makes it more.
+func (t *First) take(f *flow.Flow, o outcome, host uint64, pair, port uint32) bool {
+	switch {
+	case t.Port == 0 && o == success:
+		*t = First{Try: Try{Port: port}, Pair: pair, Answered: true}
+		return true
+	case t.Port == 0:
+		*t = First{Try: Try{Host: host, Port: port, Time: f.Time, UID: strings.Clone(f.UID)}, Pair: pair}
+	case t.Pair != pair || t.Host != host || t.Port != port || o == success:
+		return false
+	}
+	t.Flows++
+	t.Packets += packets(f)
+	return true
+}
+
+// unfold makes room for several pairs, and counts the first as if it came now.
+func (st *State) unfold() *Counts {
+	n, t := new(Counts), st.One
+	st.Many, st.One = n, First{}
+	switch {
+	case t.Port == 0:
+	case t.Answered:
+		n.answer(t.Pair, 0, t.Host, t.Port)
+	default:
+		n.admit(t.Pair, 0, tried)
+		c := Tally{Pairs: 1, Flows: t.Flows, Packets: t.Packets}
+		if uint16(t.Port) >= firstUnprivileged {
+			c.High = 1
+		}
+		n.Spread[side(t.Port)] = Spread{1, 1, 1}
+		n.remember(t.Try)
+		n.Hosts = map[uint64]Tally{t.Host: c}
+		*n.Ports.Put(t.Port) = c
+	}
+	return n
+}
+
+// packets returns how many packets a flow had, up to a number that cannot
+// make the sums overflow soon.
+func packets(f *flow.Flow) uint32 { return uint32(min(max(f.OrigPkts+f.RespPkts, 0), math.MaxUint16)) }
 
 // toBroadcast reports whether f looks like one to the broadcast address of a
 // home network. Programs that look for others of their kind send UDP there, on
@@ -176,12 +249,16 @@ func fingerprints(f *flow.Flow) (host uint64, pair, port uint32) {
 
 // Touch implements modules.Toucher.
 func (rule) Touch(st *State, f *flow.Flow) uint32 {
+	n := st.Many
+	if n == nil {
+		return 0
+	}
 	_, pair, port := fingerprints(f)
-	return st.Pairs.Touch(pair) + st.Ports.Touch(port)
+	return n.Pairs.Touch(pair) + n.Ports.Touch(port)
 }
 
 // answer notes that the pair works, so it is no target of a scan, now or before.
-func (st *State) answer(pair uint32, bit uint8, host uint64, port uint32) {
+func (st *Counts) answer(pair uint32, bit uint8, host uint64, port uint32) {
 	n := st.admit(pair, bit, answered)
 	if n == 0 {
 		return
@@ -211,16 +288,15 @@ func drop(t *Tally, port uint32) {
 }
 
 // try counts a failed flow and reports what it completes.
-func (r rule) try(cx *modules.Context, st *State, f *flow.Flow, pair uint32, bit uint8, host uint64, port uint32) {
-	packets := uint32(min(max(f.OrigPkts+f.RespPkts, 0), math.MaxUint16))
+func (r rule) try(cx *modules.Context, st *Counts, f *flow.Flow, pair uint32, bit uint8, host uint64, port uint32) {
 	h, hostKnown := st.Hosts[host]
 	var p Tally
 	known := st.Ports.Get(port)
 	if known != nil {
 		p = *known
 	}
-	h.more(packets)
-	p.more(packets)
+	h.more(packets(f))
+	p.more(packets(f))
 	var n uint32
 	if bit&tried == 0 {
 		n = st.admit(pair, bit, tried)
@@ -272,7 +348,7 @@ func (t *Tally) more(packets uint32) {
 
 // admit sets the bit of the pair and returns how many pairs it stands for,
 // 0 when it lies outside the sample.
-func (st *State) admit(pair uint32, have, bit uint8) uint32 {
+func (st *Counts) admit(pair uint32, have, bit uint8) uint32 {
 	if have == 0 {
 		if pair&(1<<st.Depth-1) != 0 {
 			return 0
@@ -290,7 +366,7 @@ func (st *State) admit(pair uint32, have, bit uint8) uint32 {
 }
 
 // remember keeps the try for the uids of evidence to come.
-func (st *State) remember(t Try) {
+func (st *Counts) remember(t Try) {
 	if len(st.Recent) < evidence.MaxUIDs {
 		st.Recent = append(st.Recent, t)
 		return
@@ -300,7 +376,7 @@ func (st *State) remember(t Try) {
 }
 
 // uids returns the uids of the recent tries that match, the oldest first.
-func (st *State) uids(match func(Try) bool) []string {
+func (st *Counts) uids(match func(Try) bool) []string {
 	var u []string
 	for i := range st.Recent {
 		if t := st.Recent[(st.Next+i)%len(st.Recent)]; t.UID != "" && match(t) {
@@ -312,7 +388,7 @@ func (st *State) uids(match func(Try) bool) []string {
 
 // burst counts the tries of new hosts on a port in the burstSpan around now,
 // as far as they are among the latest.
-func (st *State) burst(port uint32, now int64) (n int) {
+func (st *Counts) burst(port uint32, now int64) (n int) {
 	for i := range st.Recent {
 		if t := &st.Recent[i]; t.Port == port && t.Time > now-burstSpan && t.Time < now+burstSpan {
 			n++
@@ -325,7 +401,7 @@ func (st *State) burst(port uint32, now int64) (n int) {
 // subjects of a state are told from their first step on, later ones only from
 // a higher step, one more for each doubling of their number: whoever scans a
 // thousand ports of a network does not fill the log with a thousand lines.
-func (st *State) reach(which int, t *Tally, first int64) bool {
+func (st *Counts) reach(which int, t *Tally, first int64) bool {
 	step := modules.FineStep(int64(t.Pairs), first)
 	if step <= int(t.Step) {
 		return false
@@ -338,7 +414,7 @@ func (st *State) reach(which int, t *Tally, first int64) bool {
 	return step > 2*bits.Len32(t.Rank/freeSubjects)
 }
 
-func (r rule) vertical(cx *modules.Context, st *State, f *flow.Flow, t *Tally, host uint64, port uint32) {
+func (r rule) vertical(cx *modules.Context, st *Counts, f *flow.Flow, t *Tally, host uint64, port uint32) {
 	c := round(max(minConfidence, bySize(t, f.Proto)*st.focus(t, port)))
 	cx.Emit(evidence.Evidence{
 		Type: Vertical, Level: evidence.High, Confidence: c,
@@ -351,7 +427,7 @@ func (r rule) vertical(cx *modules.Context, st *State, f *flow.Flow, t *Tally, h
 	})
 }
 
-func (r rule) horizontal(cx *modules.Context, st *State, f *flow.Flow, t *Tally, port uint32) {
+func (r rule) horizontal(cx *modules.Context, st *Counts, f *flow.Flow, t *Tally, port uint32) {
 	// From the smallest share of failures to the full one the doubt fades.
 	full, burst := fullShare, st.burst(port, f.Time) >= burstTries
 	if burst && f.Proto == flow.TCP {
@@ -384,7 +460,7 @@ func (r rule) horizontal(cx *modules.Context, st *State, f *flow.Flow, t *Tally,
 }
 
 // about says in front of a number that it is an estimate.
-func (st *State) about() string {
+func (st *Counts) about() string {
 	if st.Depth > 0 {
 		return "about "
 	}
@@ -443,7 +519,7 @@ func bySize(t *Tally, proto flow.Proto) float64 {
 // the rectangle of hosts by ports. Peers that went away are as many hosts as
 // ports, each tried once, so both are small. Only unprivileged ports can be
 // peers, and a thousand failures on one subject are too many for them.
-func (st *State) focus(t *Tally, port uint32) float64 {
+func (st *Counts) focus(t *Tally, port uint32) float64 {
 	s := st.Spread[side(port)]
 	of := func(a, b float64) float64 { return 2 * a / max(1, b) }
 	n, pairs := float64(t.Pairs), float64(s.Pairs)
@@ -454,7 +530,7 @@ func (st *State) focus(t *Tally, port uint32) float64 {
 
 func round(c float64) float64 { return math.Round(c*100) / 100 }
 
-// side returns the index of a port key's protocol in State.Spread.
+// side returns the index of a port key's protocol in Counts.Spread.
 func side(port uint32) int {
 	if flow.Proto(port>>16) == flow.TCP {
 		return 0

@@ -3,12 +3,14 @@ package portscan
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -163,7 +165,7 @@ func TestBroadcastIsNotForAll(t *testing.T) {
 		b := modtest.NewBench[State](t, Spec, &defaults)
 		b.Host.Net = tt.net
 		b.Handle(&tt.f)
-		if b.State.Pairs.Len() != 1 {
+		if b.State.One.Flows != 1 {
 			t.Errorf("%s: not counted", tt.name)
 		}
 	}
@@ -347,11 +349,11 @@ func TestEstimate(t *testing.T) {
 			b.Handle(&f) // again, which is no other host
 		}
 	}
-	p := b.State.Ports.Get(uint32(flow.TCP)<<16 | 23)
+	p := b.State.Many.Ports.Get(uint32(flow.TCP)<<16 | 23)
 	if e := math.Abs(float64(p.Pairs)/targets - 1); e > 0.02 {
 		t.Errorf("counted %d of %d, off by %.3f", p.Pairs, targets, e)
 	}
-	if n := b.State.Pairs.Len(); n > maxPairs {
+	if n := b.State.Many.Pairs.Len(); n > maxPairs {
 		t.Errorf("%d pairs kept, at most %d wanted", n, maxPairs)
 	}
 	if last := b.Evidence[len(b.Evidence)-1]; !strings.Contains(last.Description, "about ") {
@@ -498,5 +500,42 @@ func TestRealBenign(t *testing.T) {
 				t.Errorf("weight %.2f, want at most 1", sum)
 			}
 		})
+	}
+}
+
+// The only pair of a host is kept small, and counts in the end as it would
+// have from the beginning.
+func TestFirstPair(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for n := range 2000 {
+		lazy := modtest.NewBench[State](t, Spec, &Config{MinPorts: 2, MinHosts: 2})
+		eager := modtest.NewBench[State](t, Spec, &Config{MinPorts: 2, MinHosts: 2})
+		eager.State.Many = new(Counts)
+		pairs := map[netip.AddrPort]bool{}
+		for i := range 1 + r.IntN(6) {
+			f := syn(modtest.Public(r.IntN(2)), []uint16{80, 80, 80, 5000}[r.IntN(4)])
+			if f.UID = fmt.Sprint("C", i); r.IntN(4) == 0 {
+				f = ok(f)
+			}
+			f.OrigPkts = r.Int64N(5)
+			pairs[netip.AddrPortFrom(f.Dst, f.DstPort)] = true
+			lazy.Handle(&f)
+			eager.Handle(&f)
+			if r.IntN(4) == 0 {
+				lazy.Reload()
+			}
+		}
+		if diff := cmp.Diff(eager.Evidence, lazy.Evidence, cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
+			t.Fatalf("run %d: the evidence differs: %s", n, diff)
+		}
+		if lazy.State.Many == nil {
+			if len(pairs) > 1 {
+				t.Fatalf("run %d: %d pairs are kept as one", n, len(pairs))
+			}
+			lazy.State.unfold()
+		}
+		if diff := cmp.Diff(eager.State, lazy.State, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("run %d: the states differ: %s", n, diff)
+		}
 	}
 }

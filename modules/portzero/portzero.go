@@ -67,21 +67,17 @@ var _ modules.Rule[State] = rule{}
 // New returns the rule.
 func New(Config, modules.Env) (modules.Rule[State], error) { return rule{}, nil }
 
-// Wants implements modules.Chooser.
+// Wants implements modules.Chooser. A flow that is open is told again and
+// again, and counts when it ends.
 func (rule) Wants(f *flow.Flow) bool {
-	return f.HasPorts && (f.SrcPort == 0 || f.DstPort == 0) && !f.Open
+	return f.HasPorts && (f.SrcPort == 0 || f.DstPort == 0) && !f.Open &&
+		(f.Proto == flow.TCP || f.Proto == flow.UDP || f.Proto == flow.SCTP) // the others have no ports, whatever the log shows in their place
 }
 
 // Handle implements modules.Rule.
 func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
-	if f.SrcPort != 0 && f.DstPort != 0 || !f.HasPorts || cx.Role() != profile.Client {
+	if !r.Wants(f) || cx.Role() != profile.Client {
 		return
-	}
-	if f.Open {
-		return // it is told again and again, and counts when it ends
-	}
-	if f.Proto != flow.TCP && f.Proto != flow.UDP && f.Proto != flow.SCTP {
-		return // the others have no ports, whatever the log shows in their place
 	}
 	if !f.Src.IsValid() || !f.Dst.IsValid() || f.Dst.IsMulticast() {
 		return

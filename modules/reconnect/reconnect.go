@@ -3,6 +3,7 @@
 package reconnect
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"net/netip"
@@ -51,7 +52,8 @@ const (
 	// fewSilent and sketch are the failures at a silent port that are counted
 	// in a sketch, and the size of that. They are a few seconds of retries.
 	fewSilent     = 4
-	sketch        = 256
+	sketch        = 256 // no more than a byte can name
+	fewTries      = 24
 	minConfidence = 0.05
 )
 
@@ -62,7 +64,9 @@ type State struct {
 	Peers   int64 // targets on unprivileged ports that were reported
 	// Silent counts failures at silent ports by the hash of the target, up to
 	// fewSilent: only from there on a target is counted by itself, so a scanner
-	// does not fill Targets with what it tries once.
+	// does not fill Targets with what it tries once. The first fewTries are
+	// listed by their place in the sketch; from then on it holds a number for
+	// each place.
 	Silent []uint8
 }
 
@@ -110,7 +114,32 @@ func New(c Config, _ modules.Env) (modules.Rule[State], error) {
 
 // Wants implements modules.Chooser.
 func (rule) Wants(f *flow.Flow) bool {
-	return f.State == flow.NotEstablished && f.Proto == flow.TCP && !f.Open
+	return f.State == flow.NotEstablished && f.Proto == flow.TCP && !f.Open && failureOf(f) != none
+}
+
+// failure is how a connection failed, as far as that is counted.
+type failure uint8
+
+const (
+	none failure = iota
+	telnet
+	refusal
+	silence
+)
+
+// failureOf judges a TCP connection that was not established.
+func failureOf(f *flow.Flow) failure {
+	switch {
+	case f.RawState == "" && f.Sensor == flow.Zeek: // the log does not say how it went
+	case !f.HasPorts || !profile.IsScannable(f.Dst):
+	case f.DstPort == 23 || f.DstPort == 2323:
+		return telnet
+	case refused(f):
+		return refusal
+	case unanswered(f) && profile.IsPublic(f.Dst):
+		return silence
+	}
+	return none
 }
 
 // Handle implements modules.Rule.
@@ -118,25 +147,17 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 	if f.State != flow.NotEstablished || f.Proto != flow.TCP || f.Open || cx.Role() != profile.Client {
 		return
 	}
-	if f.RawState == "" && f.Sensor == flow.Zeek {
-		return // the log does not say how it went
-	}
-	t, first, how := Target{Dst: f.Dst}, r.c.Telnet, "failed telnet"
-	if f.DstPort != 23 && f.DstPort != 2323 {
-		t.Port = f.DstPort
-		switch {
-		case refused(f):
-			first, how = r.c.Refused, "refused"
-		case unanswered(f) && profile.IsPublic(f.Dst):
-			if !profile.IsScannable(f.Dst) || !f.HasPorts || r.c.Silent > fewSilent && !st.often(f) {
-				return
-			}
-			t.Silent, first, how = true, r.c.Silent, "unanswered"
-		default:
+	t, first, how := Target{Dst: f.Dst, Port: f.DstPort}, r.c.Refused, "refused"
+	switch failureOf(f) {
+	case telnet:
+		t.Port, first, how = 0, r.c.Telnet, "failed telnet"
+	case refusal:
+	case silence:
+		if r.c.Silent > fewSilent && !st.often(f) {
 			return
 		}
-	}
-	if !f.HasPorts || !profile.IsScannable(f.Dst) {
+		t.Silent, first, how = true, r.c.Silent, "unanswered"
+	case none:
 		return
 	}
 	c := st.Targets.PutLargest(t.hash(), maxTargets, (*Count).weight)
@@ -157,10 +178,22 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 // often reports whether more than fewSilent connections to f's target were
 // unanswered, or to one that shares its place in the sketch.
 func (st *State) often(f *flow.Flow) bool {
-	if st.Silent == nil {
+	place := uint8(modules.Hash(f.Dst, uint64(f.DstPort)) % sketch)
+	if len(st.Silent) < sketch {
+		if bytes.Count(st.Silent, []byte{place}) >= fewSilent {
+			return true
+		}
+		if len(st.Silent) < fewTries {
+			st.Silent = append(st.Silent, place)
+			return false
+		}
+		listed := st.Silent
 		st.Silent = make([]uint8, sketch)
+		for _, p := range listed {
+			st.Silent[p]++
+		}
 	}
-	n := &st.Silent[modules.Hash(f.Dst, uint64(f.DstPort))%sketch]
+	n := &st.Silent[place]
 	if *n >= fewSilent {
 		return true
 	}

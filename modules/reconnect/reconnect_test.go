@@ -3,6 +3,7 @@ package reconnect
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -307,5 +308,31 @@ func TestRealTraffic(t *testing.T) {
 				t.Errorf("%d evidence about %s, want %d", n, tt.subject, tt.want)
 			}
 		})
+	}
+}
+
+// The list of the first failures counts as the sketch does that takes its place.
+func TestOften(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	most := 0
+	for range 200 {
+		var st State
+		var all [sketch]uint8
+		hosts := 1 + r.IntN(300)
+		for i := range 1 + r.IntN(200) {
+			f := silent(r.IntN(hosts), 80)
+			n := &all[modules.Hash(f.Dst, 80)%sketch]
+			want := *n >= fewSilent
+			if !want {
+				*n++
+			}
+			if got := st.often(&f); got != want {
+				t.Fatalf("failure %d of %d hosts: %v, want %v", i, hosts, got, want)
+			}
+		}
+		most = max(most, len(st.Silent))
+	}
+	if most != sketch {
+		t.Errorf("the list never became a sketch: %d", most)
 	}
 }

@@ -55,6 +55,23 @@ const (
 
 // State is what a host tried over the last day without success.
 type State struct {
+	Many *Counts // of a host that tried several pairs; nil: there is only One
+	One  First
+}
+
+// First is the only pair that a host tried so far. Most hosts of the Internet
+// that turn up never try another.
+type First struct {
+	Second     uint32 // of unix time, as in Counts.Pairs; 0: there is none
+	Pair, Host uint32 // hashes
+	Port       uint32 // the key in Counts.Ports; 0: it is no service
+	At         int64  // start of the flow, unix ns
+	Window     int64
+	Public     bool // the host is one of the Internet
+}
+
+// Counts is what a host tried that tried several pairs.
+type Counts struct {
 	// Window and New say how many new pairs the window at hand brought.
 	Window int64
 	New    int64
@@ -111,30 +128,99 @@ func (r rule) Handle(cx *modules.Context, st *State, f *flow.Flow) {
 		f.RawState == "" && f.Sensor == flow.Zeek || f.OrigPkts == 0 && f.RespPkts > 0 || strings.IndexByte(f.History, '^') >= 0 {
 		return
 	}
-	if w := cx.Window().N; w != st.Window {
-		st.Window, st.New = w, 0
-	}
-	if st.New >= fastPairs {
+	w := cx.Window().N
+	if st.Many != nil && st.Many.in(w) >= fastPairs {
 		return
 	}
-	second := uint32(f.Time/int64(time.Second)) + 1
-	p := st.Pairs.Put(modules.Hash(f.Dst, uint64(f.DstPort)), maxPairs)
-	if *p != 0 && int64(second)-int64(*p) < day/int64(time.Second) {
+	now := First{
+		Second: uint32(f.Time/int64(time.Second)) + 1, Pair: modules.Hash(f.Dst, uint64(f.DstPort)), Host: modules.Hash(f.Dst, 0),
+		At: f.Time, Window: w, Public: profile.IsPublic(f.Dst),
+	}
+	if service(f.DstPort) {
+		now.Port = uint32(f.Proto)<<16 | uint32(f.DstPort)
+	}
+	n := st.Many
+	if n == nil {
+		if st.One.take(&now, r.c.MinTargets) {
+			return
+		}
+		n = st.unfold()
+		n.in(w)
+	}
+	if !n.admit(&now) {
 		return
 	}
-	*p = second
-	st.New++
-	if port := uint32(f.Proto)<<16 | uint32(f.DstPort); service(f.DstPort) {
-		t := st.Ports.Put(port, maxTallies)
+	if now.Port != 0 {
+		t := n.Ports.Put(now.Port, maxTallies)
 		if r.add(cx, t, f) {
 			r.report(cx, f, t, Horizontal)
 		}
 		r.again(cx, t, f)
 	}
-	if t := st.Hosts.Put(modules.Hash(f.Dst, 0), maxTallies); r.add(cx, t, f) {
+	if t := n.Hosts.Put(now.Host, maxTallies); r.add(cx, t, f) {
 		r.report(cx, f, t, Vertical)
 	}
 }
+
+// in returns how many new pairs window w brought so far.
+func (n *Counts) in(w int64) int64 {
+	if w != n.Window {
+		n.Window, n.New = w, 0
+	}
+	return n.New
+}
+
+// take makes now the only pair, or leaves it at that when it is the same
+// again. It returns false when there is more to count: with two targets to
+// report, the first already leaves its uid.
+func (t *First) take(now *First, targets int64) bool {
+	if t.Second == 0 && now.Second != 0 && targets > 2 {
+		*t = *now
+		return true
+	}
+	return t.Pair == now.Pair && t.Window == now.Window && t.within(now)
+}
+
+// within reports whether now comes within a day of t.
+func (t *First) within(now *First) bool {
+	return t.Second != 0 && int64(now.Second)-int64(t.Second) < day/int64(time.Second)
+}
+
+// admit notes that a pair was tried, and reports whether it was not on the day before.
+func (n *Counts) admit(t *First) bool {
+	p := n.Pairs.Put(t.Pair, maxPairs)
+	if before := (First{Second: *p}); before.within(t) {
+		return false
+	}
+	*p = t.Second
+	n.New++
+	return true
+}
+
+// unfold makes room for several pairs, and counts the first, which completes
+// no step.
+func (st *State) unfold() *Counts {
+	n, t := new(Counts), st.One
+	st.Many, st.One = n, First{}
+	if t.Second == 0 {
+		return n
+	}
+	n.Window = t.Window
+	n.admit(&t)
+	c := newTally(t.At, t.Window)
+	c.Now, c.Targets = 1, 1
+	*n.Hosts.Put(t.Host, maxTallies) = c
+	if t.Port != 0 {
+		if t.Public {
+			c.Public = 1
+		}
+		*n.Ports.Put(t.Port, maxTallies) = c
+	}
+	return n
+}
+
+// newTally begins with a flow that started at the time, in the window.
+func newTally(at, window int64) Tally { return Tally{First: max(1, at), Window: window, Windows: 1} }
 
 // service reports whether a port is one that is only ever tried on purpose.
 // Web, name and mail servers that are gone are met by everybody, and so are
@@ -154,7 +240,7 @@ func service(port uint16) bool {
 func (r rule) add(cx *modules.Context, t *Tally, f *flow.Flow) bool {
 	w := cx.Window().N
 	if t.First == 0 || f.Time-t.First > day {
-		*t = Tally{First: max(1, f.Time), Window: w, Windows: 1}
+		*t = newTally(f.Time, w)
 	}
 	if w != t.Window {
 		t.Window, t.Now, t.Fast, t.Public = w, 0, false, 0

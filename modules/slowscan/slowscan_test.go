@@ -1,8 +1,13 @@
 package slowscan
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/modules"
@@ -60,5 +65,44 @@ func TestRealTraffic(t *testing.T) {
 				t.Errorf("%s is blamed: %s", e.Attacker.Value, e.Description)
 			}
 		})
+	}
+}
+
+// The only pair of a host is kept small, and counts in the end as it would
+// have from the beginning.
+func TestFirstPair(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	found := 0
+	for n := range 2000 {
+		c := Config{MinTargets: 2 + r.Int64N(3), MinWindows: 2, MaxPerHour: 2 + r.Int64N(3)}
+		lazy, eager := modtest.NewBench[State](t, Spec, &c), modtest.NewBench[State](t, Spec, &c)
+		eager.State.Many = new(Counts)
+		at := int64(1_700_000_000e9)
+		for range 1 + r.IntN(8) {
+			at += r.Int64N(3) * int64(30*time.Minute) * []int64{1, 1, 40}[r.IntN(3)]
+			f := flow.Flow{
+				Kind: flow.Conn, Proto: flow.TCP, HasPorts: true, DstPort: []uint16{22, 22, 80}[r.IntN(3)], State: flow.NotEstablished, RawState: "S0",
+				OrigPkts: 1, UID: "C1", Src: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Time: at,
+				Dst: []netip.Addr{modtest.Public(1), modtest.Public(2), netip.AddrFrom4([4]byte{10, 0, 0, 2})}[r.IntN(3)],
+			}
+			lazy.Handle(&f)
+			eager.Handle(&f)
+			if r.IntN(4) == 0 {
+				lazy.Reload()
+			}
+		}
+		if diff := cmp.Diff(eager.Evidence, lazy.Evidence, cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
+			t.Fatalf("run %d: the evidence differs: %s", n, diff)
+		}
+		found += len(lazy.Evidence)
+		if lazy.State.Many == nil {
+			lazy.State.unfold()
+		}
+		if diff := cmp.Diff(eager.State, lazy.State, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("run %d: the states differ: %s", n, diff)
+		}
+	}
+	if found == 0 {
+		t.Error("no evidence in any run")
 	}
 }
