@@ -62,6 +62,12 @@ type Capture struct {
 	Diffs  []Difference
 	// Rejected counts lines of Zeek's logs that our decoder did not take.
 	Rejected int
+	// SetBack says that the clock of the capture is set back on the way, as where
+	// captures were put together. Zeek's clock stays where it was, and so all
+	// connections behind the step are over at once: it writes each packet as one
+	// of its own. The meter goes on with the clock that it finds, so such a
+	// capture is shown and not judged.
+	SetBack bool
 }
 
 // Compare compares the records that the meter made of a capture with the

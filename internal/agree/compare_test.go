@@ -98,6 +98,31 @@ this is no record
 	}
 }
 
+// TestSetBack shows a capture of which the clock is set back, and judges it not.
+func TestSetBack(t *testing.T) {
+	good := &Capture{Name: "good", Scores: map[string]Score{"conn": {5, 5}}}
+	back := &Capture{Name: "back", Scores: map[string]Score{"conn": {1, 9}}, Extra: map[string]int{"conn": 2}, Diffs: []Difference{{What: "conn"}}, SetBack: true}
+	table := new(Table)
+	table.Add(good)
+	table.Add(back)
+	if m := table.Missed(); len(m) != 0 {
+		t.Errorf("missed %q", m)
+	}
+	if c := table.Total().Scores["conn"]; c != (Score{5, 5}) {
+		t.Errorf("total %v", c)
+	}
+	if s := table.String(); !strings.Contains(s, "not judged") || !strings.Contains(s, "11.11 %") {
+		t.Errorf("table\n%s", s)
+	}
+	if s := table.Differences(1); s != "" {
+		t.Errorf("differences\n%s", s)
+	}
+	back.SetBack = false
+	if m := table.Missed(); len(m) != 1 {
+		t.Errorf("missed %q of one that is judged", m)
+	}
+}
+
 // TestCompareNothing has no logs, which is an error, and empty ones, which
 // are not: then each record of the meter is one too many.
 func TestCompareNothing(t *testing.T) {

@@ -171,6 +171,10 @@ func comparedLogs() []compared {
 				{name: "ja3s", of: func(z *F) bool { return z.SSL.JA3S != "" }, text: func(f *F) string { return f.SSL.JA3S }},
 				{name: "ja4", of: func(z *F) bool { return z.SSL.JA4 != "" }, text: func(f *F) string { return f.SSL.JA4 }},
 				{name: "cert_fps", text: func(f *F) string { return sorted(f.SSL.CertFPs) }},
+				{
+					name: "validation", of: func(z *F) bool { return z.SSL.Validation != "" },
+					text: func(f *F) string { return f.SSL.Validation },
+				},
 				{name: "next_protocol", text: func(f *F) string { return f.SSL.NextProtocol }},
 				{name: "last_alert", text: func(f *F) string { return f.SSL.LastAlert }},
 			},

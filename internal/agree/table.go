@@ -37,10 +37,16 @@ type Table struct {
 // Add adds a capture.
 func (t *Table) Add(c *Capture) { t.Captures = append(t.Captures, c) }
 
-// Total returns all captures as one, without the differences.
-func (t *Table) Total() *Capture {
-	sum := &Capture{Name: "total", Scores: make(map[string]Score), Extra: make(map[string]int)}
+// Total returns the captures that are judged as one, without the differences.
+func (t *Table) Total() *Capture { return t.sum("total", false) }
+
+// sum adds up those captures of which the clock is set back, or the others.
+func (t *Table) sum(name string, setBack bool) *Capture {
+	sum := &Capture{Name: name, Scores: make(map[string]Score), Extra: make(map[string]int), SetBack: setBack}
 	for _, c := range t.Captures {
+		if c.SetBack != setBack {
+			continue
+		}
 		for k, s := range c.Scores {
 			x := sum.Scores[k]
 			sum.Scores[k] = Score{x.Good + s.Good, x.All + s.All}
@@ -71,8 +77,9 @@ func (t *Table) Missed() []string {
 }
 
 // String returns the table: a line for each capture in which something does
-// not agree, or for all when they are few; their total beside the bars; and a
-// line for each field of each log.
+// not agree, or for all when they are few; their total beside the bars, and
+// that of the captures that are not judged; and a line for each field of each
+// log.
 func (t *Table) String() string {
 	const few = 8
 	var b strings.Builder
@@ -111,6 +118,9 @@ func (t *Table) String() string {
 	}
 	total := t.Total()
 	line(total)
+	if back := t.sum("not judged: the clock is set back", true); len(back.Scores) > 0 || len(back.Extra) > 0 {
+		line(back)
+	}
 	fmt.Fprintf(&b, "%-36s %7s %6s", "asked for", "", "")
 	for _, x := range bars {
 		fmt.Fprintf(&b, " %9.0f %%", x.Min)
@@ -151,8 +161,8 @@ func short(what string) string {
 	return what[strings.IndexByte(what, '.')+1:]
 }
 
-// Differences returns how often each thing differs, the most frequent first,
-// with the first examples of each.
+// Differences returns how often each thing differs in the captures that are
+// judged, the most frequent first, with the first examples of each.
 func (t *Table) Differences(examples int) string {
 	type sort struct {
 		what string
@@ -161,6 +171,9 @@ func (t *Table) Differences(examples int) string {
 	}
 	byWhat := make(map[string]*sort)
 	for _, c := range t.Captures {
+		if c.SetBack {
+			continue
+		}
 		for _, d := range c.Diffs {
 			what := d.What
 			switch {

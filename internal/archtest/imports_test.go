@@ -54,7 +54,7 @@ func layers() map[string]layer {
 		"parsers/suricata":     {own: flow, foreign: []string{fastjson}, pure: true},
 		"parsers/argus":        {own: flow, pure: true},
 		"parsers/nfdump":       {own: flow, pure: true},
-		"parsers/packet/proto": {own: flow},
+		"parsers/packet/proto": {own: flow, foreign: []string{"golang.org/x/crypto/x509roots/fallback/bundle"}},
 		"parsers/packet":       {own: []string{"parsers/flow", "parsers/packet/proto"}, foreign: []string{"github.com/gopacket/gopacket", "github.com/klauspost/compress"}},
 		"parsers/packet/bpf":   {own: []string{"parsers/packet"}, foreign: []string{"golang.org/x/net/bpf"}},
 		"parsers/packet/live":  {own: []string{"parsers/packet", "parsers/packet/bpf"}, foreign: []string{"golang.org/x/net/bpf", "golang.org/x/sys"}},

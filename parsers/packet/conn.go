@@ -43,7 +43,7 @@ const (
 	hasMAC               // of the first packet
 	hasUID               // uid is computed
 	noAnalyzer           // nothing in the payload is of use any more
-	isInBoth             // in the list of those of which both sides spoke
+	isInBoth             // in the lists of those of which both sides spoke
 	hasMessage           // a datagram was looked into
 	hasTurned            // a datagram showed that the sides are the other way round
 )
@@ -80,6 +80,7 @@ type conn struct {
 	ahead       int64 // Meter.ahead when it began
 	idle        int64 // ns of silence after which it is over; 0: not by silence
 	dnsAt       int64 // when to look whether a DNS session is over; 0: never
+	refusedAt   int64 // when it is over because it was refused; 0: it was not
 
 	side   [2]counts // of the originator, the responder
 	missed int64
@@ -101,19 +102,26 @@ type conn struct {
 	at    int64 // time of its entry in Meter.due, not after what dueAt says
 	place int   // in Meter.due
 
-	prev, next *conn // in Meter.lone or Meter.both; next in Meter.free
+	held   int // bytes of its streams and its analyzer
+	weight int // of them, its analyzer's
+
+	links [2]link // in a list of Meter.all, of Meter.holders; the next of the first also in Meter.free
 }
+
+// link is the place of a connection in a list.
+type link struct{ prev, next *conn }
 
 // list is a list of connections, the one used longest ago first.
 type list struct {
 	head, tail *conn
 	n          int
+	of         uint8 // which of the connections' links are its
 }
 
 func (l *list) push(c *conn) {
-	c.prev, c.next = l.tail, nil
+	c.links[l.of] = link{prev: l.tail}
 	if l.tail != nil {
-		l.tail.next = c
+		l.tail.links[l.of].next = c
 	} else {
 		l.head = c
 	}
@@ -122,44 +130,104 @@ func (l *list) push(c *conn) {
 }
 
 func (l *list) drop(c *conn) {
-	if c.prev != nil {
-		c.prev.next = c.next
+	x := c.links[l.of]
+	if x.prev != nil {
+		x.prev.links[l.of].next = x.next
 	} else {
-		l.head = c.next
+		l.head = x.next
 	}
-	if c.next != nil {
-		c.next.prev = c.prev
+	if x.next != nil {
+		x.next.links[l.of].prev = x.prev
 	} else {
-		l.tail = c.prev
+		l.tail = x.prev
 	}
-	c.prev, c.next = nil, nil
+	c.links[l.of] = link{}
 	l.n--
 }
 
-// listOf returns the list a connection is in.
-func (m *Meter) listOf(c *conn) *list {
-	if c.flags&isInBoth != 0 {
-		return &m.both
+// renew makes a connection that is in the list the one used last.
+func (l *list) renew(c *conn) {
+	if l.tail != c {
+		l.drop(c)
+		l.push(c)
 	}
-	return &m.lone
+}
+
+// lists are those of which one side spoke, and those of which both did.
+type lists struct{ lone, both list }
+
+// listsOf returns lists that use the connections' links of a number.
+func listsOf(n uint8) lists { return lists{list{of: n}, list{of: n}} }
+
+// of returns the list that a connection belongs to.
+func (l *lists) of(c *conn) *list {
+	if c.flags&isInBoth != 0 {
+		return &l.both
+	}
+	return &l.lone
 }
 
 // touch notes that a packet of a connection came, of either side.
 func (m *Meter) touch(c *conn, orig bool) {
-	l := m.listOf(c)
+	c.refusedAt = 0
 	other := &c.side[0]
 	if orig {
 		other = &c.side[1]
 	}
 	if c.flags&isInBoth == 0 && other.pkts > 0 {
-		l.drop(c)
+		m.all.lone.drop(c)
+		if c.held > 0 {
+			m.holders.lone.drop(c)
+			m.holders.both.push(c)
+		}
 		c.flags |= isInBoth
-		m.both.push(c)
+		m.all.both.push(c)
 		return
 	}
-	if l.tail != c {
-		l.drop(c)
-		l.push(c)
+	m.all.of(c).renew(c)
+	if c.held > 0 {
+		m.holders.of(c).renew(c)
+	}
+}
+
+// hold notes that a connection takes n bytes more than before, for what waits
+// in its streams and for its analyzer.
+func (c *conn) hold(n int) {
+	if n == 0 {
+		return
+	}
+	m := c.m
+	before := c.held
+	c.held += n
+	m.held += n
+	switch {
+	case before == 0:
+		m.holders.of(c).push(c)
+	case c.held == 0:
+		m.holders.of(c).drop(c)
+	}
+}
+
+// relieve gives up the reading of connections while they are too many or take
+// too much: of those of which only one side spoke, the one used longest ago
+// first. What is made up without an answer takes the place of its own like.
+func (m *Meter) relieve() {
+	for m.held > m.opts.MaxBuffered || m.proto.n > m.opts.MaxAnalyzed {
+		c := m.holders.lone.head
+		if c == nil {
+			c = m.holders.both.head
+		}
+		if c.analyzer != nil {
+			m.count(NotAnalyzed)
+			c.flags |= noAnalyzer
+			c.detach(c.last)
+		}
+		if c.held > 0 {
+			m.count(StreamOverflow)
+			for i := range c.tcp.end {
+				c.tcp.end[i].stream.giveUp(c)
+			}
+		}
 	}
 }
 
@@ -261,6 +329,9 @@ func (c *conn) dueAt() int64 {
 	if c.dnsAt != 0 {
 		at = min(at, c.dnsAt)
 	}
+	if c.refusedAt != 0 {
+		at = min(at, c.refusedAt)
+	}
 	if c.tcp != nil {
 		at = min(at, c.tcp.dueAt())
 	}
@@ -298,7 +369,7 @@ func (m *Meter) create(k key, f *frame, sp, dp uint16, flip bool, repeat uint16)
 	}
 	c := m.free
 	if c != nil {
-		m.free = c.next
+		m.free = c.links[0].next
 		*c = conn{services: c.services[:0]}
 	} else {
 		c = new(conn)
@@ -312,7 +383,7 @@ func (m *Meter) create(k key, f *frame, sp, dp uint16, flip bool, repeat uint16)
 		c.flags |= hasMAC
 		c.srcMAC, c.dstMAC = f.src, f.dst
 	}
-	if f.v6 {
+	if f.v6 && !(f.from.is4() && f.to.is4()) {
 		c.flags |= isV6
 	}
 	c.start, c.last, c.ahead = f.t, f.t, m.ahead
@@ -320,7 +391,7 @@ func (m *Meter) create(k key, f *frame, sp, dp uint16, flip bool, repeat uint16)
 		c.flip()
 	}
 	m.conns[k] = c
-	m.lone.push(c)
+	m.all.lone.push(c)
 	c.number = m.stats.Conns
 	m.stats.Conns++
 	m.stats.Peak = max(m.stats.Peak, len(m.conns))
@@ -334,9 +405,9 @@ func (m *Meter) arm(c *conn) { m.due.push(c, c.dueAt()) }
 // few, the one used longest ago first. So a flood of forged sources takes the
 // place of its own like.
 func (m *Meter) evict() {
-	c := m.lone.head
-	if c == nil || m.lone.n < m.opts.MaxConns/8 && m.both.head != nil {
-		c = m.both.head
+	c := m.all.lone.head
+	if c == nil || m.all.lone.n < m.opts.MaxConns/8 && m.all.both.head != nil {
+		c = m.all.both.head
 	}
 	m.count(EarlyEviction)
 	m.remove(c)
@@ -422,12 +493,12 @@ func (m *Meter) remove(c *conn) {
 
 	delete(m.conns, c.key)
 	m.due.remove(c)
-	m.listOf(c).drop(c)
 	if c.tcp != nil {
-		m.freeState(c.tcp)
+		m.freeState(c)
 	}
-	c.tcp, c.analyzer, c.hist = nil, nil, nil
-	c.next, m.free = m.free, c
+	m.all.of(c).drop(c)
+	c.analyzer, c.hist = nil, nil
+	c.links[0].next, m.free = m.free, c
 }
 
 // record returns the record to fill next.

@@ -48,6 +48,13 @@ func pcapFile(o order, nano bool, link uint32, packets ...pcapPacket) []byte {
 	return b
 }
 
+// oldPcap is pcapFile, of an old version.
+func oldPcap(minor uint16, packets ...pcapPacket) []byte {
+	b := pcapFile(binary.BigEndian, false, 1, packets...)
+	binary.BigEndian.PutUint16(b[6:], minor)
+	return b
+}
+
 // pcapPacket is a packet of a file.
 type pcapPacket struct {
 	sec, frac   uint32
@@ -257,6 +264,10 @@ func TestBadFiles(t *testing.T) {
 		{"captured length beyond all", pcapFile(o, false, 1, good, pcapPacket{sec: sec, data: p, cap: 1 << 31, length: 1 << 31}), ErrCorrupt, "behind packet 1", 1, nil, 1},
 		{"link type that is not known", pcapFile(o, false, 147, good, good), nil, "", 2, map[Reason]int64{UnknownLink: 2}, 0},
 		{"time zero", pcapFile(o, false, 1, pcapPacket{data: p}), nil, "", 1, nil, 1},
+		{"version 2.1", oldPcap(1, good, good), nil, "", 2, nil, 1},
+		{"version 2.1, the lengths the other way round", oldPcap(1, pcapPacket{sec: sec, data: p[:42], cap: uint32(len(p)), length: 42}, good), nil, "", 2, nil, 1},
+		{"version 2.3", oldPcap(3, pcapPacket{sec: sec, data: p[:42], length: uint32(len(p))}, good), nil, "", 2, nil, 1},
+		{"version 2.2, cut", oldPcap(2, good, good)[:24+16+len(p)+16+9], ErrCorrupt, "behind packet 1", 1, nil, 1},
 		{"time in the future", pcapFile(o, false, 1, pcapPacket{sec: 1<<32 - 1, data: p}), nil, "", 1, map[Reason]int64{BadTime: 1}, 0},
 		{"time goes back", pcapFile(o, false, 1, good, pcapPacket{sec: sec - 3600, data: p}, good), nil, "", 3, map[Reason]int64{TimeWentBack: 1}, 1},
 		{"fraction above one second", pcapFile(o, false, 1, pcapPacket{sec: sec, frac: 4_000_000, data: p}), nil, "", 1, nil, 1},

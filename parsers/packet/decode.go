@@ -142,10 +142,9 @@ func (m *Meter) ether(f *frame, typ uint16, b []byte) {
 				m.count(ShortFrame)
 				return
 			}
-			switch id := be16(b) & 0xfff; f.tags {
-			case 0:
+			if id := be16(b) & 0xfff; f.tags == 0 {
 				f.vlan = id
-			case 1:
+			} else { // the last one, as in Zeek
 				f.inner = id
 			}
 			f.tags++
@@ -569,7 +568,9 @@ func (a *addr) route(x []byte) {
 	}
 }
 
-// home sets a source to the home address of a mobile host, from the options.
+// home sets a source to the home address of a mobile host, from the options, as
+// Zeek does. Hosts that know nothing of that drop the packet, so it is as easy
+// to forge a source by it as by the header.
 func (a *addr) home(x []byte) {
 	for o := x[2:]; len(o) >= 2; {
 		if o[0] == 0 {

@@ -10,6 +10,7 @@ const (
 	maxDatagram  = 65535    // bytes of one, as its length field can say
 	fragTimeout  = 60 * 1e9 // ns, RFC 8200's limit
 	minFragAlloc = 4 << 10  // bytes reserved for a datagram at first
+	pieceSize    = 16       // bytes
 )
 
 // fragKey is what tells datagrams apart.
@@ -42,7 +43,7 @@ func newFragments() fragments { return fragments{m: make(map[fragKey]*datagram)}
 func (x *fragments) add(m *Meter, k fragKey, off int, more bool, b []byte) []byte {
 	d := x.m[k]
 	if d == nil {
-		for len(x.m) >= maxDatagrams || x.bytes > maxFragBytes {
+		for len(x.m) >= maxDatagrams {
 			x.oldest(m)
 		}
 		d = &datagram{key: k, until: m.clock + fragTimeout, size: -1}
@@ -63,12 +64,14 @@ func (x *fragments) add(m *Meter, k fragKey, off int, more bool, b []byte) []byt
 		m.count(FragmentOverflow)
 		return nil
 	}
-	if end > len(d.data) {
-		x.bytes -= cap(d.data)
-		d.data = slices.Grow(d.data, max(end-len(d.data), minFragAlloc))[:end]
-		x.bytes += cap(d.data)
+	if end > cap(d.data) {
+		x.grow(d, end)
 	}
-	if !d.put(off, b) {
+	d.data = d.data[:max(end, len(d.data))]
+	room := cap(d.pieces)
+	ok := d.put(off, b)
+	x.bytes += pieceSize * (cap(d.pieces) - room)
+	if !ok {
 		x.drop(d)
 		m.count(FragmentOverflow)
 		return nil
@@ -78,11 +81,23 @@ func (x *fragments) add(m *Meter, k fragKey, off int, more bool, b []byte) []byt
 			x.drop(d)
 			return []byte{}
 		}
+		for x.bytes > maxFragBytes { // which may be this one
+			x.oldest(m)
+		}
 		return nil
 	}
 	whole := d.data[:d.pieces[0][1]]
 	x.drop(d)
 	return whole
+}
+
+// grow makes room for n bytes of a datagram.
+func (x *fragments) grow(d *datagram, n int) {
+	n = min(max(n, 2*cap(d.data), minFragAlloc), maxDatagram)
+	data := make([]byte, len(d.data), n)
+	copy(data, d.data)
+	x.bytes += n - cap(d.data)
+	d.data = data
 }
 
 // put copies the parts of b that are new. It reports false when there are too
@@ -119,7 +134,7 @@ func (d *datagram) put(off int, b []byte) bool {
 // drop forgets a datagram.
 func (x *fragments) drop(d *datagram) {
 	delete(x.m, d.key)
-	x.bytes -= cap(d.data)
+	x.bytes -= cap(d.data) + pieceSize*cap(d.pieces)
 	d.until, d.data, d.pieces = 0, nil, nil
 }
 

@@ -15,24 +15,41 @@ import (
 // check holds what must be true of a Meter at any time.
 func check(t *testing.T, m *Meter) {
 	t.Helper()
-	if n := len(m.conns); n != len(m.due) || n != m.lone.n+m.both.n || n > m.opts.MaxConns {
-		t.Fatalf("%d connections, %d timers, %d and %d in lists, room for %d", n, len(m.due), m.lone.n, m.both.n, m.opts.MaxConns)
+	if n := len(m.conns); n != len(m.due) || n != m.all.lone.n+m.all.both.n || n > m.opts.MaxConns {
+		t.Fatalf("%d connections, %d timers, %d and %d in lists, room for %d", n, len(m.due), m.all.lone.n, m.all.both.n, m.opts.MaxConns)
 	}
-	held := 0
+	held, holders, analyzed := 0, 0, 0
 	for _, c := range m.conns {
+		if c.held > 0 {
+			holders++
+		}
+		mine := c.weight
+		if c.analyzer != nil {
+			if analyzed++; c.weight != c.analyzer.Held() {
+				t.Fatalf("an analyzer of %d bytes counts as %d", c.analyzer.Held(), c.weight)
+			}
+		}
+		held += c.held
 		if c.tcp == nil {
 			continue
 		}
 		for i := range c.tcp.end {
 			at := c.tcp.end[i].stream.next
+			mine += blockSize * cap(c.tcp.end[i].stream.blocks)
 			for _, b := range c.tcp.end[i].stream.blocks {
 				if b.at <= at || b.end <= b.at || b.data != nil && int64(len(b.data)) != b.end-b.at {
 					t.Fatalf("block %d..%d with %d bytes behind %d", b.at, b.end, len(b.data), at)
 				}
 				at = b.end - 1
-				held += len(b.data)
+				mine += cap(b.data)
 			}
 		}
+		if mine != c.held {
+			t.Fatalf("a connection holds %d bytes, %d counted", mine, c.held)
+		}
+	}
+	if holders != m.holders.lone.n+m.holders.both.n || analyzed != m.proto.n || analyzed > m.opts.MaxAnalyzed {
+		t.Fatalf("%d hold something, %d and %d in lists; %d are analysed, %d counted", holders, m.holders.lone.n, m.holders.both.n, analyzed, m.proto.n)
 	}
 	rings := 0
 	for _, ring := range []*tunnel{m.tunnels.empty, m.tunnels.used} {
@@ -45,8 +62,8 @@ func check(t *testing.T, m *Meter) {
 	if rings != len(m.tunnels.m) || rings > maxTunnels {
 		t.Fatalf("%d tunnels in rings, %d in the map", rings, len(m.tunnels.m))
 	}
-	if held != m.buffers || held > m.opts.MaxBuffered || m.frags.bytes > maxFragBytes+2*maxDatagram {
-		t.Fatalf("%d bytes held, %d counted, %d of fragments", held, m.buffers, m.frags.bytes)
+	if held != m.held || held > m.opts.MaxBuffered || m.frags.bytes > maxFragBytes {
+		t.Fatalf("%d bytes held, %d counted, %d of fragments", held, m.held, m.frags.bytes)
 	}
 }
 
@@ -82,7 +99,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(uint32(LinkWiFi), run(make([]byte, 60)))
 	f.Add(uint32(LinkNFLOG), run(make([]byte, 60)))
 	f.Fuzz(func(t *testing.T, link uint32, data []byte) {
-		m := New(Options{MaxConns: 16, MaxBuffered: 4096, Emit: func(f *flow.Flow) { checkFlow(t, f) }})
+		m := New(Options{MaxConns: 16, MaxBuffered: 4096, MaxAnalyzed: 8, Emit: func(f *flow.Flow) { checkFlow(t, f) }})
 		now := t0
 		for len(data) >= 4 {
 			n, step, cut := int(binary.BigEndian.Uint16(data)), int64(int8(data[2])), int(data[3])
@@ -107,7 +124,7 @@ func FuzzTCP(f *testing.F) {
 	f.Add([]byte("\x00\x02\x00\x00\x00\x01\x80\x12\x00\x01\x00\x01\x00\x18\x01\x01\x09\x01"))
 	f.Add([]byte("\x00\x02\x00\x00\x00\x01\x80\x12\x00\x01\x00\x01\x00\x18\x05\x01\x09\x01\x80\x10\x01\x0f\x00\x01\x00\x18\x01\x01\x04\x01"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m := New(Options{MaxConns: 3, MaxBuffered: 512, Emit: func(f *flow.Flow) { checkFlow(t, f) }})
+		m := New(Options{MaxConns: 3, MaxBuffered: 1500, MaxAnalyzed: 2, Emit: func(f *flow.Flow) { checkFlow(t, f) }})
 		now := t0
 		for ; len(data) >= 6; data = data[6:] {
 			p := raw{src: client, dst: server, sport: uint16(data[0]&3) + 1000, dport: 80, seq: uint32(data[2]) - 16, ack: uint32(data[3]) - 16, data: string(make([]byte, data[4]))}
@@ -134,7 +151,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(capture(f, true, 3))
 	f.Add([]byte("\x1f\x8b\x08\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := Read(t.Context(), bytes.NewReader(data), Options{MaxConns: 64, MaxBuffered: 4096, Emit: func(f *flow.Flow) { checkFlow(t, f) }})
+		s, err := Read(t.Context(), bytes.NewReader(data), Options{MaxConns: 64, MaxBuffered: 4096, MaxAnalyzed: 8, Emit: func(f *flow.Flow) { checkFlow(t, f) }})
 		if s.Packets > int64(len(data)) && err == nil && len(data) > 0 && data[0] != 0x1f && data[0] != 0x28 {
 			t.Fatalf("%d packets in %d bytes", s.Packets, len(data))
 		}

@@ -110,9 +110,17 @@ func (c *conn) expected() {
 // wants reports whether the payload of a side is of use.
 func (c *conn) wants(i int) bool {
 	if c.analyzer == nil {
-		return c.flags&noAnalyzer == 0
+		return c.flags&noAnalyzer == 0 && !c.midway()
 	}
 	return c.analyzer.Wants(proto.Dir(i))
+}
+
+// midway reports whether the beginning of a connection is missing, and with it
+// the sense of its payload. One forged packet would be enough for a record of
+// what somebody is said to have asked for. DNS and FTP are read all the same,
+// as Zeek does: a message of theirs stands for itself.
+func (c *conn) midway() bool {
+	return c.tcp.isPartial && c.origP != 53 && c.respP != 53 && c.respP != 21
 }
 
 // deliver gives the payload of a stream to its analyzer, which is made by the
@@ -121,12 +129,12 @@ func (c *conn) deliver(i int, data []byte, t int64) {
 	if len(data) == 0 || c.flags&noAnalyzer != 0 {
 		return
 	}
-	if c.analyzer == nil && !c.attach(c.m.proto.set.TCP(c, c.origP, c.respP)) {
+	if c.analyzer == nil && (c.midway() || !c.attach(c.m.proto.set.TCP(c, c.origP, c.respP))) {
 		return
 	}
 	if d := proto.Dir(i); c.analyzer.Wants(d) {
 		c.analyzer.Data(d, data, c.m.told(t))
-		c.enough(t)
+		c.read(t)
 	}
 }
 
@@ -137,34 +145,37 @@ func (c *conn) missing(i int, n, t int64) {
 	}
 	if d := proto.Dir(i); c.analyzer.Wants(d) {
 		c.analyzer.Gap(d, n, c.m.told(t))
-		c.enough(t)
+		c.read(t)
 	}
 }
 
-// enough lets the analyzer go when it has seen all that it wants to.
-func (c *conn) enough(t int64) {
+// read lets the analyzer go when it has seen all that it wants to, and notes
+// what it takes otherwise.
+func (c *conn) read(t int64) {
 	if a := c.analyzer; !a.Wants(proto.Orig) && !a.Wants(proto.Resp) {
 		c.flags |= noAnalyzer
 		c.detach(t)
+		return
 	}
+	c.weigh(c.analyzer.Held())
+}
+
+// weigh notes how many bytes the analyzer takes.
+func (c *conn) weigh(n int) {
+	c.hold(n - c.weight)
+	c.weight = n
 }
 
 // attach gives a connection its analyzer, which may be nil. It reports whether
 // it has one now.
 func (c *conn) attach(a proto.Analyzer) bool {
-	p := &c.m.proto
-	switch {
-	case a == nil:
+	if a == nil {
 		c.flags |= noAnalyzer
-		return false
-	case p.n >= c.m.opts.MaxAnalyzed:
-		c.m.count(NotAnalyzed)
-		c.flags |= noAnalyzer
-		p.set.Free(a)
 		return false
 	}
-	p.n++
+	c.m.proto.n++
 	c.analyzer = a
+	c.weigh(a.Held())
 	return true
 }
 
@@ -172,6 +183,7 @@ func (c *conn) attach(a proto.Analyzer) bool {
 func (c *conn) detach(t int64) {
 	if a := c.analyzer; a != nil {
 		c.analyzer = nil
+		c.weigh(0)
 		a.End(c.m.told(t))
 		c.m.proto.set.Free(a)
 		c.m.proto.n--
@@ -206,7 +218,7 @@ func (c *conn) datagram(f *frame, orig bool, data []byte) {
 	}
 	if d := proto.Dir(sideOf(orig)); c.analyzer.Wants(d) {
 		c.analyzer.Data(d, data, c.m.told(f.t))
-		c.enough(f.t)
+		c.read(f.t)
 	}
 }
 

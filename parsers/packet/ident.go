@@ -14,6 +14,10 @@ import (
 // uidLen is the length of Zeek's uids: C and 17 digits or letters, 101 bits.
 const uidLen = 18
 
+// is4 reports whether an address is one of IPv4. Zeek takes those that are
+// mapped in a packet of IPv6 for the same.
+func (a *addr) is4() bool { return [12]byte(a[:12]) == [12]byte{10: 0xff, 11: 0xff} }
+
 // netip returns the address.
 func (a addr) netip(v6 bool) netip.Addr {
 	if v6 {

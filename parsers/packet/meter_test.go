@@ -148,7 +148,7 @@ func TestTimeouts(t *testing.T) {
 			if n := tick(b, c.after); n != 1 {
 				t.Errorf("%d connections ended after %v, want 1", n, c.after)
 			}
-			if s := b.Stats(); s.Active != 0 || len(b.due) != 0 || b.lone.n+b.both.n != 0 {
+			if s := b.Stats(); s.Active != 0 || len(b.due) != 0 || b.all.lone.n+b.all.both.n != 0 {
 				t.Errorf("left behind: %+v", s)
 			}
 		})
@@ -258,6 +258,47 @@ func TestICMP(t *testing.T) {
 	b.step(5, icmp(b6, a6, 136, 0, ""))
 	if f := b.one(t); f.SrcPort != 135 || f.DstPort != 136 || f.RespPkts != 1 {
 		t.Errorf("neighbour: %+v", f)
+	}
+}
+
+// TestMapped has addresses of IPv4 in packets of IPv6, which are the same.
+func TestMapped(t *testing.T) {
+	b := newBench(Options{})
+	in6 := func(a netip.Addr) netip.Addr { return netip.AddrFrom16(a.As16()) }
+	b.raw(udp(in6(client), in6(server), 40000, 9999, "x"))
+	f := b.one(t)
+	if f.Src != client || f.Dst != server {
+		t.Errorf("%v > %v, want %v > %v", f.Src, f.Dst, client, server)
+	}
+	want := newBench(Options{})
+	want.raw(udp(client, server, 40000, 9999, "x"))
+	if w := want.one(t); f.CommunityID != w.CommunityID {
+		t.Errorf("id %s, want %s", f.CommunityID, w.CommunityID)
+	}
+}
+
+// TestShortLength has datagrams whose length is below that of their header:
+// then nothing was sent.
+func TestShortLength(t *testing.T) {
+	for _, c := range []struct {
+		lengths []uint16
+		state   string
+		bytes   int64
+	}{
+		{[]uint16{5}, "OTH", 0},
+		{[]uint16{8}, "S0", 0},
+		{[]uint16{5, 20}, "S0", 12},
+		{[]uint16{20, 5}, "S0", 9},
+	} {
+		b := newBench(Options{})
+		for _, n := range c.lengths {
+			p := udp(client, server, 40000, 9999, "payload of 20 bytes!")
+			binary.BigEndian.PutUint16(p[24:], n)
+			b.step(1, p)
+		}
+		if f := b.one(t); f.RawState != c.state || f.OrigBytes != c.bytes {
+			t.Errorf("lengths %d: %s, %d bytes, want %s and %d", c.lengths, f.RawState, f.OrigBytes, c.state, c.bytes)
+		}
 	}
 }
 
@@ -512,6 +553,10 @@ func TestTunnelRecord(t *testing.T) {
 			udp(server, client, 4789, 40000, "\x08\x00\x00\x00\x00\x00\x01\x00x"),
 			udp(client, server, 40000, 4789, "\x08\x00\x00\x00\x00\x00\x01\x00"+string(ether(etherIPv4, inside))),
 		}, []string{"VXLAN DISCOVER 10.0.0.1:40000 > 192.0.2.80:4789", "VXLAN CLOSE 10.0.0.1:40000 > 192.0.2.80:4789"}},
+		{"each side sends through its own", [][]byte{
+			ip4(client, server, 47, append([]byte{0, 0, 8, 0}, inside...)),
+			ip4(netip.MustParseAddr("10.8.0.1"), netip.MustParseAddr("10.8.0.2"), 4, udp(netip.MustParseAddr("10.9.0.2"), netip.MustParseAddr("10.9.0.1"), 2, 1, "y")),
+		}, []string{"GRE DISCOVER 10.0.0.1:0 > 192.0.2.80:0", "IP DISCOVER 10.8.0.1:0 > 10.8.0.2:0"}},
 		{"nothing begins in it", [][]byte{ip4(client, server, 47, append([]byte{0, 0, 8, 6}, make([]byte, 28)...))}, nil},
 		{"one in the other", [][]byte{
 			ip4(client, server, 47, append([]byte{0, 0, 8, 0}, ip4(netip.MustParseAddr("10.8.0.1"), client, 4, inside)...)),
@@ -760,7 +805,8 @@ func TestReasons(t *testing.T) {
 	}
 	b = newBench(Options{})
 	b.raw(udp(client, server, 68, 67, "no DHCP"))
-	b.raw(tcp(raw{src: client, dst: server, sport: 1, dport: 80, flags: "PA", data: "GET / HTTP/1.1\r\n" + strings.Repeat("x", 1<<16-100)[:40000]}))
+	b.raw(tcp(raw{src: client, dst: server, sport: 1, dport: 80, flags: "S", seq: 4}))
+	b.raw(tcp(raw{src: client, dst: server, sport: 1, dport: 80, flags: "PA", seq: 5, data: "GET / HTTP/1.1\r\n" + strings.Repeat("x", 1<<16-100)[:40000]}))
 	if d := cmp.Diff(map[string]int64{"messages malformed": 1, "lines of text cut": 1}, b.Stats().Reasons()); d != "" {
 		t.Error(d)
 	}

@@ -8,6 +8,12 @@
 // has ended or was idle for long, with the time at which it began. Its clock
 // is that of the packets alone, so the same packets give the same records,
 // byte for byte.
+//
+// Whatever the traffic, a Meter with the default options holds less than 350 MB:
+// up to 1.2 KB for each of its connections, Options.MaxBuffered for what is kept
+// of their payload, 8 MiB for fragments, less than 50 MB in analyzers that are
+// free, and some for tables. When there is more, forged connections take the
+// place of their own like.
 package packet
 
 import (
@@ -70,13 +76,26 @@ type Options struct {
 	CloseDelay    time.Duration // 5 s: how long a closed connection is kept
 	Interactive   time.Duration // 1 h: inactivity of FTP, SSH, Telnet, rlogin
 
+	// RefusedDelay is how long a connection without any answer is kept when an
+	// ICMP message says that its last packet could not be delivered, so that a
+	// scan is told of at once and not after UDPInactivity. Whatever else comes of
+	// the connection takes it back. 0: such messages mean nothing, as in Zeek. A
+	// forged one must quote the ports, and can end a record early at worst: what
+	// comes later is a connection of its own.
+	RefusedDelay time.Duration
+
 	// LocalNets are the networks of this site, for local_orig and local_resp.
 	// By default the private ones.
 	LocalNets []netip.Prefix
 
 	MaxConns    int // connections at a time, 131,072; each takes 0.9 KB, and what its analyzer keeps
 	MaxAnalyzed int // connections at a time whose payload is read, 32,768; most need it for their first packets only
-	MaxBuffered int // bytes of streams that wait for a missing piece, of all connections, 64 MiB
+	MaxBuffered int // bytes that their analyzers take, and what waits for a missing piece in streams, 64 MiB
+
+	// Full, which may be nil, is told that a bound was reached: of the first
+	// connection or packet that was not analysed for it, and whenever there are
+	// twice as many. It is called while a packet is fed.
+	Full func(r Reason, n int64)
 
 	// Checksums makes packets with a wrong checksum count as such ("C" in the
 	// history) and not as anything else. Captures made on a host have many: the
@@ -131,8 +150,8 @@ const (
 	BadTime                        // before 1970 or after 2100
 	TimeWentBack                   // counted only; the packet is analysed
 	EarlyEviction                  // a connection written out early because of MaxConns
-	StreamOverflow                 // a segment dropped from reassembly because of MaxBuffered or too many holes
-	NotAnalyzed                    // a connection whose payload was not read because of MaxAnalyzed
+	StreamOverflow                 // a stream in which what is behind a hole was not waited for because of MaxBuffered or too many holes
+	NotAnalyzed                    // a connection whose payload was not read to the end because of MaxAnalyzed or MaxBuffered
 	NotExpected                    // a connection that FTP announced and that is not remembered because of maxExpected
 	numReasons
 )
@@ -142,7 +161,7 @@ var reasonNames = [numReasons]string{
 	"IP version", "IP length beyond the frame", "fragment not captured whole", "fragments missing",
 	"too many fragments", "transport header cut short", "checksum", "ARP malformed", "encrypted", "IPv6 mobility or no content",
 	"tunnels too deep", "tunnel malformed", "time out of range", "time went back", "connections evicted early",
-	"stream buffers full", "connections not analysed", "too many announced connections",
+	"stream buffers full", "connections not analysed to the end", "too many announced connections",
 }
 
 // String returns the text under which the reason is counted.
@@ -209,11 +228,11 @@ type Meter struct {
 	nets    [2][]netip.Prefix // of this site, IPv4 and IPv6
 	conns   map[key]*conn
 	due     heap
-	lone    list // connections of which one side spoke, by last use
-	both    list // those of which both did
+	all     lists // of connections, by last use
+	holders lists // of those that hold something
+	held    int   // bytes that they hold
 	free    *conn
 	freeTCP *tcpState
-	buffers int // bytes held in out-of-order blocks
 
 	frags   fragments
 	tunnels tunnels
@@ -272,7 +291,7 @@ func New(o Options) *Meter {
 		o.Emit = func(*flow.Flow) {}
 	}
 	m := &Meter{
-		opts: o, conns: make(map[key]*conn), frags: newFragments(), tunnels: newTunnels(), expects: make(map[channel]expectation),
+		opts: o, conns: make(map[key]*conn), all: listsOf(0), holders: listsOf(1), frags: newFragments(), tunnels: newTunnels(), expects: make(map[channel]expectation),
 	}
 	for _, p := range o.LocalNets {
 		m.nets[family(p.Addr())] = append(m.nets[family(p.Addr())], p)
@@ -310,14 +329,29 @@ func privateNets() []netip.Prefix {
 // Stats returns what was seen so far.
 func (m *Meter) Stats() Stats {
 	s := m.stats
-	s.Active, s.Buffered, s.Proto = len(m.conns), m.buffers+m.frags.bytes, m.proto.set.Stats
+	s.Active, s.Buffered, s.Proto = len(m.conns), m.held+m.frags.bytes, m.proto.set.Stats
 	s.Proto.Malformed += m.proto.dhcp.Malformed
 	s.Proto.Overflows += m.proto.dhcp.Early
 	return s
 }
 
 // count notes that something was not analysed.
-func (m *Meter) count(r Reason) { m.stats.Counts[r]++ }
+func (m *Meter) count(r Reason) {
+	m.stats.Counts[r]++
+	if n := m.stats.Counts[r]; n&(n-1) == 0 && r.bound() && m.opts.Full != nil {
+		m.opts.Full(r, n)
+	}
+}
+
+// bound reports whether r counts what exceeded a bound.
+func (r Reason) bound() bool {
+	switch r {
+	case EarlyEviction, StreamOverflow, NotAnalyzed, NotExpected, FragmentOverflow:
+		return true
+	default:
+		return false
+	}
+}
 
 // Feed takes the next packet. Connections that are over by its time are
 // emitted first. It does not keep p.Data.
@@ -334,6 +368,7 @@ func (m *Meter) Feed(p Packet) {
 	}
 	f := frame{t: m.advance(p.Time), cut: max(0, p.Length-len(p.Data))}
 	m.link(&f, p.Link, p.Data)
+	m.relieve()
 }
 
 // Advance moves the clock of the packets to t, unix ns: what is over by then is

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -49,11 +50,12 @@ func IsCapture(head []byte) bool {
 // Reader reads the packets of a capture file: pcap or pcapng, plain or packed
 // by gzip or zstd, which are told by the first bytes.
 type Reader struct {
-	next  func() ([]byte, gopacket.CaptureInfo, error)
-	link  Link
-	mixed bool // the link type comes with each packet
-	from  *Unpacked
-	buf   []byte // of a packet that is read without pcapgo
+	next    func() ([]byte, gopacket.CaptureInfo, error)
+	link    Link
+	mixed   bool // the link type comes with each packet
+	swapped bool // the length on the wire may come before that of what was captured
+	from    *Unpacked
+	buf     []byte // of a packet that is read without pcapgo
 }
 
 // NewReader reads the head of a capture. The error wraps ErrFormat when it is none.
@@ -70,6 +72,18 @@ func NewReader(r io.Reader) (*Reader, error) {
 	return p, nil
 }
 
+// How packed files begin (RFC 1952, RFC 8878).
+var (
+	gzipMagic = [2]byte{0x1f, 0x8b}
+	zstdMagic = [4]byte{0x28, 0xb5, 0x2f, 0xfd}
+)
+
+// IsPacked reports whether a file that begins with head, of 4 bytes or more, is
+// one that Unpack unpacks.
+func IsPacked(head []byte) bool {
+	return bytes.HasPrefix(head, gzipMagic[:]) || bytes.HasPrefix(head, zstdMagic[:])
+}
+
 // Unpacked is what is in a file that may be packed.
 type Unpacked struct {
 	b    *bufio.Reader
@@ -84,13 +98,13 @@ func Unpack(r io.Reader) (*Unpacked, error) {
 	u := &Unpacked{b: bufio.NewReaderSize(r, readBuffer)}
 	head, _ := u.b.Peek(4) // what is short is no capture either
 	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+	case bytes.HasPrefix(head, gzipMagic[:]):
 		z, err := gzip.NewReader(u.b)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrFormat, err)
 		}
 		u.b, u.Packed = bufio.NewReaderSize(z, readBuffer), true
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case bytes.HasPrefix(head, zstdMagic[:]):
 		z, err := zstd.NewReader(u.b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrFormat, err)
@@ -131,7 +145,7 @@ func (r *Reader) open(b *bufio.Reader) error {
 		r.mixed, r.next = true, ng.ZeroCopyReadPacketData
 		return nil
 	}
-	p, err := pcapgo.NewReader(b)
+	p, err := pcapgo.NewReader(r.oldVersion(b))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrFormat, err)
 	}
@@ -140,11 +154,37 @@ func (r *Reader) open(b *bufio.Reader) error {
 	return nil
 }
 
+// oldVersion makes version 2.4 of pcap out of the ones before it, which pcapgo
+// does not take: they differ in the order of two lengths only.
+func (r *Reader) oldVersion(b *bufio.Reader) *bufio.Reader {
+	const major, minor, current = 4, 6, 4 // where the versions are, as 16 bits
+	head, _ := b.Peek(8)                  // what is short is refused by who reads it
+	if len(head) < 8 {
+		return b
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if head[0] == 0xa1 {
+		order = binary.BigEndian
+	}
+	if order.Uint16(head[major:]) != 2 || order.Uint16(head[minor:]) >= current {
+		return b
+	}
+	r.swapped = true
+	head = slices.Clone(head)
+	order.PutUint16(head[minor:], current)
+	b.Discard(len(head)) //nolint:errcheck // they were there
+	r.from.b = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), b), readBuffer)
+	return r.from.b
+}
+
 // Next returns the next packet, whose data is valid until the call after it.
 // The error is io.EOF at the end, or wraps ErrCorrupt.
 func (r *Reader) Next() (Packet, error) {
 	data, ci, err := r.next()
-	if err != nil && !r.mixed && ci.CaptureLength > ci.Length && ci.CaptureLength <= maxCapture {
+	if err != nil && r.swapped && ci.CaptureLength > ci.Length {
+		ci.CaptureLength, ci.Length = ci.Length, ci.CaptureLength
+	}
+	if err != nil && !r.mixed && (ci.CaptureLength > ci.Length || r.swapped && ci.CaptureLength < ci.Length) && ci.CaptureLength <= maxCapture {
 		// Some programs write a wrong length on the wire, which pcapgo does not
 		// take, and libpcap does. The packet itself is still to be read.
 		r.buf = slices.Grow(r.buf[:0], ci.CaptureLength)[:ci.CaptureLength]

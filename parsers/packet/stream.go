@@ -1,6 +1,9 @@
 package packet
 
-import "slices"
+import (
+	"slices"
+	"unsafe"
+)
 
 // Bounds of reassembly. The first three are Zeek's.
 const (
@@ -8,12 +11,14 @@ const (
 	maxAboveHole = 16384    // bytes behind a hole when nothing was acknowledged
 	maxHeld      = 10 << 20 // bytes without acknowledgement: it will not come any more
 	maxHoles     = 256      // blocks of a direction that wait for a missing piece
+
+	blockSize = int(unsafe.Sizeof(block{})) // bytes, without its data
 )
 
 // block is a run of a stream behind a hole.
 type block struct {
 	at, end int64
-	data    []byte // nil when nobody wants it or there is no room
+	data    []byte // nil when nobody wants it
 }
 
 // stream is one direction of a TCP connection: how far it has come without a
@@ -31,12 +36,21 @@ type stream struct {
 func (s *stream) holds() bool { return s.last > s.trim || len(s.blocks) > 0 }
 
 // clear forgets what came behind holes.
-func (s *stream) clear(m *Meter) {
-	for i := range s.blocks {
-		m.buffers -= len(s.blocks[i].data)
-		s.blocks[i].data = nil
+func (s *stream) clear(c *conn) {
+	n := blockSize * cap(s.blocks)
+	for _, b := range s.blocks {
+		n += cap(b.data)
 	}
-	s.blocks = s.blocks[:0]
+	c.hold(-n)
+	s.blocks = nil
+}
+
+// giveUp clears a stream with holes and has it reassembled no more.
+func (s *stream) giveUp(c *conn) {
+	if len(s.blocks) > 0 {
+		s.skip = true
+	}
+	s.clear(c)
 }
 
 // arrived takes the data of a packet.
@@ -58,7 +72,7 @@ func (c *conn) arrived(i int, at int64, data []byte, t int64) {
 			c.inOrder(i, data[s.next-at:], t)
 		}
 	} else {
-		s.insert(c.m, at, data, c.wants(i))
+		s.insert(c, at, data, c.wants(i))
 		if len(s.blocks) > maxHoles {
 			c.m.count(StreamOverflow)
 			c.undelivered(i, s.blocks[0].at, t)
@@ -68,7 +82,7 @@ func (c *conn) arrived(i int, at int64, data []byte, t int64) {
 	switch none := e.noneAcked(); {
 	case none && len(s.blocks) > 0 && s.blocks[len(s.blocks)-1].end-s.next > maxAboveHole,
 		s.next-s.trim > maxHeld:
-		s.clear(c.m)
+		s.clear(c)
 		s.skip = true
 		c.missing(i, 1, t) // how much, nobody knows
 	case none && e.bytes(&c.tcp.end[1-i]) > maxUnacked:
@@ -77,8 +91,10 @@ func (c *conn) arrived(i int, at int64, data []byte, t int64) {
 }
 
 // insert puts those parts of data that are new behind a hole.
-func (s *stream) insert(m *Meter, at int64, data []byte, keep bool) {
+func (s *stream) insert(c *conn, at int64, data []byte, keep bool) {
 	end := at + int64(len(data))
+	room := cap(s.blocks)
+	defer func() { c.hold(blockSize * (cap(s.blocks) - room)) }()
 	j, _ := slices.BinarySearchFunc(s.blocks, at, func(b block, at int64) int {
 		if b.end <= at {
 			return -1
@@ -93,12 +109,8 @@ func (s *stream) insert(m *Meter, at int64, data []byte, keep bool) {
 		if at < stop {
 			b := block{at: at, end: stop}
 			if keep {
-				if n := int(stop - at); m.buffers+n <= m.opts.MaxBuffered {
-					b.data = slices.Clone(data[:n])
-					m.buffers += n
-				} else {
-					m.count(StreamOverflow)
-				}
+				b.data = slices.Clone(data[:stop-at])
+				c.hold(cap(b.data))
 			}
 			if j > 0 && s.blocks[j-1].end == at && b.data == nil && s.blocks[j-1].data == nil {
 				s.blocks[j-1].end = stop
@@ -134,13 +146,12 @@ func (c *conn) follow(i int, t int64) {
 	for ; n < len(s.blocks) && s.blocks[n].at <= s.next; n++ {
 		b := s.blocks[n]
 		s.blocks[n].data = nil
+		c.hold(-cap(b.data))
 		if b.end <= s.next {
-			c.m.buffers -= len(b.data)
 			continue
 		}
 		skip := s.next - b.at
 		s.next, s.last = b.end, b.end
-		c.m.buffers -= len(b.data)
 		if b.data != nil {
 			c.deliver(i, b.data[skip:], t)
 		} else {
@@ -149,6 +160,9 @@ func (c *conn) follow(i int, t int64) {
 	}
 	if n > 0 {
 		s.blocks = slices.Delete(s.blocks, 0, n)
+	}
+	if len(s.blocks) == 0 && s.blocks != nil {
+		s.clear(c)
 	}
 }
 

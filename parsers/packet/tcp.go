@@ -73,19 +73,19 @@ func (m *Meter) newState() *tcpState {
 		t = new(tcpState)
 	} else {
 		m.freeTCP = t.next
-		b0, b1 := t.end[0].stream.blocks[:0], t.end[1].stream.blocks[:0]
 		*t = tcpState{}
-		t.end[0].stream.blocks, t.end[1].stream.blocks = b0, b1
 	}
 	t.end[0].stream.next, t.end[0].stream.trim = 1, 1
 	t.end[1].stream.next, t.end[1].stream.trim = 1, 1
 	return t
 }
 
-// freeState takes it back.
-func (m *Meter) freeState(t *tcpState) {
-	t.end[0].stream.clear(m)
-	t.end[1].stream.clear(m)
+// freeState takes that of a connection back.
+func (m *Meter) freeState(c *conn) {
+	t := c.tcp
+	t.end[0].stream.clear(c)
+	t.end[1].stream.clear(c)
+	c.tcp = nil
 	t.next, m.freeTCP = m.freeTCP, t
 }
 
@@ -303,6 +303,7 @@ func (m *Meter) tcpPacket(f *frame, b []byte) {
 		c.expected()
 		m.arm(c)
 	}
+	m.carried(f)
 	orig := c.fromOrig(f, sp)
 	if head < 20 || head > f.size {
 		m.count(ShortTransport)

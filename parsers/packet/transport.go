@@ -36,8 +36,8 @@ func (m *Meter) short(f *frame, b []byte, n int) bool {
 // it analyses.
 func serverTCP(p uint16) bool {
 	switch p {
-	case 21, 22, 25, 53, 79, 80, 81, 88, 110, 135, 139, 143, 389, 443, 445, 465, 502, 514, 563, 585, 587, 614, 631, 636,
-		989, 990, 992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5222, 5223, 5269, 5432, 6379,
+	case 21, 22, 25, 53, 79, 80, 81, 88, 135, 139, 143, 389, 443, 445, 502, 563, 585, 587, 614, 631, 636,
+		989, 990, 992, 993, 995, 1080, 1883, 2811, 3128, 3268, 3389, 5222, 5223, 5269, 5432, 6379,
 		6666, 6667, 6668, 6669, 8000, 8080, 8888, 20000:
 		return true
 	}
@@ -46,7 +46,7 @@ func serverTCP(p uint16) bool {
 
 func serverUDP(p uint16) bool {
 	switch p {
-	case 53, 67, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3389, 3544, 4011, 4754, 4789, 5060, 5072, 5353,
+	case 53, 67, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3389, 3544, 4789, 5060, 5072, 5353,
 		5355, 6081, 20000:
 		return true
 	}
@@ -62,6 +62,7 @@ func (m *Meter) otherPacket(f *frame) {
 		c.idle = int64(m.opts.UDPInactivity)
 		m.arm(c)
 	}
+	m.carried(f)
 	orig := c.fromOrig(f, 0)
 	c.last = f.t
 	c.sent(f, orig)
@@ -105,6 +106,7 @@ func (m *Meter) icmpPacket(f *frame, b []byte) {
 		c.idle = int64(m.opts.UDPInactivity)
 		m.arm(c)
 	}
+	m.carried(f)
 	orig := c.fromOrig(f, sp)
 	c.last = f.t
 	side := &c.side[1]
@@ -116,6 +118,42 @@ func (m *Meter) icmpPacket(f *frame, b []byte) {
 		c.sent(f, orig)
 	}
 	m.touch(c, orig)
+	if m.opts.RefusedDelay > 0 && (f.proto == 1 && typ == 3 || f.proto == 58 && typ == 1) { // unreachable
+		m.refused(f, b[8:min(len(b), f.size)])
+	}
+}
+
+// refused takes what an ICMP message quotes of a packet that could not be
+// delivered: its headers, and eight bytes behind them at least.
+func (m *Meter) refused(f *frame, b []byte) {
+	q := frame{}
+	head := 40
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		head = int(b[0]&15) * 4
+		q.proto = b[9]
+		q.from.v4(b[12:])
+		q.to.v4(b[16:])
+		if be16(b[6:])&0x1fff != 0 { // not the first fragment, in which the ports are
+			return
+		}
+	case len(b) >= 40 && b[0]>>4 == 6:
+		q.proto = b[6]
+		copy(q.from[:], b[8:])
+		copy(q.to[:], b[24:])
+	default:
+		return
+	}
+	if head < 20 || len(b) < head+4 || q.proto != 6 && q.proto != 17 || q.from != f.to {
+		return
+	}
+	sp := be16(b[head:])
+	c := m.conns[keyOf(&q, sp, be16(b[head+2:]), false)]
+	if c == nil || c.flags&isInBoth != 0 || !c.fromOrig(&q, sp) || c.tcp != nil && !c.tcp.attempting() {
+		return
+	}
+	c.refusedAt = f.t + int64(m.opts.RefusedDelay)
+	m.sooner(c)
 }
 
 // answer4 returns the type of the answer to an ICMP message, or of what it
@@ -167,6 +205,7 @@ func (m *Meter) udpPacket(f *frame, b []byte) {
 		}
 		m.arm(c)
 	}
+	m.carried(f)
 	orig := c.fromOrig(f, sp)
 	side, i := &c.side[1], 1
 	if orig {
@@ -180,7 +219,11 @@ func (m *Meter) udpPacket(f *frame, b []byte) {
 	}
 	c.last = f.t
 	c.once(histData, 'D', orig)
-	side.bytes = max(0, side.bytes) + max(0, int64(be16(b[4:]))-8)
+	if n := int64(be16(b[4:])) - 8; side.bytes < 0 { // a length below that of the header says that nothing came
+		side.bytes = max(-1, n)
+	} else {
+		side.bytes = max(0, side.bytes+n)
+	}
 	c.sent(f, orig)
 	m.touch(c, orig)
 	payload := b[8:]

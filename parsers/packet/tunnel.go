@@ -16,7 +16,7 @@ type tunnel struct {
 	c        *conn // nil: of two addresses
 	gone     bool  // it, or c, had to make room for what is in it
 	start    int64 // of the clock of the packets, unix ns
-	last     int64 // by Meter.clock, when a connection began in it; 0: none did, and nothing was told of it
+	last     int64 // by Meter.clock, when a connection began in it or moved into it; 0: none did, and nothing was told of it
 
 	prev, next *tunnel // in tunnels.empty or tunnels.used
 }
@@ -131,6 +131,16 @@ func (m *Meter) begins(t *tunnel) {
 	t.last = max(m.clock, 1)
 	if t.c == nil {
 		m.tunnels.move(t)
+	}
+}
+
+// carried notes the tunnels in which a packet of a connection came: those that
+// took a connection over which began elsewhere are told of too.
+func (m *Meter) carried(f *frame) {
+	for _, t := range f.via[:f.depth] {
+		if t.last == 0 {
+			m.begins(t)
+		}
 	}
 }
 

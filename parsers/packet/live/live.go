@@ -51,6 +51,7 @@ const (
 	patient = 50 * time.Millisecond  // waiting for packets; also how soon the end of a context is seen
 	flush   = 100 * time.Millisecond // between calls of idle
 	account = time.Second            // between looks at the kernel's counters, which are 32 bits wide
+	grace   = 500 * time.Millisecond // for what is in the ring at the end
 )
 
 // Options are what a Capture is told.
@@ -90,7 +91,7 @@ type Gap struct {
 type Stats struct {
 	Packets int64 // handed on
 	Bytes   int64 // of them, as captured
-	Dropped int64 // by the kernel, because the ring was full
+	Dropped int64 // by the kernel, because the ring was full, or in it when there was no more time for them
 	Freezes int64 // how often the ring was full
 	Skipped int64 // second sights of loopback packets, and what is not IP on links that carry IP alone
 	Cut     int64 // packets that were not captured whole; they are handed on

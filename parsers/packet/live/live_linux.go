@@ -37,7 +37,7 @@ const (
 	sllLen    = 16
 	macsLen   = 12
 	dot1Q     = 0x8100
-	ctxEvery  = 64 // packets between looks at the context
+	ctxEvery  = 64 // packets between looks at whether to end
 )
 
 // Capture takes packets from an interface. One goroutine calls Run, or Close
@@ -61,6 +61,7 @@ type Capture struct {
 	mu             sync.Mutex // fd against Stats, and these
 	closed         bool
 	drops, freezes int64
+	seen           int64 // by the kernel, those that it dropped among them
 }
 
 // how says how the frames of an interface are taken.
@@ -370,16 +371,18 @@ func (c *Capture) collect() (dropped int64) {
 		return c.drops
 	}
 	if s, err := unix.GetsockoptTpacketStatsV3(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+		c.seen += int64(s.Packets)
 		c.drops += int64(s.Drops)
 		c.freezes += int64(s.Freeze_q_cnt)
 	}
 	return c.drops
 }
 
-// Run hands packets on until ctx is done, and then closes the Capture and
-// returns nil. The data of a packet that feed is given is valid until feed
-// returns. While feed takes its time the kernel fills the ring, and drops and
-// counts what does not fit.
+// Run hands packets on until ctx is done, then those that the kernel has taken
+// up to there, and closes the Capture and returns nil. When that takes too long
+// the rest counts as dropped. The data of a packet that feed is given is valid
+// until feed returns. While feed takes its time the kernel fills the ring, and
+// drops and counts what does not fit.
 //
 // idle is called about every 100 ms, with a time before which everything was
 // fed, in unix ns: when packets come the time of the latest, and when none do
@@ -401,10 +404,20 @@ func (c *Capture) Run(ctx context.Context, feed func(packet.Packet), idle func(n
 		}
 	}
 	defer tell()
+	var end time.Time
+	late := func() bool {
+		if ctx.Err() == nil {
+			return false
+		}
+		if end.IsZero() {
+			end = time.Now().Add(grace)
+		}
+		return !time.Now().Before(end)
+	}
 	flushed, counted := time.Now(), time.Now()
 	for ctx.Err() == nil {
 		quiet := false
-		if !c.take(ctx, feed) {
+		if !c.take(late, feed) {
 			var err error
 			if quiet, err = c.wait(); err != nil {
 				return fmt.Errorf("capture on %q: %w", c.o.Interface, err)
@@ -426,12 +439,41 @@ func (c *Capture) Run(ctx context.Context, feed func(packet.Packet), idle func(n
 			tell()
 		}
 	}
+	c.rest(late, feed)
 	return nil
 }
 
-// take feeds the packets of the next block and gives it back. It reports
-// whether there was one.
-func (c *Capture) take(ctx context.Context, feed func(packet.Packet)) bool {
+// rest feeds what is in the ring and lets nothing more in. What is left when it
+// is late counts as dropped.
+func (c *Capture) rest(late func() bool, feed func(packet.Packet)) {
+	_ = c.attach([]xbpf.RawInstruction{{Op: 0x06}}) // take nothing; without it a little more comes
+	for {
+		for !late() && c.take(late, feed) {
+		}
+		if c.left() == 0 || late() {
+			break
+		}
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}, int(retire.Milliseconds())); err != nil { //nolint:gosec // a descriptor
+			break
+		}
+	}
+	n := c.left()
+	c.mu.Lock()
+	c.drops += n
+	c.mu.Unlock()
+}
+
+// left returns how many packets of the kernel were not looked at.
+func (c *Capture) left() int64 {
+	dropped := c.collect()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(0, c.seen-dropped-c.packets.Load()-c.skipped.Load())
+}
+
+// take feeds the packets of the next block and gives it back, all of them or
+// those up to when it is late. It reports whether there was one.
+func (c *Capture) take(late func() bool, feed func(packet.Packet)) bool {
 	b := c.ring[c.next*c.block:][:c.block]
 	status := (*uint32)(unsafe.Pointer(&b[statusAt]))
 	if atomic.LoadUint32(status)&unix.TP_STATUS_USER == 0 {
@@ -441,7 +483,7 @@ func (c *Capture) take(ctx context.Context, feed func(packet.Packet)) bool {
 	at := binary.NativeEndian.Uint32(b[firstAt:])
 	var packets, bytes, skipped, cut int64
 	for i := range n {
-		if i%ctxEvery == ctxEvery-1 && ctx.Err() != nil {
+		if i%ctxEvery == ctxEvery-1 && late() {
 			break
 		}
 		if uint64(at)+dataAt > uint64(len(b)) {

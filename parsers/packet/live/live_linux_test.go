@@ -193,8 +193,8 @@ func (s *space) send(to, text string) {
 	}
 }
 
-// raw sends a frame as it is on an interface.
-func (s *space) raw(name string, frame []byte) {
+// raw sends frames as they are on an interface.
+func (s *space) raw(name string, frames ...[]byte) {
 	s.t.Helper()
 	if err := s.Do(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
@@ -203,10 +203,19 @@ func (s *space) raw(name string, frame []byte) {
 		}
 		defer unix.Close(fd)
 		i, err := net.InterfaceByName(name)
+		for limit := time.Now().Add(patience); err == nil && i.Flags&net.FlagRunning == 0 && time.Now().Before(limit); {
+			<-time.After(time.Millisecond) // until the kernel has noticed the carrier, what is sent is lost
+			i, err = net.InterfaceByName(name)
+		}
 		if err != nil {
 			return err
 		}
-		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: i.Index, Halen: 6})
+		for _, f := range frames {
+			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: i.Index, Halen: 6}); err != nil {
+				return err
+			}
+		}
+		return nil
 	}); err != nil {
 		s.t.Fatal(err)
 	}
@@ -691,6 +700,44 @@ func TestDrops(t *testing.T) {
 		t.Errorf("%d of %d drops were told", told, s.Dropped)
 	}
 	t.Logf("%+v", s)
+}
+
+// TestStop checks that what was captured before the end is fed after it, also
+// what the kernel has not handed over by then, and that what takes too long is
+// counted.
+func TestStop(t *testing.T) {
+	const sent = 600
+	frame := udpFrame(strings.Repeat("x", 1000))
+	for _, slow := range []bool{false, true} {
+		t.Run(fmt.Sprint("slow=", slow), func(t *testing.T) {
+			a, b := newSpace(t), newSpace(t)
+			a.Link(b.Space, "v0", nil, nil)
+			var c *live.Capture
+			var told int64
+			if err := a.Do(func() (err error) {
+				c, err = live.Open(live.Options{Interface: "v0", Filter: "udp", OnDrop: func(n, _ int64) { told += n }})
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			a.raw("v0", slices.Repeat([][]byte{frame}, sent)...) // all are in the ring when that returns
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			n := 0
+			if err := c.Run(ctx, func(packet.Packet) {
+				if n++; slow && n == 1 {
+					<-time.After(time.Second)
+				}
+			}, func(int64) {}); err != nil {
+				t.Fatal(err)
+			}
+			s := c.Stats()
+			if s.Packets+s.Dropped != sent || s.Packets != int64(n) || (s.Dropped > 0) != slow || told != s.Dropped {
+				t.Errorf("%+v, %d fed, %d told of, of %d packets", s, n, told, sent)
+			}
+			t.Logf("%+v", s)
+		})
+	}
 }
 
 // flood sends n frames of the size as fast as it can.

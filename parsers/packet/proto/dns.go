@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"strconv"
+	"unsafe"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -12,7 +13,7 @@ import (
 // Bounds of DNS.
 const (
 	maxDNSPending = 50       // queries of a connection that wait for an answer, as in Zeek
-	maxDNSWait    = 10_000e6 // ns after which a query counts as not answered; resolvers give up sooner
+	maxDNSWait    = 60_000e6 // ns after which a query counts as not answered; servers that ask others take up to half of it
 	maxDNSAnswers = 512      // answers of a message that are printed
 	maxDNSMessage = 64 << 10 // of a message over TCP, by its length field
 	maxNameHops   = 64       // pointers of a compressed name; each leads backwards
@@ -67,8 +68,18 @@ func (a *dnsAnalyzer) reset() {
 // Wants implements Analyzer.
 func (a *dnsAnalyzer) Wants(Dir) bool { return !a.off }
 
-// Gap implements Analyzer. The lengths that frame messages are lost with it.
-func (a *dnsAnalyzer) Gap(Dir, int64, int64) { a.off = a.off || a.tcp }
+// Held implements Analyzer.
+func (a *dnsAnalyzer) Held() int {
+	n := int(unsafe.Sizeof(*a)) + cap(a.part[0]) + cap(a.part[1]) + cap(a.pending)*int(unsafe.Sizeof(dnsQuery{}))
+	for _, q := range a.pending[:cap(a.pending)] {
+		n += cap(q.name)
+	}
+	return n
+}
+
+// Gap implements Analyzer. The lengths that frame messages are lost with it,
+// but when none has begun: then whole messages may be what is missing.
+func (a *dnsAnalyzer) Gap(d Dir, _, _ int64) { a.off = a.off || a.tcp && len(a.part[d]) > 0 }
 
 // End implements Analyzer.
 func (a *dnsAnalyzer) End(int64) {
@@ -132,6 +143,9 @@ func (a *dnsAnalyzer) message(m []byte, t int64) {
 	}
 	flags := binary.BigEndian.Uint16(m[2:])
 	id := binary.BigEndian.Uint16(m)
+	if op := flags >> 11 & 15; op != 0 && op != opUpdate && !a.netbios {
+		return // neither a query nor an update: Zeek does not read them
+	}
 	questions, answers := int(binary.BigEndian.Uint16(m[4:])), int(binary.BigEndian.Uint16(m[6:]))
 	records := answers + int(binary.BigEndian.Uint16(m[8:])) + int(binary.BigEndian.Uint16(m[10:]))
 	if questions > 64 || !a.confirmed && questions == 0 && records > len(m)/11 { // a record takes 11 bytes at least
@@ -244,8 +258,9 @@ func (a *dnsAnalyzer) answer(r *dnsQuery, m []byte, off, answers, records int) {
 	p.AA, p.RA = flow.TriOf(r.flags&dnsAA != 0), flow.TriOf(r.flags&dnsRA != 0)
 	p.TC = flow.TriOf(r.flags&dnsTC != 0)
 	p.Reject = flow.TriOf(records == 0 && r.asked || r.flags&15 != 0 && !r.asked)
+	rtt := int64(0)
 	if found >= 0 && r.t > q.t {
-		p.RTT = r.t - q.t
+		rtt = r.t - q.t
 	}
 	if !q.asked && p.Query == "" && answers > 0 {
 		if name, _, ok := appendName(a.set.name[:0], m, off); ok {
@@ -257,13 +272,22 @@ func (a *dnsAnalyzer) answer(r *dnsQuery, m []byte, off, answers, records int) {
 		answers = maxDNSAnswers
 		a.set.Stats.LongText++
 	}
-	for range answers {
+	for text := 0; answers > 0; answers-- {
+		if text > maxText { // names that are one and the same in the message are printed each time
+			a.set.Stats.LongText++
+			break
+		}
+		before := len(p.Answers)
 		next, ok := a.record(f, m, off)
 		if !ok {
 			a.set.Stats.Malformed++
 			break
 		}
+		p.RTT = rtt // of what was answered alone, as Zeek
 		off = next
+		for _, s := range p.Answers[before:] {
+			text += len(s)
+		}
 	}
 	a.conn.Emit(f)
 	if found >= 0 {

@@ -58,6 +58,15 @@ func (x *file) begin(typ string, id uint64, announced, t int64) {
 	x.unhashed = announced > maxHashed
 }
 
+// held returns the bytes of memory behind x.
+func (x *file) held() int {
+	const hashes = 512 // bytes that the three of them take
+	if x.sums[0] == nil {
+		return cap(x.name)
+	}
+	return cap(x.name) + hashes
+}
+
 func (x *file) write(b []byte) {
 	if x.seen += int64(len(b)); x.seen > maxHashed {
 		x.unhashed = true

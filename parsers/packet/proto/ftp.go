@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"strconv"
+	"unsafe"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -35,7 +36,7 @@ type ftpAnalyzer struct {
 	said     bool
 	multi    int // code of a reply of several lines that goes on
 	user     []byte
-	dir      []byte // working directory, from that of the login if its own is not known
+	dir      []byte // working directory, from that of the login if its own is not known; of joinPath
 	rooted   bool   // dir is known from the root on
 	url      []byte // scratch
 	password bool
@@ -71,6 +72,19 @@ func (a *ftpAnalyzer) Wants(d Dir) bool {
 		return a.tls.Wants(d)
 	}
 	return !a.off[d]
+}
+
+// Held implements Analyzer.
+func (a *ftpAnalyzer) Held() int {
+	n := int(unsafe.Sizeof(*a)) + cap(a.line[0].buf) + cap(a.line[1].buf) + cap(a.user) + cap(a.dir) + cap(a.url) +
+		cap(a.commands)*int(unsafe.Sizeof(ftpCommand{}))
+	for _, c := range a.commands[:cap(a.commands)] {
+		n += cap(c.verb) + cap(c.arg) + cap(c.reply)
+	}
+	if a.tls != nil {
+		n += a.tls.Held()
+	}
+	return n
 }
 
 // Gap implements Analyzer.
@@ -220,6 +234,7 @@ func (a *ftpAnalyzer) reply(line []byte) {
 	}
 	c := &a.commands[0]
 	text := line[min(4, len(line)):]
+	again := c.code >= 200 // one reply moves on; what a server says beyond it does not
 	c.code = code
 	c.reply = append(c.reply[:0], text[:min(len(text), maxFTPArg)]...)
 	if more {
@@ -246,17 +261,17 @@ func (a *ftpAnalyzer) reply(line []byte) {
 		a.finish()
 		a.tls = a.set.newTLS(a.conn, false)
 		return
-	case (code == 250 || code == 200) && (string(c.verb) == "CWD" || string(c.verb) == "CDUP"):
+	case (code == 250 || code == 200) && !again && (string(c.verb) == "CWD" || string(c.verb) == "CDUP"):
 		if string(c.verb) == "CDUP" {
-			a.dir = joinPath(a.dir[:0:0], a.dir, []byte(".."))
+			a.dir = joinPath(a.dir[:0], a.dir, []byte(".."))
 		} else {
-			a.dir = joinPath(a.dir[:0:0], a.dir, c.arg)
+			a.dir = joinPath(a.dir[:0], a.dir, c.arg)
 			a.rooted = a.rooted || len(c.arg) > 0 && c.arg[0] == '/'
 		}
 	case code == 257 && (string(c.verb) == "PWD" || string(c.verb) == "XPWD"):
 		if _, rest, ok := bytes.Cut(text, []byte{'"'}); ok {
 			if dir, _, ok := bytes.Cut(rest, []byte{'"'}); ok {
-				a.dir, a.rooted = append(a.dir[:0], dir...), len(dir) > 0 && dir[0] == '/'
+				a.dir, a.rooted = joinPath(a.dir[:0], nil, dir), len(dir) > 0 && dir[0] == '/'
 			}
 		}
 	}
@@ -349,28 +364,25 @@ func sizeIn(b []byte) int64 {
 	return n
 }
 
-// joinPath appends dir and name with . and .. taken out.
+// joinPath appends dir, which came from it, and name with . and .. taken out.
 func joinPath(dst, dir, name []byte) []byte {
 	start := len(dst)
-	add := func(p []byte) {
-		for len(p) > 0 {
-			var part []byte
-			part, p, _ = bytes.Cut(p, []byte{'/'})
-			switch {
-			case len(part) == 0, string(part) == ".":
-			case string(part) == "..":
-				if i := bytes.LastIndexByte(dst[start:], '/'); i >= 0 {
-					dst = dst[:start+i]
-				}
-			default:
-				dst = append(append(dst, '/'), part...)
+	if len(name) == 0 || name[0] != '/' {
+		dst = append(dst, bytes.TrimSuffix(dir, []byte{'/'})...)
+	}
+	for p := name; len(p) > 0; {
+		var part []byte
+		part, p, _ = bytes.Cut(p, []byte{'/'})
+		switch {
+		case len(part) == 0, string(part) == ".":
+		case string(part) == "..":
+			if i := bytes.LastIndexByte(dst[start:], '/'); i >= 0 {
+				dst = dst[:start+i]
 			}
+		default:
+			dst = append(append(dst, '/'), part...)
 		}
 	}
-	if len(name) == 0 || name[0] != '/' {
-		add(dir)
-	}
-	add(name)
 	if len(dst) == start || len(name) > 0 && name[len(name)-1] == '/' {
 		dst = append(dst, '/')
 	}

@@ -49,6 +49,7 @@ type handshake struct {
 	established    bool
 	alert          int // -1: none
 	chain          [2]chain
+	judged         bool // a chain of the server
 }
 
 // chain is what is logged of the certificates of one side.
@@ -62,6 +63,7 @@ type chain struct {
 	from    int64
 	to      int64
 	match   flow.Tri // the server's name is one of the certificate's
+	status  string   // the verdict about a server's chain, empty if there is none
 }
 
 // reset empties h, keeping its memory.
@@ -72,6 +74,16 @@ func (h *handshake) reset() {
 		c := &o.chain[i]
 		h.chain[i] = chain{subject: spare(c.subject), issuer: spare(c.issuer), serial: spare(c.serial), sha1: c.sha1[:0]}
 	}
+}
+
+// held returns the bytes of memory behind h.
+func (h *handshake) held() int {
+	n := cap(h.sni) + cap(h.alpn) + cap(h.asked) + cap(h.ja4) + cap(h.session)
+	for i := range h.chain {
+		c := &h.chain[i]
+		n += cap(c.sha1) + cap(c.subject) + cap(c.issuer) + cap(c.serial)
+	}
+	return n
 }
 
 // cursor reads fields; after the first that is not there, bad is set and
@@ -518,7 +530,7 @@ func (h *handshake) fill(s *Set, f *flow.Flow) {
 		p.Subject, p.Issuer, p.Serial = f.Hold(c.subject), f.Hold(c.issuer), f.Hold(c.serial)
 		p.SHA1 = held(f, c.sha1)
 		p.NotBefore, p.NotAfter = c.from, c.to
-		p.SNIMatchesCert = c.match
+		p.SNIMatchesCert, p.Validation = c.match, c.status
 	}
 	if c := &h.chain[1]; c.n > 0 {
 		p.ClientSubject, p.ClientIssuer = f.Hold(c.subject), f.Hold(c.issuer)

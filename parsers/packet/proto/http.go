@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"unsafe"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -16,6 +17,7 @@ const (
 	maxPacked      = 4 << 10 // bytes of a packed body that are unpacked for that
 	maxTunnels     = 2       // levels of tunnels in tunnels
 	maxLost        = 256     // segments in which the beginning of a message is looked for
+	maxHeaderName  = 64      // bytes of a name whose value stands in the next line
 	maxReuse       = 2 << 10 // bytes of memory that a request leaves to the next
 )
 
@@ -81,9 +83,11 @@ type httpSide struct {
 	packed string // Content-Encoding that is unpacked: "gzip", "deflate"; else empty
 	opaque bool   // any other Content-Encoding
 	chunks bool
+	modern bool    // of version 1.1; those before have no chunks
 	head   []byte  // beginning of the body
 	told   bool    // its type was looked for
 	coding bool    // the last header line was Transfer-Encoding
+	open   []byte  // name in the last header line, when its value is to come
 	ocsp   bool    // Content-Type says so
 	socket bool    // Upgrade says WebSocket
 	tail   [4]byte // the last bytes of the body
@@ -95,6 +99,7 @@ func (h *httpSide) begin() {
 	h.remain, h.body, h.length, h.packed, h.opaque, h.chunks, h.told = 0, 0, -1, "", false, false, false
 	h.head = h.head[:0]
 	h.torn, h.coding, h.ocsp, h.socket = false, false, false, false
+	h.open = h.open[:0]
 	h.file.on, h.file.name = false, h.file.name[:0]
 }
 
@@ -148,6 +153,24 @@ func (a *httpAnalyzer) Wants(d Dir) bool {
 		return a.inner.Wants(d)
 	}
 	return a.side[d].state != httpOff
+}
+
+// Held implements Analyzer.
+func (a *httpAnalyzer) Held() int {
+	n := int(unsafe.Sizeof(*a)) + cap(a.pending)*int(unsafe.Sizeof(a))
+	for _, r := range a.pending[:cap(a.pending)] {
+		if r != nil {
+			n += int(unsafe.Sizeof(*r)) + cap(r.text)
+		}
+	}
+	for d := range a.side {
+		h := &a.side[d]
+		n += cap(h.line.buf) + cap(h.head) + cap(h.open) + h.file.held()
+	}
+	if a.inner != nil {
+		n += a.inner.Held()
+	}
+	return n
 }
 
 // Gap implements Analyzer.
@@ -233,7 +256,7 @@ func (a *httpAnalyzer) Data(d Dir, data []byte, t int64) {
 			a.content(d, data)
 			return
 		default:
-			line, ok := h.line.next(a.set, &data)
+			line, ok := h.line.nextCR(a.set, &data)
 			if !ok {
 				if h.state == httpStart && !a.confirmed && len(h.line.buf) > 64 && !plausible(d, h.line.buf) {
 					a.stop()
@@ -309,6 +332,10 @@ func (a *httpAnalyzer) takeLine(d Dir, line []byte, t int64) {
 	}
 }
 
+// http2Preface is how clients of HTTP/2 begin, RFC 9113 section 3.4, for those
+// of HTTP/1 to refuse it. Nothing behind it is of HTTP/1.
+const http2Preface = "PRI * HTTP/2"
+
 // methodLen returns how many bytes of b could be a method: capitals, digits
 // and the signs that occur in some.
 func methodLen(b []byte) int {
@@ -326,7 +353,7 @@ func methodLen(b []byte) int {
 // isHTTPRequest reports whether b begins with a request line.
 func isHTTPRequest(b []byte) bool {
 	n := methodLen(b)
-	if n < 3 || n+2 > len(b) || b[n] != ' ' {
+	if n < 3 || n+2 > len(b) || b[n] != ' ' || bytes.HasPrefix(b, []byte(http2Preface)) {
 		return false
 	}
 	if knownMethod(b[:n]) {
@@ -417,9 +444,14 @@ func (a *httpAnalyzer) request(line []byte, t int64) {
 	r.method = a.keep(r, line[:n])
 	a.set.uri = unescapeURI(a.set.uri[:0], uri)
 	r.uri = a.keep(r, a.set.uri)
+	if bytes.HasPrefix(line, []byte(http2Preface)) { // as Zeek: a request at a port of HTTP, and no service
+		a.side[Orig].state, a.side[Resp].state = httpOff, httpOff
+		return
+	}
 	if at > 0 || a.depth > 1 || len(a.pending) > 0 && knownMethod(line[:n]) {
 		a.confirm()
 	}
+	h.modern = at > 0 && bytes.HasSuffix(bytes.TrimRight(line, " \t"), []byte("/1.1"))
 	if at == 0 { // HTTP/0.9: the answer is a body without a head
 		h.state, r.old = httpStart, true
 		a.reqBody = -1
@@ -510,10 +542,13 @@ func (a *httpAnalyzer) reply(line []byte, t int64) {
 	r := a.pending[0]
 	r.status = status
 	r.version = a.keep(r, version)
-	r.message = a.keep(r, bytes.TrimLeft(rest[digits:], " "))
+	if rest = rest[digits:]; len(rest) == 0 {
+		rest = []byte("<empty>")
+	}
+	r.message = a.keep(r, bytes.TrimLeft(rest, " "))
 	h := &a.side[Resp]
 	h.begin()
-	h.state = httpHeaders
+	h.state, h.modern = httpHeaders, string(version) == "1.1"
 }
 
 // of returns the request that the message of a side belongs to, or nil.
@@ -527,27 +562,35 @@ func (a *httpAnalyzer) of(d Dir) *httpRequest {
 	return nil
 }
 
-// header takes one header line. One that continues the line before it says
-// nothing that is looked for.
+// header takes one header line. One that continues the line before it is of
+// use when that has no value.
 func (a *httpAnalyzer) header(d Dir, line []byte, t int64) {
 	h := &a.side[d]
+	name, value, ok := bytes.Cut(line, []byte{':'})
 	if line[0] == ' ' || line[0] == '\t' {
 		h.chunks = h.chunks || h.coding && containsFold(line, "chunked")
-		return
+		name, value, ok = h.open, line, len(h.open) > 0
+	} else {
+		h.coding = false
 	}
-	h.coding = false
-	name, value, ok := bytes.Cut(line, []byte{':'})
 	if !ok {
 		return
 	}
-	value = bytes.Trim(value, " \t")
+	name, value = bytes.TrimRight(name, " \t"), bytes.Trim(value, " \t")
+	h.open = h.open[:0]
+	if len(value) == 0 {
+		if len(name) <= maxHeaderName {
+			h.open = append(h.open, name...)
+		}
+		return
+	}
 	r := a.of(d)
 	if r == nil {
 		return
 	}
 	switch {
 	case is(name, "content-length"):
-		n, ok := parseLength(value)
+		n, ok := parseLength(token(value))
 		if !ok {
 			a.set.Stats.Malformed++
 			return
@@ -568,7 +611,7 @@ func (a *httpAnalyzer) header(d Dir, line []byte, t int64) {
 		switch {
 		case containsFold(value, "gzip"):
 			h.packed = "gzip"
-		case is(value, "deflate"):
+		case is(token(value), "deflate"):
 			h.packed = "deflate"
 		case len(value) > 0 && !is(value, "identity"):
 			h.opaque = true
@@ -673,6 +716,7 @@ func (a *httpAnalyzer) headersEnd(d Dir, t int64) {
 			return
 		}
 	}
+	h.chunks = h.chunks && h.modern
 	switch {
 	case h.chunks:
 		h.state = httpChunk
@@ -865,6 +909,14 @@ func parseChunk(line []byte) (n int64, ok bool) {
 		n = n<<4 | int64(v)
 	}
 	return n, i > 0
+}
+
+// token returns the value of a header up to what may follow it.
+func token(value []byte) []byte {
+	if i := bytes.IndexAny(value, ";, \t"); i >= 0 {
+		return value[:i]
+	}
+	return value
 }
 
 // parseLength reads a Content-Length.

@@ -113,7 +113,7 @@ var magics = []struct {
 	{0, "\x00asm", "application/wasm"},
 	{0, "dex\n035\x00", "application/x-dex"},
 	{0, "L\x00\x00\x00\x01\x14\x02\x00", "application/x-ms-shortcut"},
-	{0, "!<arch>\ndebian", "application/vnd.debian.binary-package"},
+	{0, "!<arch>\ndebian", "application/x-debian-package"},
 	{0, "\xed\xab\xee\xdb", "application/x-rpm"},
 	{0, "-----BEGIN CERTIFICATE", "application/x-pem"},
 	{0, "#!/bin/sh", "text/x-shellscript"},

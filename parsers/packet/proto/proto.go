@@ -61,6 +61,9 @@ type Analyzer interface {
 	End(t int64)
 	// Wants reports whether more of a direction is of use. Once false it stays so.
 	Wants(d Dir) bool
+	// Held returns the bytes of memory that the analyzer takes, its buffers by
+	// their capacity. It costs little, for it is asked after each segment.
+	Held() int
 }
 
 // Bounds of what is kept of a connection, in bytes unless said otherwise.
@@ -69,7 +72,8 @@ const (
 	maxText      = 64 << 10 // the header lines of a message that are kept
 	maxHandshake = 64 << 10 // a TLS handshake message; certificate chains are 2 to 10 KB
 	maxIdle      = 8 << 10  // a buffer that a free analyzer may hold on to
-	maxFree      = 256      // free analyzers of a sort; together they hold less than 50 MB
+	maxFree      = 128      // free analyzers of a sort; together they hold less than 50 MB
+	maxFreeSniff = 1 << 10  // free sniffers, which every connection has and which hold at most 5 KB each
 	maxSlots     = 4        // requests or commands whose memory a free analyzer may hold on to
 )
 
@@ -118,6 +122,7 @@ type Set struct {
 	uri     []byte // scratch for one URI
 	seen    map[uint64]struct{}
 	inflate inflater
+	judge   judge
 
 	sniffers pool[sniffer]
 	dns      pool[dnsAnalyzer]
@@ -185,41 +190,41 @@ func (s *Set) Free(a Analyzer) {
 			s.Free(a.inner)
 		}
 		a.reset()
-		s.sniffers.put(a)
+		s.sniffers.put(a, maxFreeSniff)
 	case *dnsAnalyzer:
 		a.reset()
-		s.dns.put(a)
+		s.dns.put(a, maxFree)
 	case *httpAnalyzer:
 		if a.inner != nil {
 			s.Free(a.inner)
 		}
 		a.reset()
-		s.http.put(a)
+		s.http.put(a, maxFree)
 	case *tlsAnalyzer:
 		a.reset()
-		s.tls.put(a)
+		s.tls.put(a, maxFree)
 	case *sshAnalyzer:
 		a.reset()
-		s.ssh.put(a)
+		s.ssh.put(a, maxFree)
 	case *smtpAnalyzer:
 		if a.tls != nil {
 			s.Free(a.tls)
 		}
 		a.reset()
-		s.smtp.put(a)
+		s.smtp.put(a, maxFree)
 	case *ftpAnalyzer:
 		if a.tls != nil {
 			s.Free(a.tls)
 		}
 		a.reset()
-		s.ftp.put(a)
+		s.ftp.put(a, maxFree)
 	case *socksAnalyzer:
 		if a.inner != nil {
 			s.Free(a.inner)
 		}
 	case *quicAnalyzer:
 		a.reset()
-		s.quic.put(a)
+		s.quic.put(a, maxFree)
 	}
 }
 
@@ -236,8 +241,9 @@ func (p *pool[T]) get() *T {
 	return new(T)
 }
 
-func (p *pool[T]) put(v *T) {
-	if len(p.free) < maxFree {
+// put takes a value back while fewer than so many are free.
+func (p *pool[T]) put(v *T, most int) {
+	if len(p.free) < most {
 		p.free = append(p.free, v)
 	}
 }
@@ -250,8 +256,8 @@ func spare(b []byte) []byte {
 	return b[:0]
 }
 
-// text copies b into the record as Zeek prints it: what is neither printable
-// ASCII nor valid UTF-8 becomes \xHH.
+// text copies b into the record as Zeek prints it in its JSON logs: see
+// appendEscaped.
 func (s *Set) text(f *flow.Flow, b []byte) string {
 	for _, c := range b {
 		if c < ' ' || c > '~' {
@@ -264,25 +270,39 @@ func (s *Set) text(f *flow.Flow, b []byte) string {
 
 const hexDigits = "0123456789abcdef"
 
-// appendEscaped appends b to dst as text describes.
+// appendEscaped appends b to dst as text. What is no ASCII stays when all of b
+// is text of UTF-8; else every byte of it becomes \xHH, for then it is no text.
+// Control characters become \xHH too: those that JSON has an escape of Zeek
+// leaves as they are, which would break a line or a terminal.
 func appendEscaped(dst, b []byte) []byte {
-	for i := 0; i < len(b); {
-		c := b[i]
-		if c >= utf8.RuneSelf {
-			if r, n := utf8.DecodeRune(b[i:]); r != utf8.RuneError {
-				dst = append(dst, b[i:i+n]...)
-				i += n
-				continue
-			}
-		}
-		if c < ' ' || c > '~' {
-			dst = append(dst, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
-		} else {
+	whole := isText(b)
+	for _, c := range b {
+		switch {
+		case c >= ' ' && c <= '~', c >= utf8.RuneSelf && whole:
 			dst = append(dst, c)
+		default:
+			dst = append(dst, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
 		}
-		i++
 	}
 	return dst
+}
+
+// isText reports whether b is UTF-8 without what Zeek does not take for text:
+// control characters other than those of JSON, those of private use, and the
+// specials at the end of the basic plane.
+func isText(b []byte) bool {
+	for len(b) > 0 {
+		r, n := utf8.DecodeRune(b)
+		switch {
+		case r == utf8.RuneError: // U+FFFD itself is one of the specials
+			return false
+		case r < ' ' && r != '\b' && r != '\f' && r != '\n' && r != '\r' && r != '\t', r >= 0x7f && r <= 0x9f,
+			r >= 0xe000 && r <= 0xf8ff, r >= 0xfff0 && r <= 0xffff:
+			return false
+		}
+		b = b[n:]
+	}
+	return true
 }
 
 // hexText appends the hexadecimal digits of b.
@@ -298,9 +318,58 @@ type lineBuf struct {
 	buf  []byte // the beginning of the line
 	done bool   // buf was returned and begins anew
 	long bool   // the rest of the line is dropped
+	cr   bool   // the data so far ended with a CR
 }
 
 func (l *lineBuf) reset() { *l = lineBuf{buf: spare(l.buf)} }
+
+// nextCR is next for a protocol in which a CR alone ends a line too, as it does
+// for some clients: who takes it for text does not see what they do.
+func (l *lineBuf) nextCR(s *Set, data *[]byte) (line []byte, ok bool) {
+	b := *data
+	if l.cr && !l.done && len(b) > 0 && b[0] != '\n' {
+		l.done, l.cr = true, false
+		return trimCR(l.buf), true
+	}
+	if l.done {
+		l.buf, l.done, l.long = l.buf[:0], false, false
+	}
+	i := lineEnd(b)
+	if len(l.buf) == 0 && !l.long && i+1 < len(b) && i <= maxLine { // a line in one piece, as most are
+		if *data = b[i+1:]; b[i] == '\r' && b[i+1] == '\n' {
+			*data = b[i+2:]
+		}
+		return b[:i], true
+	}
+	if l.cr = i == len(b)-1 && b[i] == '\r'; l.cr || i == len(b) || b[i] == '\n' || b[i+1] == '\n' {
+		return l.next(s, data)
+	}
+	head := b[:i+1]
+	if line, ok = l.next(s, &head); ok { // no: there is no LF
+		return line, true
+	}
+	*data, l.done = b[i+1:], true
+	return trimCR(l.buf), true
+}
+
+// lineEnd returns where the first CR or LF of b stands, or its length. It looks
+// no farther than a few times that, so that many short lines cost no more than
+// the bytes they have.
+func lineEnd(b []byte) int {
+	for n := 64; ; n *= 4 {
+		part := b[:min(n, len(b))]
+		if i := indexByte(part, '\n'); i >= 0 {
+			part = part[:i]
+		}
+		i := indexByte(part, '\r')
+		switch {
+		case i >= 0:
+			return i
+		case len(part) < n:
+			return len(part)
+		}
+	}
+}
 
 // next cuts a line off *data and returns it without its end, CR LF or LF. The
 // line is valid until the next call. ok is false when the line's end has not

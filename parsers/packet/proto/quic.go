@@ -7,6 +7,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/binary"
+	"unsafe"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -65,6 +66,7 @@ type quicSide struct {
 	crypto    []byte
 	pieces    [maxPieces][2]uint32 // of crypto that came, from and to
 	npieces   int
+	whole     uint32 // how far they reach without a hole
 	datagrams int
 	hello     bool
 	short     bool // a packet of the established connection came
@@ -106,6 +108,18 @@ func (a *quicAnalyzer) reset() {
 
 // Wants implements Analyzer.
 func (a *quicAnalyzer) Wants(d Dir) bool { return !a.done && a.side[d].datagrams < maxQUICTries }
+
+// Held implements Analyzer.
+func (a *quicAnalyzer) Held() int {
+	const keys = 2 << 10 // bytes that the ciphers of a direction take
+	n := int(unsafe.Sizeof(*a)) + cap(a.buf) + a.h.held()
+	for d := range a.side {
+		if n += cap(a.side[d].crypto); a.side[d].keys.aead != nil {
+			n += keys
+		}
+	}
+	return n
+}
 
 // Gap implements Analyzer; datagrams have none.
 func (a *quicAnalyzer) Gap(Dir, int64, int64) {}
@@ -416,20 +430,19 @@ func (a *quicAnalyzer) crypto(d Dir, off uint64, piece []byte, t int64) {
 	copy(s.crypto[off:], piece)
 	s.pieces[s.npieces] = [2]uint32{uint32(off), uint32(end)}
 	s.npieces++
-	whole := uint32(0)
-	for again := true; again; { // how far the pieces reach without a hole
+	for again := true; again; { // each piece carries it on once at most
 		again = false
 		for _, p := range s.pieces[:s.npieces] {
-			if p[0] <= whole && p[1] > whole {
-				whole, again = p[1], true
+			if p[0] <= s.whole && p[1] > s.whole {
+				s.whole, again = p[1], true
 			}
 		}
 	}
-	if whole < 4 {
+	if s.whole < 4 {
 		return
 	}
 	n := uint32(s.crypto[1])<<16 | uint32(s.crypto[2])<<8 | uint32(s.crypto[3])
-	if whole < 4+n {
+	if s.whole < 4+n {
 		return
 	}
 	if !a.h.client && !a.h.server {

@@ -89,9 +89,30 @@ func TestHTTP(t *testing.T) {
 				s("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200\r\n\r\nMZ" + strings.Repeat("\x00", 3000)),
 			},
 			[]flow.HTTPPart{{
-				Method: "GET", URI: "http://h/", Version: "1.1", StatusCode: 200, Username: "user", HasPassword: true, ResponseLen: 3002,
+				Method: "GET", URI: "http://h/", Version: "1.1", StatusCode: 200, StatusMsg: "<empty>", Username: "user", HasPassword: true, ResponseLen: 3002,
 				RespMIMETypes: []string{"application/x-dosexec"}, Proxied: []string{"VIA -> a", "X-FORWARDED-FOR -> 1.2.3.4"}, TransDepth: 1,
 			}},
+		},
+		"lines that end with CR alone": {
+			[]say{
+				c("GET /a HTTP/1.1\rHost: h\r\nUser-Agent: x\r\r\n"),
+				s("HTTP/1.1 200 ok\rContent-Type: text/plain\rTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+				c("GET /b HTTP/1.1\r\n\r\n"), s("HTTP/1.1 204 no\rX: y\r\n\r\n"),
+			},
+			[]flow.HTTPPart{
+				{Method: "GET", URI: "/a", Host: "h", UserAgent: "x", Version: "1.1", StatusCode: 200, StatusMsg: "ok", ResponseLen: 3, RespMIMETypes: []string{"text/plain"}, TransDepth: 1},
+				{Method: "GET", URI: "/b", Version: "1.1", StatusCode: 204, StatusMsg: "no", TransDepth: 2},
+			},
+		},
+		"a value in the next line, a blank behind a name": {
+			[]say{
+				c("GET / HTTP/1.1\r\nHost:\r a.example\r\nUser-Agent : x\r\nReferer:\r\n\r\n"),
+			},
+			[]flow.HTTPPart{{Method: "GET", URI: "/", Host: "a.example", UserAgent: "x", TransDepth: 1}},
+		},
+		"no chunks before version 1.1": {
+			[]say{c("GET / HTTP/1.0\r\n\r\n"), s("HTTP/1.0 200 ok\r\nTransfer-Encoding: chunked\r\nContent-Length: 5;\r\n\r\nplain")},
+			[]flow.HTTPPart{{Method: "GET", URI: "/", Version: "1.0", StatusCode: 200, StatusMsg: "ok", ResponseLen: 5, RespMIMETypes: []string{"text/plain"}, TransDepth: 1}},
 		},
 		"no answer": {
 			[]say{c("DELETE /x HTTP/1.1\r\nHost: h\r\n\r\n")},
@@ -405,6 +426,13 @@ func TestTLS12(t *testing.T) {
 			[]say{hello, s(record(22, serverHello("0303", "session1", "c02f", "")) + finished), c(finished)},
 			"TLSv12 TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256  www.example.com   resumed 2 established 2 match 0 certs 0",
 		},
+		"data before the server's hello": {
+			[]say{
+				hello, c(record(20, "\x01") + record(23, "early")),
+				s(record(22, serverHello("fb1a", "session1", "1301", ext("0033", "\x00\x1d\x00\x00"))) + finished), c(record(23, "more")),
+			},
+			"unknown-64282 TLS_AES_128_GCM_SHA256 x25519 www.example.com   resumed 2 established 2 match 0 certs 0",
+		},
 		"refused": {
 			[]say{hello, s(record(21, "\x02\x28"))},
 			"   www.example.com  handshake_failure resumed 1 established 1 match 0 certs 0",
@@ -540,17 +568,19 @@ func TestDNS(t *testing.T) {
 	q := dnsMessage(1, 0x0100, "WWW.Example.COM", 1)
 	txt := dnsMessage(2, 0x0100, "t.example", 16)
 	pointer := string([]byte{0xc0, 12})
-	tc := udp(53, c(q), c(txt), c(dnsMessage(3, 0x0100, "lost.example", 28)),
+	no := dnsMessage(8, 0x0100, "no.example", 1)
+	tc := udp(53, c(q), c(txt), c(dnsMessage(3, 0x0100, "lost.example", 28)), c(no),
 		s(answered(txt, 0, rr(16, 60, vec8("hello")+vec8("w\x01rld")), rr(16, 61, vec8("")))),
 		s(answered(q, 0, rr(5, 300, labels("cdn.example")), rr(1, 30, "\x01\x02\x03\x04"), rr(28, 31, strings.Repeat("\x00", 15)+"\x01"), rr(15, 5, "\x00\x0amail"[:2]+pointer), rr(46, 9, codes("0001")+strings.Repeat("\x00", 16)+labels("s.example")), rr(99, 1, vec8("v=spf1")), rr(9999, 2, "xx"))),
-		s(answered(dnsMessage(9, 0x0100, "nx.example", 1), 3)))
+		s(answered(no, 3)), s(answered(dnsMessage(9, 0x0100, "nx.example", 1), 3)))
 	want := []flow.DNSPart{
-		{Query: "t.example", QType: "TXT", QClass: "C_INTERNET", RCode: "NOERROR", TransID: 2, RTT: 2e9, AA: 1, TC: 1, RD: 2, RA: 2, Reject: 1, Response: true, Answers: []string{`TXT 5 hello TXT 5 w\x01rld`, "TXT 0 "}, TTLs: []int64{60, 61}},
+		{Query: "t.example", QType: "TXT", QClass: "C_INTERNET", RCode: "NOERROR", TransID: 2, RTT: 3e9, AA: 1, TC: 1, RD: 2, RA: 2, Reject: 1, Response: true, Answers: []string{`TXT 5 hello TXT 5 w\x01rld`, "TXT 0 "}, TTLs: []int64{60, 61}},
 		{
-			Query: "www.example.com", QType: "A", QClass: "C_INTERNET", RCode: "NOERROR", TransID: 1, RTT: 4e9, AA: 1, TC: 1, RD: 2, RA: 2, Reject: 1, Response: true,
+			Query: "www.example.com", QType: "A", QClass: "C_INTERNET", RCode: "NOERROR", TransID: 1, RTT: 5e9, AA: 1, TC: 1, RD: 2, RA: 2, Reject: 1, Response: true,
 			Answers: []string{"cdn.example", "1.2.3.4", "::1", "www.example.com", "RRSIG 1 s.example", "SPF 6 v=spf1", "<unknown type=9999>"},
 			TTLs:    []int64{300, 30, 31, 5, 9, 1, 2},
 		},
+		{Query: "no.example", QType: "A", QClass: "C_INTERNET", RCode: "NXDOMAIN", TransID: 8, AA: 1, TC: 1, RD: 2, RA: 2, Reject: 2, Response: true}, // no RTT: there is no answer
 		{Query: "nx.example", QType: "A", QClass: "C_INTERNET", RCode: "NXDOMAIN", TransID: 9, AA: 1, TC: 1, RD: 2, RA: 2, Reject: 2, Response: true},
 		{Query: "lost.example", QType: "AAAA", QClass: "C_INTERNET", TransID: 3, AA: 1, TC: 1, RD: 2, RA: 1, Reject: 1},
 	}
@@ -581,6 +611,44 @@ func TestDNSOverTCP(t *testing.T) {
 		got := dnsParts(play(53, n, c(vec16(q)+vec16(dnsMessage(6, 0x0100, "two.example", 1))), s(vec16(a))))
 		if len(got) != 2 || got[0].Query != "big.example" || len(got[0].Answers) != 1 || len(got[0].Answers[0]) != 208 || got[1].Query != "two.example" {
 			t.Errorf("in pieces of %d: %+v", n, got)
+		}
+	}
+}
+
+// TestDNSGap loses whole messages of a stream, behind which it goes on, and a
+// part of one, behind which nobody knows where the next begins.
+func TestDNSGap(t *testing.T) {
+	one, two := vec16(dnsMessage(1, 0x0100, "one.example", 1)), vec16(dnsMessage(2, 0x0100, "two.example", 1))
+	for cut, want := range map[int][]string{len(one): {"one.example", "two.example"}, 10: nil} {
+		m := newTestMeter()
+		tc := &testConn{m: m}
+		a := m.set.TCP(tc, 40000, 53)
+		a.Data(Orig, []byte(one), 1)
+		a.Data(Orig, []byte(one[:cut]), 2)
+		a.Gap(Orig, 30, 3)
+		a.Data(Orig, []byte(two), 4)
+		a.End(5)
+		var got []string
+		for _, p := range dnsParts(tc) {
+			if p.Query != "one.example" || cut == len(one) && len(got) == 0 {
+				got = append(got, p.Query)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("cut behind %d bytes: %q, want %q", cut, got, want)
+		}
+	}
+}
+
+// TestDNSOperations has what is neither a query nor an update.
+func TestDNSOperations(t *testing.T) {
+	for _, x := range []struct {
+		port, flags uint16
+		records     int
+	}{{53, 0x0800, 0}, {53, 0x2000, 0}, {5355, 0x7800, 0}, {53, 0x2800, 1}, {137, 0x2910, 1}} {
+		tc := udp(x.port, c(dnsMessage(1, x.flags, "a.example", 1)))
+		if got := dnsParts(tc); len(got) != x.records || len(tc.services) != x.records {
+			t.Errorf("port %d, flags %04x: %d records, services %q", x.port, x.flags, len(got), tc.services)
 		}
 	}
 }
@@ -815,11 +883,25 @@ func TestDHCPClock(t *testing.T) {
 // TestDNSClock does not keep a query back when the clock is set back.
 func TestDNSClock(t *testing.T) {
 	tc := &testConn{tuple: tuple{netip.MustParseAddrPort("10.0.0.1:5353"), netip.MustParseAddrPort("224.0.0.251:5353"), flow.UDP}, m: newTestMeter(), uid: "C1"}
-	for i, at := range []int64{7200e9, 1e9, 12e9} {
+	for i, at := range []int64{7200e9, 1e9, 62e9} {
 		tc.data(Orig, []byte(dnsMessage(uint16(i), 0, "a.local", 1)), at)
 	}
 	if n := len(tc.m.records); n != 2 {
 		t.Errorf("%d queries are told, want 2", n)
+	}
+}
+
+// TestDNSLate has a question asked again and again, which is answered in that
+// order once the server knows.
+func TestDNSLate(t *testing.T) {
+	q := dnsMessage(7, 0x0100, "slow.example", 1)
+	tc := &testConn{tuple: tuple{netip.MustParseAddrPort("10.0.0.1:40000"), netip.MustParseAddrPort("192.0.2.53:53"), flow.UDP}, m: newTestMeter(), uid: "C1"}
+	for _, at := range []int64{1e9, 3e9, 7e9} {
+		tc.data(Orig, []byte(q), at)
+	}
+	tc.data(Resp, []byte(answered(q, 2)), 15e9)
+	if n := len(tc.m.records); n != 1 || tc.m.records[0].Time != 1e9 || tc.m.records[0].DNS.RCode != "SERVFAIL" {
+		t.Errorf("%d records: %+v", n, dnsParts(tc))
 	}
 }
 
@@ -891,9 +973,11 @@ func TestSoftware(t *testing.T) {
 		"Microsoft-IIS/10.0":              "Microsoft-IIS 10 0 -1 ",
 		"AsyncSSH_2.8.1":                  "AsyncSSH 2 8 1 ",
 		"simpleHTTP":                      "simpleHTTP -1 -1 -1 ",
-		"Mozilla/5.0 (X11; rv:128.0) Gecko/20100101 Firefox/128.0":                                                "Firefox 128 0 -1 ",
-		"Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/84.0.4147.105 Safari/537.36": "Chrome 84 0 4147 ",
-		"Mozilla/5.0 (Windows NT 6.1; Trident/7.0; rv:11.0) like Gecko":                                           "MSIE 11 0 -1 ",
+		"Mozilla/5.0 (compatible; bot)":   "<unknown browser> -1 -1 -1 ",
+		"Mozilla/5.0 (Linux; Android 5.1) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/56.0.2924.87 Mobile Safari/537.36": "Safari 4 0 -1 ",
+		"Mozilla/5.0 (X11; rv:128.0) Gecko/20100101 Firefox/128.0":                                                                     "Firefox 128 0 -1 ",
+		"Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/84.0.4147.105 Safari/537.36":                      "Chrome 84 0 4147 ",
+		"Mozilla/5.0 (Windows NT 6.1; Trident/7.0; rv:11.0) like Gecko":                                                                "MSIE 11 0 -1 ",
 		"": " -1 -1 -1 ",
 	} {
 		v := parseSoftware([]byte(banner))
@@ -931,13 +1015,29 @@ func TestMIME(t *testing.T) {
 	}
 }
 
-// TestTextIsEscaped lets bytes through that would break a terminal or a log.
+// TestTextIsEscaped has bytes that would break a terminal or a log, and text
+// that is none as a whole.
 func TestTextIsEscaped(t *testing.T) {
 	set := NewSet()
 	var f flow.Flow
 	f.Reset(flow.DNS)
-	if got := set.text(&f, []byte("a\x1b[1m\xffé\n")); got != `a\x1b[1m\xffé\x0a` {
-		t.Errorf("%q", got)
+	for in, want := range map[string]string{
+		"plain":              "plain",
+		"é und 侽":            "é und 侽",
+		"a\x1b[1m":           `a\x1b[1m`,
+		"a\x00é":             `a\x00\xc3\xa9`,
+		"侽\xff":              `\xe4\xbe\xbd\xff`,
+		"\xffé":              `\xff\xc3\xa9`,
+		"é\xc3":              `\xc3\xa9\xc3`,
+		"é\b\f\n\r\t":        `é\x08\x0c\x0a\x0d\x09`,
+		"\u0085":             `\xc2\x85`,
+		"\ue000 in é":        `\xee\x80\x80 in \xc3\xa9`,
+		"\ufffd":             `\xef\xbf\xbd`,
+		"\U0001f600 a smile": "\U0001f600 a smile",
+	} {
+		if got := set.text(&f, []byte(in)); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
 	}
 	sum := sha256.Sum256(nil)
 	if got := held(&f, sum[:]); got[:8] != "e3b0c442" {
@@ -978,6 +1078,16 @@ func TestFiles(t *testing.T) {
 	}
 	if page := play(80, 0, c("GET / HTTP/1.1\r\n\r\n"), s("HTTP/1.1 200 OK\r\n\r\n<html>")); len(of(page, flow.Files, func(f *flow.Flow) *flow.FilesPart { return f.Files })) != 0 {
 		t.Error("a page is a file")
+	}
+}
+
+// TestHTTP2 has clients of HTTP/2, which do not speak what is read here.
+func TestHTTP2(t *testing.T) {
+	for port, want := range map[uint16]int{80: 1, 443: 0, 12345: 0} {
+		tc := play(port, 0, c("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"), s("\x00\x00\x00\x04\x00\x00\x00\x00\x00"))
+		if got := httpParts(tc); len(tc.services) != 0 || len(got) != want || want > 0 && got[0].Method != "PRI" {
+			t.Errorf("port %d: services %q, %+v", port, tc.services, got)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package proto
 import (
 	"bytes"
 	"net/netip"
+	"unsafe"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -13,6 +14,8 @@ const (
 	maxRecipients   = 100 // of a message
 	maxHops         = 16  // Received headers that are read
 	maxReply        = 512 // bytes of a reply that are kept
+	maxBrackets     = 32  // of a Received header that are looked into; there are two to four
+	maxBracketed    = 64  // bytes in one that may be an address; IPv6 ones take up to 50
 )
 
 // mailCommand is a command that waits for its reply.
@@ -85,6 +88,16 @@ func (a *smtpAnalyzer) Wants(d Dir) bool {
 		return a.tls.Wants(d)
 	}
 	return !a.off[d]
+}
+
+// Held implements Analyzer.
+func (a *smtpAnalyzer) Held() int {
+	n := int(unsafe.Sizeof(*a)) + cap(a.line[0].buf) + cap(a.line[1].buf) + cap(a.part.buf) + cap(a.waits) + cap(a.header) +
+		cap(a.text) + cap(a.helo) + (cap(a.rcpt)+cap(a.to))*int(unsafe.Sizeof(span{})) + cap(a.path)*int(unsafe.Sizeof(netip.Addr{}))
+	if a.tls != nil {
+		n += a.tls.Held()
+	}
+	return n
 }
 
 // Gap implements Analyzer. A gap inside of a message does no harm but for
@@ -484,15 +497,15 @@ func cutAddress(b []byte) (one, rest []byte) {
 // second of those in brackets or parentheses where there are two, as Zeek has it.
 func lastAddress(b []byte) (addr netip.Addr, ok bool) {
 	n := 0
-	for len(b) > 0 && n < 2 {
+	for range maxBrackets {
 		i := bytes.IndexAny(b, "[(")
-		if i < 0 {
+		if i < 0 || n == 2 {
 			break
 		}
 		b = b[i+1:]
-		end := bytes.IndexAny(b, "])")
+		end := bytes.IndexAny(b[:min(len(b), maxBracketed)], "])")
 		if end < 0 {
-			break
+			continue
 		}
 		s := bytes.TrimPrefix(b[:end], []byte("IPv6:"))
 		if bytes.Contains(s, []byte{'['}) {

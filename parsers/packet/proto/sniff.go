@@ -3,6 +3,7 @@ package proto
 import (
 	"bytes"
 	"encoding/binary"
+	"unsafe"
 )
 
 // Bounds of the search for a protocol.
@@ -87,6 +88,15 @@ func (a *sniffer) Wants(d Dir) bool {
 		return a.inner.Wants(d)
 	}
 	return !a.off && a.bytes[d] < maxSniffBytes && a.segments[d] < maxSniffSegments
+}
+
+// Held implements Analyzer.
+func (a *sniffer) Held() int {
+	n := int(unsafe.Sizeof(*a)) + cap(a.held[0]) + cap(a.held[1])
+	if a.inner != nil {
+		n += a.inner.Held()
+	}
+	return n
 }
 
 // Gap implements Analyzer.

@@ -2,6 +2,7 @@ package proto
 
 import (
 	"bytes"
+	"unsafe"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -60,6 +61,15 @@ func (a *socksAnalyzer) Wants(d Dir) bool {
 		return a.inner.Wants(d)
 	}
 	return !a.off
+}
+
+// Held implements Analyzer.
+func (a *socksAnalyzer) Held() int {
+	n := int(unsafe.Sizeof(*a)) + cap(a.buf[0]) + cap(a.buf[1])
+	if a.inner != nil {
+		n += a.inner.Held()
+	}
+	return n
 }
 
 // Gap implements Analyzer.

@@ -62,9 +62,9 @@ type version struct {
 // parseSoftware reads names and versions such as "nginx/1.18.0 (Ubuntu)",
 // "OpenSSH_7.6p1 Ubuntu-4ubuntu0.3" and those of browsers.
 func parseSoftware(b []byte) version {
-	if bytes.HasPrefix(b, []byte("Mozilla/")) || bytes.HasPrefix(b, []byte("Opera/")) {
-		if v, ok := parseBrowser(b); ok {
-			return v
+	for _, all := range [...]string{"Mozilla/", "Opera/"} { // what all of them call themselves
+		if n := len(all); len(b) > n && string(b[:n]) == all && '0' <= b[n] && b[n] <= '9' {
+			return parseBrowser(b)
 		}
 	}
 	return parseVersion(b)
@@ -79,18 +79,18 @@ var browsers = []struct{ mark, name string }{
 	{"Trident/", "MSIE"},
 	{"Edge/", "Edge"},
 	{"Edg/", "Edge"},
+	{"Version/", "Safari"},
 	{"Firefox/", "Firefox"},
 	{"Netscape/", "Netscape"},
 	{"Thunderbird/", "Thunderbird"},
 	{"Chrome/", "Chrome"},
-	{"Version/", "Safari"},
 	{"AdobeAIR/", "AdobeAIR"},
 	{"AppleWebKit/", "Unspecified WebKit"},
 	{"Java/", "Java"},
 	{"Opera/", "Opera"},
 }
 
-func parseBrowser(b []byte) (version, bool) {
+func parseBrowser(b []byte) version {
 	for _, br := range browsers {
 		i := bytes.Index(b, []byte(br.mark))
 		if i < 0 || br.mark == "Version/" && !bytes.Contains(b, []byte("Safari/")) {
@@ -105,9 +105,9 @@ func parseBrowser(b []byte) (version, bool) {
 				}
 			}
 		}
-		return v, true
+		return v
 	}
-	return version{}, false
+	return version{name: []byte("<unknown browser>"), number: [4]int{-1, -1, -1, -1}}
 }
 
 // numbers reads up to four numbers with dots between them, and returns what

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
+	"unsafe"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -21,6 +23,10 @@ const (
 	sshKexReply   = 31 // of Diffie-Hellman and its elliptic sisters; with group exchange it carries the group
 	sshGroupReply = 33
 	sshLists      = 10 // name lists in KEXINIT
+	sshAgreed     = 8  // of them, those in which the sides agree on a name; the others are languages
+
+	maxNameList = 4 << 10 // bytes of a list that are looked for what both sides know; those of OpenSSH have 500
+	maxNames    = 256     // names of one; the longest known have 30
 )
 
 // The name lists of KEXINIT in their order.
@@ -61,6 +67,9 @@ type sshAnalyzer struct {
 	hostKey [sha256.Size]byte
 	hasKey  bool
 
+	names    [sshAgreed]span // what both sides know and the client likes best, in its KEXINIT; empty: nothing
+	exchange bool            // the key exchange sends its group first
+
 	// The guess is Zeek's. A server's first encrypted segment that answers the
 	// client accepts the service "ssh-userauth". SSH_MSG_USERAUTH_SUCCESS is
 	// 16 bytes shorter; the first of another size is a refusal, and those of
@@ -94,6 +103,16 @@ func (a *sshAnalyzer) reset() {
 
 // Wants implements Analyzer.
 func (a *sshAnalyzer) Wants(d Dir) bool { return !a.done && !a.side[d].off }
+
+// Held implements Analyzer.
+func (a *sshAnalyzer) Held() int {
+	n := int(unsafe.Sizeof(*a))
+	for d := range a.side {
+		s := &a.side[d]
+		n += cap(s.banner) + cap(s.line.buf) + cap(s.packet) + cap(s.kex)
+	}
+	return n
+}
 
 // Gap implements Analyzer. Before encryption the framing is lost; behind it
 // only a size.
@@ -258,10 +277,11 @@ func (a *sshAnalyzer) take(d Dir, p []byte) (keys bool) {
 			}
 			s.lists[i] = span{uint32(from), uint32(from + n)}
 		}
-		s.hasKex = true
+		if s.hasKex = true; a.side[d.other()].hasKex {
+			a.agree()
+		}
 	case sshKexReply, sshGroupReply:
-		group := bytes.Contains(a.agreed(listKex), []byte("group-exchange"))
-		if d == Orig || a.hasKey || group != (p[0] == sshGroupReply) || len(p) < 5 {
+		if d == Orig || a.hasKey || a.exchange != (p[0] == sshGroupReply) || len(p) < 5 {
 			return false
 		}
 		if n := int(binary.BigEndian.Uint32(p[1:])); n > 0 && n <= len(p)-5 {
@@ -271,23 +291,45 @@ func (a *sshAnalyzer) take(d Dir, p []byte) (keys bool) {
 	return false
 }
 
+// agree finds what both sides know, once both lists of everything are there.
+func (a *sshAnalyzer) agree() {
+	c, s := &a.side[Orig], &a.side[Resp]
+	var known [maxNames][]byte
+	for list := range a.names {
+		n := 0
+		for rest := shortList(s.lists[list].of(s.kex)); len(rest) > 0 && n < maxNames; n++ {
+			known[n], rest, _ = bytes.Cut(rest, []byte{','})
+		}
+		slices.SortFunc(known[:n], bytes.Compare)
+		all := c.lists[list]
+		at := all.from
+		for rest := shortList(all.of(c.kex)); len(rest) > 0; {
+			var name []byte
+			name, rest, _ = bytes.Cut(rest, []byte{','})
+			if _, ok := slices.BinarySearchFunc(known[:n], name, bytes.Compare); ok {
+				a.names[list] = span{at, at + uint32(len(name))} //nolint:gosec // within a packet
+				break
+			}
+			at += uint32(len(name)) + 1 //nolint:gosec // within a packet
+		}
+	}
+	a.exchange = bytes.Contains(a.agreed(listKex), []byte("group-exchange"))
+}
+
+// shortList returns the names at the beginning of a list that count: what is
+// compared for each packet's worth of bytes must stay little.
+func shortList(b []byte) []byte {
+	if len(b) <= maxNameList {
+		return b
+	}
+	return b[:bytes.LastIndexByte(b[:maxNameList+1], ',')+1]
+}
+
 // agreed returns the algorithm of a list that both sides know and the client
 // likes best; nil if there is none.
 func (a *sshAnalyzer) agreed(list int) []byte {
-	c, s := &a.side[Orig], &a.side[Resp]
-	if !c.hasKex || !s.hasKex {
-		return nil
-	}
-	for names := c.lists[list].of(c.kex); len(names) > 0; {
-		name, rest, _ := bytes.Cut(names, []byte{','})
-		for have := s.lists[list].of(s.kex); len(have) > 0; {
-			h, more, _ := bytes.Cut(have, []byte{','})
-			if bytes.Equal(h, name) {
-				return name
-			}
-			have = more
-		}
-		names = rest
+	if s := a.names[list]; s.to > s.from {
+		return s.of(a.side[Orig].kex)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package proto
 
 import (
 	"encoding/binary"
+	"unsafe"
 
 	"github.com/slips-go/slips/parsers/flow"
 )
@@ -33,6 +34,7 @@ type tlsSide struct {
 	skip      int    // bytes of one that is too long
 	alert     [2]byte
 	nalert    int
+	early     bool // it changed the cipher before the server's hello
 	encrypted bool
 	off       bool
 }
@@ -66,6 +68,11 @@ func (a *tlsAnalyzer) reset() {
 
 // Wants implements Analyzer.
 func (a *tlsAnalyzer) Wants(d Dir) bool { return !a.done && !a.side[d].off }
+
+// Held implements Analyzer.
+func (a *tlsAnalyzer) Held() int {
+	return int(unsafe.Sizeof(*a)) + cap(a.side[0].hs) + cap(a.side[1].hs) + a.h.held()
+}
 
 // Gap implements Analyzer. A gap inside of what is encrypted does no harm.
 func (a *tlsAnalyzer) Gap(d Dir, n, _ int64) {
@@ -181,9 +188,14 @@ func (a *tlsAnalyzer) fragment(d Dir, b []byte, t int64) {
 }
 
 // changeCipher notes that a side encrypts from here on. In TLS 1.3 the
-// message is there for middleboxes and means nothing.
+// message is there for middleboxes and means nothing. A client that sends data
+// at once does not wait for the server to choose the version.
 func (a *tlsAnalyzer) changeCipher(d Dir) {
-	if !a.h.server || modern(a.h.version) {
+	if !a.h.server {
+		a.side[d].early = true
+		return
+	}
+	if modern(a.h.version) {
 		return
 	}
 	a.side[d].encrypted = true
@@ -253,6 +265,9 @@ func (a *tlsAnalyzer) message(d Dir, typ byte, body []byte, t int64) {
 		if !a.h.serverHello(a.set, body) {
 			a.violation(d, t)
 			return
+		}
+		if a.side[a.client].early {
+			a.changeCipher(a.client)
 		}
 		a.confirm()
 	case msgCertificate:

@@ -14,7 +14,7 @@ import (
 
 // Certificates are read here and not by crypto/x509, which refuses those that
 // break the rules. Malware's certificates break them, and what is in them
-// matters all the same. Nothing is verified.
+// matters all the same. What verifies them is in chain.go.
 
 // Bounds of what is logged of a certificate.
 const (
@@ -576,6 +576,7 @@ func (h *handshake) certificates(s *Set, conn Conn, list []byte, server bool, t 
 		ch = &h.chain[0]
 	}
 	*ch = chain{subject: ch.subject[:0], issuer: ch.issuer[:0], serial: ch.serial[:0], sha1: ch.sha1[:0]}
+	var ders [maxCerts][]byte
 	for l := (cursor{b: list}); len(l.b) > 0; {
 		if ch.n == maxCerts {
 			s.Stats.LongHandshakes++
@@ -587,7 +588,7 @@ func (h *handshake) certificates(s *Set, conn Conn, list []byte, server bool, t 
 			break
 		}
 		first := ch.n == 0
-		ch.sha256[ch.n] = sha256.Sum256(der)
+		ch.sha256[ch.n], ders[ch.n] = sha256.Sum256(der), der
 		ch.n++
 		c, ok := parseCertificate(der)
 		if first {
@@ -641,6 +642,20 @@ func (h *handshake) certificates(s *Set, conn Conn, list []byte, server bool, t 
 		p.HostCert, p.ClientCert = flow.TriOf(first), flow.TriOf(!server)
 		conn.Emit(f)
 	}
+	if server && ch.n > 0 {
+		ch.status = h.judge(&s.judge, ch.sha256[:ch.n], ders[:ch.n], t)
+	}
+}
+
+// judge returns the verdict about the chain of a server. A server shows one
+// chain in a connection: others are not judged unless their verdict is known,
+// which is no work.
+func (h *handshake) judge(j *judge, fps [][sha256.Size]byte, ders [][]byte, t int64) string {
+	if word, ok := j.seen(fps, t); ok || h.judged {
+		return word
+	}
+	h.judged = true
+	return j.judge(fps, ders, t)
 }
 
 // matches reports whether the certificate is for the server's name.
