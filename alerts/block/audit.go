@@ -3,9 +3,11 @@ package block
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -38,7 +40,7 @@ type Record struct {
 	Reason   string    `json:"reason,omitempty"`
 	Alert    string    `json:"alert,omitempty"`
 	Evidence []string  `json:"evidence,omitempty"`
-	By       string    `json:"by,omitempty"`
+	By       string    `json:"by,omitempty"` // the operator who asked for the block; of ActUnblock, who ended it
 	DryRun   bool      `json:"dry_run,omitempty"`
 	Error    string    `json:"error,omitempty"`
 }
@@ -46,16 +48,34 @@ type Record struct {
 // WriteRecord writes one record to an audit log, with one Write.
 func WriteRecord(w io.Writer, r Record) error {
 	a := newAudit(w)
-	if err := a.add(r); err != nil {
-		return err
-	}
-	return a.flush()
+	a.begin()
+	return errors.Join(a.add(r), a.end())
+}
+
+// Log is an audit log that others write besides a Manager, such as an Isolator
+// that works for it. None of them writes while the Manager carries something
+// out, so that what follows from a change comes behind it. What others write may
+// thus wait for the firewall.
+type Log struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// NewLog returns a Log that writes to w, which nobody else needs to lock.
+func NewLog(w io.Writer) *Log { return &Log{w: w} }
+
+// Write implements io.Writer, for all but the Manager.
+func (l *Log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
 }
 
 // audit collects records and writes them with one Write. A log that cannot be
 // written does not stop blocking: the Manager reports it.
 type audit struct {
 	w       io.Writer
+	log     *Log // that w is of; nil when it is nobody else's
 	buf     bytes.Buffer
 	enc     *json.Encoder // into buf
 	torn    bool          // the last Write ended within a line
@@ -67,9 +87,26 @@ func newAudit(w io.Writer) *audit {
 		w = io.Discard
 	}
 	a := &audit{w: w}
+	if l, ok := w.(*Log); ok {
+		a.w, a.log = l.w, l
+	}
 	a.enc = json.NewEncoder(&a.buf)
 	a.enc.SetEscapeHTML(false)
 	return a
+}
+
+// begin keeps others from writing, until end has written what was added.
+func (a *audit) begin() {
+	if a.log != nil {
+		a.log.mu.Lock()
+	}
+}
+
+func (a *audit) end() error {
+	if a.log != nil {
+		defer a.log.mu.Unlock()
+	}
+	return a.flush()
 }
 
 // maxAuditBuffer is how much waits for Flush at most, in bytes.

@@ -33,6 +33,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -41,12 +43,18 @@ type Entry struct {
 	Prefix   netip.Prefix // masked, never IPv4 in IPv6; a single address has all bits
 	Until    time.Time    // when the block ends by itself; never zero
 	Offences int          // how many times the host has been blocked, this one included; 0: not known
-	Alert    string       // id of the last alert, or who asked; at most MaxAlert bytes
+	Alert    string       // id of the last alert; empty when an operator asked after it
+	By       string       // the operator who asked; empty when an alert did
+	Reason   string       // the operator's, as far as it is kept; an alert has its own
 }
 
-// MaxAlert is how many bytes of Entry.Alert a Blocker keeps: a UUID has 36, and
-// the kernel takes 255 with each element.
-const MaxAlert = 64
+// How many bytes an Entry keeps: a UUID has 36, a name of a user 32 at most. A
+// Blocker may keep less of the reason.
+const (
+	MaxAlert  = 64
+	MaxBy     = 64
+	MaxReason = 256
+)
 
 // Blocker is a firewall. The Manager calls it, one call at a time.
 //
@@ -108,11 +116,19 @@ type Decision struct {
 
 // entry returns what the firewall is told of d.
 func (d Decision) entry() Entry {
-	id := d.AlertID
-	if id == "" {
-		id = d.By
+	e := Entry{Prefix: d.Prefix, Until: d.Until, Offences: d.Offences, Alert: cut(d.AlertID, MaxAlert)}
+	if d.By != "" {
+		e.By, e.Reason = cut(d.By, MaxBy), cut(d.Reason, MaxReason)
 	}
-	return Entry{Prefix: d.Prefix, Until: d.Until, Offences: d.Offences, Alert: id[:min(len(id), MaxAlert)]}
+	return e
+}
+
+// cut returns the first n bytes of s, without a character that they end within.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
 }
 
 // Canonical returns p as Entry.Prefix has it: masked, without zone, IPv4 in
@@ -146,6 +162,33 @@ func Last(p netip.Prefix) netip.Addr {
 	}
 	a, _ := netip.AddrFromSlice(b)
 	return a
+}
+
+// StillBlocked returns an error that says what else of blocked, which is sorted,
+// blocks p or a part of it: a network that holds it, or hosts within it. It is
+// nil when nothing does. p itself is passed over.
+func StillBlocked(p netip.Prefix, blocked []netip.Prefix) error {
+	for bits := p.Bits() - 1; bits >= 0; bits-- {
+		q := netip.PrefixFrom(p.Addr(), bits).Masked()
+		if _, ok := slices.BinarySearchFunc(blocked, q, netip.Prefix.Compare); ok {
+			return fmt.Errorf("%s is still blocked, as a part of %s: unblock that", Text(p), q)
+		}
+	}
+	from, found := slices.BinarySearchFunc(blocked, p, netip.Prefix.Compare)
+	if found {
+		from++
+	}
+	to := from
+	for to < len(blocked) && p.Contains(blocked[to].Addr()) {
+		to++
+	}
+	switch to - from {
+	case 0:
+		return nil
+	case 1:
+		return fmt.Errorf("%s, a part of %s, is still blocked by itself", Text(blocked[from]), p)
+	}
+	return fmt.Errorf("%d parts of %s are still blocked by themselves, such as %s", to-from, p, Text(blocked[from]))
 }
 
 // ParsePrefix reads an address or a network as an operator writes it.

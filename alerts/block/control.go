@@ -43,18 +43,26 @@ type Reply struct {
 }
 
 // Listed is an Entry as Reply has it. Prefix has no length when it is one
-// address, and the rest is empty for one that was unblocked.
+// address, and the rest is empty for one that was unblocked. By and Reason are
+// the operator's who asked, Alert is for one that nobody asked for.
 type Listed struct {
 	Prefix   string    `json:"prefix"`
 	Until    time.Time `json:"until,omitzero"`
 	Offences int       `json:"offences,omitempty"`
 	Alert    string    `json:"alert,omitempty"`
+	By       string    `json:"by,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// Listed returns e as Reply has it.
+func (e Entry) Listed() Listed {
+	return Listed{Prefix: Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert, By: e.By, Reason: e.Reason}
 }
 
 // The bounds of a conversation.
 const (
 	maxCommand   = 1 << 20   // bytes
-	maxReply     = 256 << 20 // bytes; maxMaxBlocked take some 150 each
+	maxReply     = 512 << 20 // bytes; maxMaxBlocked take some 150 each, and an operator's reason besides
 	maxTalks     = 4         // at a time; more wait
 	talkTimeout  = 10 * time.Second
 	answerWithin = 2 * time.Minute // the client waits for the firewall
@@ -205,7 +213,7 @@ func (m *Manager) Do(ctx context.Context, cmd Command) Reply {
 			fail(err)
 		}
 		for _, e := range list {
-			r.Blocks = append(r.Blocks, Listed{Text(e.Prefix), e.Until, e.Offences, e.Alert})
+			r.Blocks = append(r.Blocks, e.Listed())
 		}
 		if err := m.trouble(ctx); err != nil {
 			fail(err)
@@ -219,13 +227,16 @@ func (m *Manager) Do(ctx context.Context, cmd Command) Reply {
 				fail(fmt.Errorf("%s: %w", Text(p), err))
 				continue
 			}
-			r.Blocks = append(r.Blocks, Listed{Text(p), d.Until, d.Offences, ""})
+			r.Blocks = append(r.Blocks, Listed{Prefix: Text(p), Until: d.Until, Offences: d.Offences})
 		}
 	case cmd.Do == DoUnblock && (len(cmd.Prefixes) > 0) != cmd.All:
 		if len(prefixes) == 0 && !cmd.All {
 			break // none of them could be read: that is not all
 		}
-		ended, err := m.Unblock(ctx, by, cmd.Reason, prefixes...)
+		ended, still, err := m.Unblock(ctx, by, cmd.Reason, prefixes...)
+		for _, err := range still {
+			fail(err)
+		}
 		if err != nil {
 			fail(err)
 		}

@@ -80,7 +80,15 @@ func TestControl(t *testing.T) {
 				Errors: []string{`"ten" is neither an address nor a network`, "192.168.1.1: refused: gateway"},
 			},
 		},
-		{"list", Command{Do: DoList}, Reply{Blocks: []Listed{{Prefix: "10.1.1.0/24", Offences: 1, Alert: "root"}, {Prefix: "192.0.2.1", Offences: 1, Alert: "root"}}}},
+		{"list", Command{Do: DoList}, Reply{Blocks: []Listed{
+			{Prefix: "10.1.1.0/24", Offences: 1, By: "root", Reason: "test"}, {Prefix: "192.0.2.1", Offences: 1, By: "root", Reason: "test"},
+		}}},
+		{"unblock a part of a network", Command{Do: DoUnblock, Prefixes: []string{"10.1.1.7"}}, Reply{
+			Blocks: []Listed{}, Errors: []string{"10.1.1.7 is still blocked, as a part of 10.1.1.0/24: unblock that"},
+		}},
+		{"unblock what holds a host", Command{Do: DoUnblock, Prefixes: []string{"192.0.2.0/24"}}, Reply{
+			Blocks: []Listed{}, Errors: []string{"192.0.2.1, a part of 192.0.2.0/24, is still blocked by itself"},
+		}},
 		{"unblock what cannot be read", Command{Do: DoUnblock, Prefixes: []string{"ten"}}, Reply{Blocks: []Listed{}, Errors: []string{`"ten" is neither an address nor a network`}}},
 		{"unblock one", Command{Do: DoUnblock, Prefixes: []string{"192.0.2.1", "192.0.2.2"}}, Reply{Blocks: []Listed{{Prefix: "192.0.2.1"}}}},
 		{"unblock nothing", Command{Do: DoUnblock}, Reply{Blocks: []Listed{}, Errors: []string{`"unblock" with 0 prefixes, all false: want block or unblock of prefixes, unblock of all, or blocks`}}},

@@ -217,18 +217,28 @@ func (m *Manager) Block(ctx context.Context, r Request) (Decision, error) {
 }
 
 // Unblock ends blocks on behalf of an operator and forgets their offences.
-// Without prefixes it ends all. It returns those that were blocked, sorted. An
-// alert can block them again: what must never be blocked belongs on the
-// allow-list.
-func (m *Manager) Unblock(ctx context.Context, by, reason string, prefixes ...netip.Prefix) ([]netip.Prefix, error) {
-	var ended []netip.Prefix
+// Without prefixes it ends all. It returns those that were blocked, sorted, and
+// what StillBlocked says about the prefixes. An alert can block them again: what
+// must never be blocked belongs on the allow-list.
+func (m *Manager) Unblock(ctx context.Context, by, reason string, prefixes ...netip.Prefix) (ended []netip.Prefix, still []error, err error) {
 	var failed error
-	err := m.call(ctx, func(ctx context.Context) {
-		if failed = m.check(ctx, false); failed == nil {
-			ended, failed = m.unblock(ctx, by, reason, prefixes)
+	err = m.call(ctx, func(ctx context.Context) {
+		if failed = m.check(ctx, false); failed != nil {
+			return
+		}
+		if ended, failed = m.unblock(ctx, by, reason, prefixes); failed != nil || len(prefixes) == 0 {
+			return
+		}
+		left := slices.SortedFunc(maps.Keys(m.wanted), netip.Prefix.Compare)
+		for _, p := range prefixes {
+			if p, err := Canonical(p); err == nil { // unblock has looked
+				if err := StillBlocked(p, left); err != nil {
+					still = append(still, err)
+				}
+			}
 		}
 	})
-	return ended, cmp.Or(err, failed)
+	return ended, still, cmp.Or(err, failed)
 }
 
 // Blocks returns what is blocked, sorted.
@@ -436,6 +446,13 @@ func (m *Manager) save() {
 	m.unsaved = false
 }
 
+// step has nobody else write to the audit log until what it returns is called,
+// which writes down what was added meanwhile.
+func (m *Manager) step() func() {
+	m.audit.begin()
+	return func() { m.audited(m.audit.end()) }
+}
+
 // write adds a record to the audit log.
 func (m *Manager) write(r Record) {
 	r.Time, r.DryRun = m.now(), m.opt.Config.DryRun
@@ -473,7 +490,7 @@ type change struct {
 // decide makes decisions of requests and carries them out in one step. It
 // returns one outcome for each request.
 func (m *Manager) decide(ctx context.Context, batch []Request) []outcome {
-	defer func() { m.audited(m.audit.flush()) }()
+	defer m.step()()
 	now := m.now()
 	out := make([]outcome, len(batch))
 	step := make(map[netip.Prefix]*change)
@@ -729,7 +746,7 @@ func (m *Manager) forgetEntry(p netip.Prefix) {
 func (m *Manager) expire(e Entry) {
 	m.forgetEntry(e.Prefix)
 	m.count(func(s *Stats) { s.Expired++ })
-	m.write(Record{Action: ActExpire, Prefix: Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert})
+	m.write(Record{Action: ActExpire, Prefix: Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert, By: e.By})
 }
 
 // expireAll takes note of the blocks that have ended.
@@ -754,8 +771,8 @@ func (m *Manager) expireAll(now time.Time) {
 
 // end writes down which blocks have ended.
 func (m *Manager) end() {
+	defer m.step()()
 	m.expireAll(m.now())
-	m.audited(m.audit.flush())
 }
 
 // sorted returns the wanted entries, so that logs have one order.
@@ -767,7 +784,7 @@ func byPrefix(a, b Entry) int { return a.Prefix.Compare(b.Prefix) }
 
 // unblock ends the blocks of prefixes, of all when there are none.
 func (m *Manager) unblock(ctx context.Context, by, reason string, prefixes []netip.Prefix) ([]netip.Prefix, error) {
-	defer func() { m.audited(m.audit.flush()) }()
+	defer m.step()()
 	var found []netip.Prefix
 	if len(prefixes) == 0 {
 		found = slices.Collect(maps.Keys(m.wanted))
@@ -821,14 +838,14 @@ func (m *Manager) release(ctx context.Context, entries []Entry) {
 // released notes that a block is gone because of why.
 func (m *Manager) released(e Entry, why string) {
 	m.forgetEntry(e.Prefix)
-	m.write(Record{Action: ActRelease, Prefix: Text(e.Prefix), Until: e.Until, Reason: why, Alert: e.Alert})
+	m.write(Record{Action: ActRelease, Prefix: Text(e.Prefix), Until: e.Until, Reason: why, Alert: e.Alert, By: e.By})
 	m.log.Warn("unblocked what must not be blocked", "prefix", Text(e.Prefix), "why", why)
 	m.count(func(s *Stats) { s.Released++ })
 }
 
 // recheck releases what the guard protects by now.
 func (m *Manager) recheck(ctx context.Context) {
-	defer func() { m.audited(m.audit.flush()) }()
+	defer m.step()()
 	var wrong []Entry
 	for _, e := range m.sorted() {
 		if m.guard.Load().Protects(e.Prefix, true) != "" {
@@ -841,7 +858,7 @@ func (m *Manager) recheck(ctx context.Context) {
 // check compares the firewall with what is wanted and makes it so. At the
 // start, what is missing is no damage.
 func (m *Manager) check(ctx context.Context, start bool) error {
-	defer func() { m.audited(m.audit.flush()) }()
+	defer m.step()()
 	var got []Entry
 	err := m.firewall(ctx, func(ctx context.Context) error {
 		var err error
@@ -873,7 +890,7 @@ func (m *Manager) check(ctx context.Context, start bool) error {
 			w.Until = e.Until
 			m.want(w)
 			m.write(Record{
-				Action: ActFind, Prefix: Text(w.Prefix), Until: w.Until, Offences: w.Offences, Alert: w.Alert, Reason: "somebody else put the end off",
+				Action: ActFind, Prefix: Text(w.Prefix), Until: w.Until, Offences: w.Offences, Alert: w.Alert, By: w.By, Reason: "somebody else put the end off",
 			})
 		default: // a call that failed may have been carried out all the same
 			m.settle(w.Prefix)
@@ -907,7 +924,7 @@ func (m *Manager) check(ctx context.Context, start bool) error {
 		m.toCut = append(m.toCut, w.Prefix)
 		if !m.settle(w.Prefix) {
 			restored++
-			m.write(Record{Action: ActRestore, Prefix: Text(w.Prefix), Until: w.Until, Offences: w.Offences, Alert: w.Alert})
+			m.write(Record{Action: ActRestore, Prefix: Text(w.Prefix), Until: w.Until, Offences: w.Offences, Alert: w.Alert, By: w.By})
 		}
 	}
 	if restored > 0 {
@@ -961,5 +978,5 @@ func (m *Manager) find(e Entry) {
 	}
 	m.policy.remember(e.Prefix, max(e.Offences, m.policy.offenders[e.Prefix].Count, 1), e.Until)
 	m.count(func(s *Stats) { s.Found++ })
-	m.write(Record{Action: ActFind, Prefix: Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert})
+	m.write(Record{Action: ActFind, Prefix: Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert, By: e.By})
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -254,7 +255,7 @@ func TestBlock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(list) != 1 || list[0] != (Entry{prefix(t, "192.0.2.1"), again.Add(2 * time.Hour), 2, "a-192.0.2.1"}) {
+		if len(list) != 1 || list[0] != (Entry{Prefix: prefix(t, "192.0.2.1"), Until: again.Add(2 * time.Hour), Offences: 2, Alert: "a-192.0.2.1"}) {
 			t.Errorf("blocks: %+v", list)
 		}
 		b.stop()
@@ -589,22 +590,28 @@ func TestOperator(t *testing.T) {
 			}
 		}
 		b.records()
-		ended, err := b.m.Unblock(ctx, "uid 0", "a mistake", prefix(t, "10.1.1.7"), prefix(t, "10.9.9.9"), prefix(t, "10.1.1.7"))
+		if list, err := b.m.Blocks(ctx); err != nil || list[1].By != "uid 0" || list[1].Reason != "by hand" || list[1].Alert != "" {
+			t.Errorf("%+v, %v: want who asked, and why", list, err)
+		}
+		ended, still, err := b.m.Unblock(ctx, "uid 0", "a mistake", prefix(t, "10.1.1.7"), prefix(t, "10.9.9.9"), prefix(t, "10.1.1.7"))
 		if err != nil || len(ended) != 1 || ended[0] != prefix(t, "10.1.1.7") {
 			t.Errorf("%v, %v", ended, err)
+		}
+		if len(still) != 2 || !strings.Contains(still[0].Error(), "10.1.1.7 is still blocked, as a part of 10.1.1.0/24") {
+			t.Errorf("what blocks it still: %v", still)
 		}
 		b.want("audit", b.records(reason, func(r Record) string { return r.By }), []string{"unblock 10.1.1.7 a mistake uid 0"})
 		if d, err := b.m.Block(ctx, Request{Prefix: prefix(t, "10.1.1.7"), By: "uid 0"}); err != nil || d.Offences != 1 {
 			t.Errorf("an unblocked host is an offender: %+v, %v", d, err)
 		}
-		if _, err := b.m.Unblock(ctx, "uid 0", "", prefix(t, "10.1.1.0/24")); err != nil {
-			t.Error(err)
+		if _, still, err := b.m.Unblock(ctx, "uid 0", "", prefix(t, "10.1.1.0/24")); err != nil || len(still) != 1 {
+			t.Errorf("%v, %v: want the host that is blocked by itself", still, err)
 		}
 		if err := do("10.1.1.0/25"); err != nil {
 			t.Errorf("overlaps a network that was unblocked: %v", err)
 		}
-		if ended, err = b.m.Unblock(ctx, "uid 0", ""); err != nil || len(ended) != 3 {
-			t.Errorf("all: %v, %v", ended, err)
+		if ended, still, err = b.m.Unblock(ctx, "uid 0", ""); err != nil || len(ended) != 3 || still != nil {
+			t.Errorf("all: %v, %v, %v", ended, still, err)
 		}
 		b.in(func() {
 			if list, err := b.fw.Memory.List(ctx); err != nil || len(list) != 0 {
@@ -614,9 +621,116 @@ func TestOperator(t *testing.T) {
 		cancelled, cancel := context.WithCancel(ctx)
 		cancel()
 		b.stop()
-		if _, err := b.m.Unblock(cancelled, "", ""); err == nil {
+		if _, _, err := b.m.Unblock(cancelled, "", ""); err == nil {
 			t.Error("no error at the end")
 		}
+	})
+}
+
+// TestStillBlocked names what else blocks a host, or a part of a network.
+func TestStillBlocked(t *testing.T) {
+	blocked := []netip.Prefix{
+		prefix(t, "10.1.1.0/24"), prefix(t, "10.1.2.3"), prefix(t, "10.1.3.0/25"), prefix(t, "10.1.3.7"), prefix(t, "10.1.3.9"),
+		prefix(t, "2001:db8::/64"), prefix(t, "2001:db8:1::1"),
+	}
+	for p, want := range map[string]string{
+		"10.1.1.7":        "10.1.1.7 is still blocked, as a part of 10.1.1.0/24: unblock that",
+		"10.1.1.0/25":     "10.1.1.0/25 is still blocked, as a part of 10.1.1.0/24: unblock that",
+		"10.1.1.0/24":     "<nil>",
+		"10.1.2.3":        "<nil>",
+		"10.1.2.0/24":     "10.1.2.3, a part of 10.1.2.0/24, is still blocked by itself",
+		"10.1.3.0/25":     "2 parts of 10.1.3.0/25 are still blocked by themselves, such as 10.1.3.7",
+		"10.1.3.200":      "<nil>",
+		"10.1.3.0/24":     "3 parts of 10.1.3.0/24 are still blocked by themselves, such as 10.1.3.0/25",
+		"10.1.3.9":        "10.1.3.9 is still blocked, as a part of 10.1.3.0/25: unblock that",
+		"0.0.0.0/0":       "5 parts of 0.0.0.0/0 are still blocked by themselves, such as 10.1.1.0/24",
+		"2001:db8::1":     "2001:db8::1 is still blocked, as a part of 2001:db8::/64: unblock that",
+		"2001:db8:2::/48": "<nil>",
+		"::/0":            "2 parts of ::/0 are still blocked by themselves, such as 2001:db8::/64",
+	} {
+		if got := fmt.Sprint(StillBlocked(prefix(t, p), blocked)); got != want {
+			t.Errorf("%s: %s\nwant %s", p, got, want)
+		}
+	}
+}
+
+// TestWhoAsked has the operator in the audit log as such, whatever becomes of
+// his block, and the alert when that comes after him.
+func TestWhoAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, nil, nil)
+		who := func(r Record) string { return "alert " + r.Alert + " by " + r.By }
+		block := func(ip string, d time.Duration) {
+			t.Helper()
+			if _, err := b.m.Block(t.Context(), Request{Prefix: prefix(t, ip), For: d, By: "root", Reason: "ticket " + strings.Repeat("é", MaxReason)}); err != nil {
+				t.Error(err)
+			}
+		}
+		block("192.0.2.1", time.Minute)
+		block("192.0.2.2", time.Hour)
+		block("192.0.2.3", time.Minute)
+		b.submit("192.0.2.3", func(r *Request) { r.Window = 2 * time.Minute })
+		time.Sleep(90 * time.Second)
+		b.in(func() { delete(b.fw.entries, prefix(t, "192.0.2.2")) })
+		time.Sleep(time.Minute)
+		b.want("records", b.records(who), []string{
+			"block 192.0.2.1 alert  by root", "block 192.0.2.2 alert  by root", "block 192.0.2.3 alert  by root",
+			"extend 192.0.2.3 alert a-192.0.2.3 by ", "expire 192.0.2.1 alert  by root",
+			"expire 192.0.2.3 alert a-192.0.2.3 by ", "restore 192.0.2.2 alert  by root",
+		})
+		list, err := b.m.Blocks(t.Context())
+		if err != nil || len(list) != 1 || len(list[0].Reason) > MaxReason || !strings.HasPrefix(list[0].Reason, "ticket é") || !utf8.ValidString(list[0].Reason) {
+			t.Errorf("%+v, %v", list, err)
+		}
+		b.stop()
+		b = start(t, b.fw, nil)
+		b.want("after a restart", b.records(who), []string{"find 192.0.2.2 alert  by root"})
+		if _, _, err := b.m.Unblock(t.Context(), "joe", "", prefix(t, "192.0.2.2")); err != nil {
+			t.Error(err)
+		}
+		b.want("who ended it", b.records(who), []string{"unblock 192.0.2.2 alert  by joe"})
+		b.stop()
+	})
+}
+
+// TestLog has what follows from a change behind it, though it is written before
+// the Manager has written the change down.
+func TestLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		log := NewLog(&text)
+		done := make(chan error, 2)
+		b := start(t, nil, func(o *Options) { o.Audit = log })
+		b.in(func() {
+			b.fw.Hook = func(op Op) error {
+				if log.mu.TryLock() {
+					log.mu.Unlock()
+					t.Errorf("%s: others may write", op.Name)
+				}
+				if op.Name != "list" {
+					go func() { done <- WriteRecord(log, Record{Action: ActIsolate, Prefix: "after " + op.Name}) }()
+				}
+				return nil
+			}
+		})
+		b.submit("192.0.2.1", nil)
+		synctest.Wait()
+		if _, _, err := b.m.Unblock(t.Context(), "root", "", prefix(t, "192.0.2.1")); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(<-done, <-done); err != nil {
+			t.Error(err)
+		}
+		b.stop()
+		var got []string
+		for line := range strings.Lines(text.String()) {
+			var r Record
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(r.Action)+" "+r.Prefix)
+		}
+		b.want("the log", got, []string{"block 192.0.2.1", "isolate after block", "unblock 192.0.2.1", "isolate after unblock"})
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,9 +58,15 @@ func (p *program) unblockCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unblock {ADDRESS... | --all}",
 		Short: "End blocks",
-		Long: `End blocks, by the running slips. An alert can block a host again: what must stay
-reachable belongs on block.allow_list. Without a running slips what an earlier one
-has left in nftables is removed; --all removes the table "inet slips" then.`,
+		Long: `End blocks, by the running slips. What led to a block does not block the host again
+for the rest of the time window. Evidence of a type that it had not shown by then
+does, and so does a further alert: in the same window at twice the threshold (then
+at four times, and so on), in a later one as usual. What must stay reachable
+belongs on block.allow_list.
+
+It fails when another block still holds what was named, such as a network that an
+address is in. Without a running slips what an earlier one has left in nftables is
+removed; --all removes the table "inet slips" then.`,
 		Example: "  slips unblock 203.0.113.9\n  sudo slips unblock --all",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -88,8 +95,8 @@ func (p *program) blocksCommand() *cobra.Command {
 		Use:   "blocks",
 		Short: "List what is blocked",
 		Long: `List what the running slips blocks: until when, how many times the host has been
-blocked, and the alert or the person behind it. Without a running slips what an
-earlier one has left in nftables is listed.`,
+blocked, and the alert behind it, or the person with the reason given. Without a
+running slips what an earlier one has left in nftables is listed.`,
 		Args: atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := p.ask(cmd.Context(), block.Command{Do: block.DoList}, asJSON)
@@ -125,11 +132,16 @@ func (p *program) ask(ctx context.Context, cmd block.Command, asJSON bool) error
 	if err := p.printReply(cmd.Do, r, asJSON); err != nil {
 		return err
 	}
+	p.failed(r)
+	return nil
+}
+
+// failed tells what an answer says went wrong.
+func (p *program) failed(r block.Reply) {
 	for _, e := range r.Errors {
 		p.complain(errors.New(e))
 		p.code = exitBlock
 	}
-	return nil
 }
 
 // askAny sends a command to the first socket that somebody answers at. Somebody
@@ -190,7 +202,7 @@ func (p *program) printReply(do string, r block.Reply, asJSON bool) error {
 		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		_, _ = fmt.Fprintln(w, "BLOCKED\tUNTIL\tOFFENCES\tBECAUSE OF"+note) // a strings.Builder takes everything
 		for _, x := range r.Blocks {
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", printable(x.Prefix), until(x.Until), x.Offences, dash(printable(x.Alert)))
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", printable(x.Prefix), until(x.Until), x.Offences, dash(because(x)))
 		}
 		_ = w.Flush() // as above
 	case block.DoUnblock:
@@ -206,6 +218,18 @@ func (p *program) printReply(do string, r block.Reply, asJSON bool) error {
 		}
 	}
 	return p.print(b.String())
+}
+
+// because says in a few words what led to a block.
+func because(x block.Listed) string {
+	text := x.Alert
+	if x.By != "" {
+		text = x.By
+		if x.Reason != "" {
+			text += ": " + x.Reason
+		}
+	}
+	return printable(text)
 }
 
 func until(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
@@ -243,10 +267,41 @@ func (p *program) unblockAlone(ctx context.Context, list []netip.Prefix, all boo
 		}
 		return p.print("no slips is running; its table is removed from nftables\n")
 	}
-	if err := f.Unblock(ctx, list); err != nil {
+	r, err := freeLeft(ctx, f, list)
+	if err != nil {
 		return blockError(err)
 	}
-	return p.print("no slips is running; what an earlier one blocked of it is blocked no more\n")
+	p.complain(errors.New("no slips is running; this is about what an earlier one has left"))
+	p.failed(r)
+	return p.printReply(block.DoUnblock, r, false)
+}
+
+// freeLeft ends the blocks of list that an earlier slips has left, and says
+// which there were.
+func freeLeft(ctx context.Context, b block.Blocker, list []netip.Prefix) (r block.Reply, err error) {
+	blocked, err := b.List(ctx)
+	if err != nil && !errors.Is(err, block.ErrDamaged) { // which is no reason to leave the rest
+		return r, err
+	}
+	// What is not listed, such as an element without an end, goes too.
+	if err := b.Unblock(ctx, list); err != nil {
+		return r, err
+	}
+	var left []netip.Prefix
+	for _, e := range blocked {
+		if slices.Contains(list, e.Prefix) {
+			r.Blocks = append(r.Blocks, block.Listed{Prefix: block.Text(e.Prefix)})
+		} else {
+			left = append(left, e.Prefix)
+		}
+	}
+	slices.SortFunc(left, netip.Prefix.Compare)
+	for _, p := range list {
+		if err := block.StillBlocked(p, left); err != nil {
+			r.Errors = append(r.Errors, err.Error())
+		}
+	}
+	return r, nil
 }
 
 func (p *program) blocksAlone(ctx context.Context, asJSON bool) (err error) {
@@ -261,7 +316,7 @@ func (p *program) blocksAlone(ctx context.Context, asJSON bool) (err error) {
 	}
 	r := block.Reply{Blocks: []block.Listed{}}
 	for _, e := range list {
-		r.Blocks = append(r.Blocks, block.Listed{Prefix: block.Text(e.Prefix), Until: e.Until, Offences: e.Offences, Alert: e.Alert})
+		r.Blocks = append(r.Blocks, e.Listed())
 	}
 	if !asJSON && len(list) > 0 {
 		p.complain(errors.New("no slips is running; this is what an earlier one has left, and it ends by itself"))

@@ -20,6 +20,7 @@ import (
 
 	"github.com/slips-go/slips/alerts"
 	"github.com/slips-go/slips/alerts/block"
+	"github.com/slips-go/slips/alerts/evidence"
 	"github.com/slips-go/slips/internal/service"
 )
 
@@ -141,7 +142,7 @@ func waiting(t *testing.T, tell func(block.Record)) *block.Manager {
 // offenders at most.
 func idle(t *testing.T, maxBlocked int) *firewall {
 	t.Helper()
-	w := &firewall{cfg: defaultBlockConfig(), offenders: map[netip.Addr]offender{}, manager: waiting(t, nil)}
+	w := &firewall{cfg: defaultBlockConfig(), offenders: map[netip.Addr]offender{}, manager: waiting(t, nil), ending: func() bool { return false }}
 	w.cfg.MaxBlocked = maxBlocked
 	return w
 }
@@ -237,6 +238,150 @@ func TestLostRequests(t *testing.T) {
 	drain(t, w)
 	if len(got) != 1 || !strings.HasPrefix(got[0].Reason, "goes on after a block") || !w.offenders[al.Profile].until.After(time.Now()) {
 		t.Errorf("records %+v, offender %+v", got, w.offenders[al.Profile])
+	}
+}
+
+// An operator who frees a host knows what it has done by then: only evidence of
+// another type, or another alert, blocks it again in that window.
+func TestBlockAfterUnblock(t *testing.T) {
+	al, e := someAlert(), someEvidence()
+	al.At, e.Time = time.Now().UnixNano(), time.Now().UnixNano()
+	al.Contributions[0].Type = "DGA_NXDOMAINS"
+	w := idle(t, 100)
+	var got []block.Record
+	found := func(typ evidence.Type) []block.Record {
+		t.Helper()
+		got = nil
+		w.manager = waiting(t, func(r block.Record) { got = append(got, r); w.follow(r) })
+		x := *e
+		x.Type = typ
+		x.Derive()
+		must(t, w.Evidence(&x, 0))
+		drain(t, w)
+		return got
+	}
+	unblock := func() {
+		w.follow(block.Record{Action: block.ActUnblock, Prefix: al.Profile.String(), By: "root"})
+	}
+	must(t, w.Alert(al))
+	w.follow(block.Record{Action: block.ActBlock, Prefix: al.Profile.String(), Until: time.Now().Add(time.Hour)})
+	if got := found("LONG_CONNECTION"); got != nil {
+		t.Fatalf("while it is blocked: %+v", got)
+	}
+	unblock()
+	for _, known := range []evidence.Type{"DGA_NXDOMAINS", "LONG_CONNECTION"} {
+		if got := found(known); got != nil {
+			t.Errorf("the operator knew of %s: %+v", known, got)
+		}
+	}
+	got = found("VERTICAL_PORT_SCAN")
+	if len(got) != 1 || got[0].Action != block.ActBlock || got[0].Reason != "new after an unblock: VERTICAL_PORT_SCAN" || got[0].Alert != al.ID {
+		t.Fatalf("new evidence: %+v", got)
+	}
+	unblock()
+	if got := found("VERTICAL_PORT_SCAN"); got != nil {
+		t.Errorf("freed again: %+v", got)
+	}
+	e.Window++
+	if got := found("ARP_SCAN"); got != nil {
+		t.Errorf("in a later window, without an alert: %+v", got)
+	}
+	al.Window++
+	al.Contributions[0].Type = "ARP_SCAN"
+	must(t, w.Alert(al))
+	unblock()
+	if got := found("DGA_NXDOMAINS"); len(got) != 1 {
+		t.Errorf("what it did in a former window is new: %+v", got)
+	}
+}
+
+// A block that is decided while the run ends says so, for nobody is there to end
+// it as usual.
+func TestBlockWhileStopping(t *testing.T) {
+	al := someAlert()
+	al.At = time.Now().UnixNano()
+	for _, c := range []struct {
+		dry, ending bool
+		want        string
+	}{
+		{false, false, al.Explain()},
+		{false, true, al.Explain() + "; blocked while stopping: it ends by itself, and \"slips unblock 10.0.0.5\" frees it before"},
+		{true, true, al.Explain()}, // nobody is blocked
+	} {
+		var got []block.Record
+		w := idle(t, 100)
+		w.cfg.DryRun, w.ending = c.dry, func() bool { return c.ending }
+		w.manager = waiting(t, func(r block.Record) { got = append(got, r) })
+		must(t, w.Alert(al))
+		drain(t, w)
+		if len(got) != 1 || got[0].Reason != c.want {
+			t.Errorf("%+v: %+v", c, got)
+		}
+	}
+}
+
+// Without a running slips, unblock says what was there, and what still is.
+func TestUnblockLeft(t *testing.T) {
+	until := time.Now().Add(time.Hour)
+	for _, c := range []struct {
+		args, ended, errs []string
+	}{
+		{[]string{"192.0.2.9"}, nil, nil},
+		{[]string{"192.0.2.1", "192.0.2.9"}, []string{"192.0.2.1"}, nil},
+		{[]string{"10.95.0.7"}, nil, []string{"10.95.0.7 is still blocked, as a part of 10.95.0.0/24: unblock that"}},
+		{[]string{"10.95.0.7", "10.95.0.0/24"}, []string{"10.95.0.0/24"}, nil},
+	} {
+		b := block.NewMemory(time.Now)
+		var list []netip.Prefix
+		for _, a := range c.args {
+			p, err := block.ParsePrefix(a)
+			must(t, err)
+			list = append(list, p)
+		}
+		must(t, b.Block(t.Context(), []block.Entry{
+			{Prefix: netip.MustParsePrefix("10.95.0.0/24"), Until: until}, {Prefix: netip.MustParsePrefix("192.0.2.1/32"), Until: until},
+		}))
+		r, err := freeLeft(t.Context(), b, list)
+		var ended []string
+		for _, x := range r.Blocks {
+			ended = append(ended, x.Prefix)
+		}
+		left, _ := b.List(t.Context())
+		if err != nil || !cmp.Equal(ended, c.ended) || !cmp.Equal(r.Errors, c.errs) || len(left) != 2-len(ended) {
+			t.Errorf("%v: ended %v, errors %v, %v; left %v", c.args, ended, r.Errors, err, left)
+		}
+	}
+}
+
+// The list of blocks says who asked, and why.
+func TestBlocksBecause(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "control.sock")
+	answer := block.Reply{Blocks: []block.Listed{
+		{Prefix: "192.0.2.1", Until: time.Now(), Offences: 1, By: "root", Reason: "ticket 4711"},
+		{Prefix: "192.0.2.2", Until: time.Now(), Offences: 1, By: "joe"},
+		{Prefix: "192.0.2.3", Until: time.Now(), Offences: 1, Alert: "some-alert"},
+		{Prefix: "192.0.2.4", Until: time.Now()},
+	}}
+	text, err := json.Marshal(answer)
+	must(t, err)
+	answerWith(t, path, string(text))
+	blocks := func(more ...string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		args := append([]string{"blocks", "--set", "block.socket=" + path}, more...)
+		if code := Main(context.WithoutCancel(t.Context()), args, nil, strings.NewReader(""), &out, &errs); code != 0 {
+			t.Fatalf("exit code %d: %s", code, errs.String())
+		}
+		return out.String()
+	}
+	list := strings.Split(blocks(), "\n")
+	for i, want := range []string{"BECAUSE OF", " root: ticket 4711", " joe", " some-alert", " -"} {
+		if !strings.HasSuffix(list[i], want) {
+			t.Errorf("line %q, want %q at its end", list[i], want)
+		}
+	}
+	if json := blocks("--json"); !strings.Contains(json, `"by": "root",`) || !strings.Contains(json, `"reason": "ticket 4711"`) || strings.Count(json, `"alert"`) != 1 {
+		t.Error(json)
 	}
 }
 

@@ -84,6 +84,7 @@ type firewall struct {
 	control net.Listener
 	audit   *logFile
 	guard   atomic.Pointer[block.Guard]
+	ending  func() bool // the run is asked to stop
 
 	allow []block.Allowed
 
@@ -103,6 +104,7 @@ func openFirewall(ctx context.Context, o *runOptions, network block.Network) (*f
 	}
 	w := &firewall{
 		cfg: cfg, log: discard(), network: network, offenders: map[netip.Addr]offender{}, whitelisted: map[netip.Addr]bool{},
+		ending: func() bool { return ctx.Err() != nil },
 	}
 	var err error
 	if w.allow, err = cfg.Allowed(); err != nil {
@@ -167,8 +169,9 @@ func (w *firewall) prepare(r *run) error {
 	if w.audit, err = openLog(r.dir.Path(blocksFile), r.o.Overwrite); err != nil {
 		return err
 	}
+	audit := block.NewLog(w.audit)
 	opt := block.Options{
-		Config: w.cfg.Config, Guard: w.guard.Load(), Audit: w.audit, StateFile: r.dir.Path(offendersFile), Log: w.log, Now: time.Now,
+		Config: w.cfg.Config, Guard: w.guard.Load(), Audit: audit, StateFile: r.dir.Path(offendersFile), Log: w.log, Now: time.Now,
 		Spare: r.know.spares, Tell: func(x block.Record) { w.follow(x); tellBlock(r.ui, x) },
 	}
 	if w.nft != nil {
@@ -176,7 +179,7 @@ func (w *firewall) prepare(r *run) error {
 	}
 	if w.cfg.ARPIsolate {
 		if w.arp, err = arp.New(opt.Blocker, arp.Options{
-			Config: w.cfg.ARP, Interfaces: r.o.Interfaces, Network: w.network, Guard: opt.Guard, Audit: w.audit, Log: w.log, Now: time.Now,
+			Config: w.cfg.ARP, Interfaces: r.o.Interfaces, Network: w.network, Guard: opt.Guard, Audit: audit, Log: w.log, Now: time.Now,
 		}); err != nil {
 			return &codeError{exitBlock, err}
 		}
@@ -288,30 +291,44 @@ func (w *firewall) close() error {
 
 // Evidence implements alerts.Sink. A host that goes on after its block has ended
 // gets no further alert in the same window until its score has doubled, so it is
-// blocked again for what it does. So is one whose request was lost.
+// blocked again for what it does. So is one whose request was lost, and one that
+// an operator has freed and that now does what it had not done by then.
 func (w *firewall) Evidence(e *evidence.Evidence, _ float64) error {
 	if !alerts.Counts(e) {
 		return nil
 	}
 	w.mu.Lock()
 	o, ok := w.offenders[e.Profile]
-	again := ok && o.window == e.Window && (o.lost != nil || !o.until.IsZero() && time.Now().After(o.until))
-	lost := o.lost
-	if again {
-		o.until, o.lost = time.Time{}, nil // until the manager has said what became of it
-		w.offenders[e.Profile] = o
+	if !ok || o.window != e.Window {
+		w.mu.Unlock()
+		return nil
 	}
+	lost, why := o.lost, ""
+	isNew := !slices.Contains(o.types, e.Type)
+	switch {
+	case lost != nil:
+	case !o.until.IsZero() && time.Now().After(o.until):
+		why = "goes on after a block"
+	case o.freed && isNew:
+		why = "new after an unblock"
+	}
+	if isNew {
+		o.types = append(o.types, e.Type)
+	}
+	if lost != nil || why != "" {
+		o.until, o.lost, o.freed = time.Time{}, nil, false // until the manager has said what became of it
+	}
+	w.offenders[e.Profile] = o
 	w.mu.Unlock()
 	switch {
-	case !again:
 	case lost != nil:
 		r := *lost
 		r.At, r.EvidenceIDs = time.Unix(0, e.Time), append(slices.Clip(r.EvidenceIDs), e.ID)
 		w.submit(e.Profile, r, lost)
-	default:
+	case why != "":
 		r := block.Request{
 			Prefix: block.Single(e.Profile), At: time.Unix(0, e.Time), Window: o.width,
-			Reason: "goes on after a block: " + string(e.Type), AlertID: o.alert, EvidenceIDs: []string{e.ID},
+			Reason: why + ": " + string(e.Type), AlertID: o.alert, EvidenceIDs: []string{e.ID},
 		}
 		w.submit(e.Profile, r, &r)
 	}
@@ -320,7 +337,13 @@ func (w *firewall) Evidence(e *evidence.Evidence, _ float64) error {
 
 // submit asks for a block of an offender. When too many requests wait, which the
 // manager counts, again is what its next evidence asks for.
+//
+// While the run ends, what it has seen is still judged, and blocked: the kernel
+// ends the block. Who reads of it would look for a slips that runs.
 func (w *firewall) submit(a netip.Addr, r block.Request, again *block.Request) {
+	if !w.cfg.DryRun && w.ending() {
+		r.Reason += "; blocked while stopping: it ends by itself, and \"slips unblock " + a.String() + "\" frees it before"
+	}
 	if err := w.manager.Submit(r); !errors.Is(err, block.ErrFull) {
 		return // a manager that has stopped takes no other request either
 	}
@@ -344,7 +367,15 @@ func (w *firewall) Alert(a *alerts.Alert) error {
 			clear(w.offenders)
 		}
 	}
-	w.offenders[a.Profile] = offender{alert: a.ID, window: a.Window, width: width, until: o.until}
+	if !known || o.window != a.Window {
+		o.types = nil
+	}
+	for i := range a.Contributions {
+		if t := a.Contributions[i].Type; !slices.Contains(o.types, t) {
+			o.types = append(o.types, t)
+		}
+	}
+	w.offenders[a.Profile] = offender{alert: a.ID, window: a.Window, width: width, types: o.types, until: o.until}
 	w.mu.Unlock()
 	r := block.Request{
 		Prefix: block.Single(a.Profile), At: time.Unix(0, a.At), Window: width,
@@ -359,12 +390,13 @@ type offender struct {
 	alert  string
 	window int64
 	width  time.Duration
-	until  time.Time      // the end of its block; zero: it is not blocked, or nobody knows yet
-	lost   *block.Request // that did not fit into the manager's queue; nil: none
+	types  []evidence.Type // of its evidence in the window, up to now
+	freed  bool            // by an operator, since its last alert
+	until  time.Time       // the end of its block; zero: it is not blocked, or nobody knows yet
+	lost   *block.Request  // that did not fit into the manager's queue; nil: none
 }
 
-// follow notes until when offenders are blocked. One that an operator has freed
-// is left alone until its next alert.
+// follow notes until when offenders are blocked, and whom an operator has freed.
 func (w *firewall) follow(r block.Record) {
 	a, err := netip.ParseAddr(r.Prefix)
 	if err != nil {
@@ -378,9 +410,9 @@ func (w *firewall) follow(r block.Record) {
 	}
 	switch r.Action {
 	case block.ActBlock, block.ActExtend, block.ActFind, block.ActRestore, block.ActExpire:
-		o.until = r.Until
+		o.until, o.freed = r.Until, false
 	case block.ActUnblock, block.ActRelease, block.ActRefuse:
-		o.until, o.lost = time.Time{}, nil
+		o.until, o.lost, o.freed = time.Time{}, nil, o.freed || r.Action == block.ActUnblock
 	default: // nothing that changes until when
 		return
 	}

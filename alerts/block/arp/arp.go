@@ -90,8 +90,8 @@ type Options struct {
 	Network    block.Network // as it is now; Protect replaces both
 	Guard      *block.Guard
 	// Audit takes a line for each host that is isolated, told the truth again,
-	// or refused; nil for none. It may be the Manager's when it can be written by
-	// two goroutines, as a file can.
+	// or refused; nil for none. A block.Log, which the Manager has too, brings
+	// these lines behind those of the blocks that they follow from.
 	Audit io.Writer
 	Log   *slog.Logger
 	Now   func() time.Time

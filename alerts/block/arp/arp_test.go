@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -1009,6 +1010,65 @@ func TestDryRun(t *testing.T) {
 		if n := strings.Count(audit.String(), `"dry_run":true`); n != 3 {
 			t.Errorf("%d lines of a dry run, want 3: block, isolate, rejoin\n%s", n, &audit)
 		}
+	})
+}
+
+// TestWhoAsked has a block before what it leads to, though both are written by
+// goroutines of their own, and names the operator as such.
+func TestWhoAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, nil)
+		b.block(time.Second, "192.0.2.66") // its hardware address is known from here on
+		b.pass(10 * time.Second)
+		b.stop()
+		o := b.i.o
+		var text locked
+		log := block.NewLog(&text)
+		o.Audit = log
+		i, err := open(block.NewMemory(time.Now), o, b.w.dial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dawdle := func(block.Record) { // before the Manager writes; by the clock the Isolator could not be waited for, for it waits for a lock
+			for range 1000 {
+				runtime.Gosched()
+			}
+		}
+		m, err := block.NewManager(block.Options{
+			Config: block.Defaults(), Blocker: i, Guard: allow(t), Log: o.Log, Now: time.Now, Audit: log, Tell: dawdle,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 2)
+		go func() { done <- m.Run(ctx) }()
+		go func() { done <- i.Run(ctx) }()
+		for range 20 {
+			req := block.Request{Prefix: netip.MustParsePrefix("192.0.2.66/32"), For: time.Hour, By: "root", Reason: "ticket"}
+			if _, err := m.Block(t.Context(), req); err != nil {
+				t.Error(err)
+			}
+			b.pass(5 * time.Second)
+			if _, _, err := m.Unblock(t.Context(), "joe", "", req.Prefix); err != nil {
+				t.Error(err)
+			}
+			b.pass(5 * time.Second)
+		}
+		cancel()
+		if err := errors.Join(<-done, <-done); err != nil {
+			t.Error(err)
+		}
+		var got []string
+		for line := range strings.Lines(text.String()) {
+			var r block.Record
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(r.Action)+" "+r.Alert+"by "+r.By)
+		}
+		want := slices.Repeat([]string{"block by root", "isolate by root", "unblock by joe", "rejoin by root"}, 20)
+		b.want("the log", got, want)
 	})
 }
 

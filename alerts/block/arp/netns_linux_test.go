@@ -144,11 +144,13 @@ func (n network4) run(inner block.Blocker, change func(*Options)) (*block.Manage
 	if change != nil {
 		change(&o)
 	}
+	both := block.NewLog(&audit)
+	o.Audit = both
 	i, err := New(inner, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := block.NewManager(block.Options{Config: block.Defaults(), Blocker: i, Guard: allow(t), Audit: &audit, Log: log, Now: time.Now})
+	m, err := block.NewManager(block.Options{Config: block.Defaults(), Blocker: i, Guard: allow(t), Audit: both, Log: log, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +275,7 @@ func TestTraffic(t *testing.T) {
 	n.attacker.forget("192.0.2.1")
 
 	start := time.Now()
-	if _, err := m.Unblock(t.Context(), "test", "", req.Prefix); err != nil {
+	if _, _, err := m.Unblock(t.Context(), "test", "", req.Prefix); err != nil {
 		t.Fatal(err)
 	}
 	passes("released", 15*time.Second)

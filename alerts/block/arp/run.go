@@ -285,8 +285,8 @@ func (l *loop) refuse(e block.Entry, why string) {
 	l.refused[e.Prefix] = why
 	l.count(func(s *Stats) { s.Refused[why]++ })
 	text := block.Text(e.Prefix)
-	l.o.Log.Info("not isolated", "prefix", text, "why", why, "alert", e.Alert)
-	l.write(block.Record{Action: block.ActRefuse, Prefix: text, Reason: "not isolated: " + why, Alert: e.Alert})
+	l.o.Log.Info("not isolated", "prefix", text, "why", why, "alert", e.Alert, "by", e.By)
+	l.write(block.Record{Action: block.ActRefuse, Prefix: text, Reason: "not isolated: " + why, Alert: e.Alert, By: e.By})
 }
 
 // refresh looks at the interfaces, and asks again for the hardware addresses
@@ -471,8 +471,8 @@ func (l *loop) isolate(t *target, g guards, now time.Time) {
 	if missing != "" {
 		if !t.mute {
 			t.mute = true
-			l.o.Log.Warn("not isolated yet", "prefix", t.addr, "why", missing, "alert", t.entry.Alert)
-			l.write(block.Record{Action: block.ActFail, Prefix: t.addr.String(), Reason: "not isolated yet", Alert: t.entry.Alert, Error: missing})
+			l.o.Log.Warn("not isolated yet", "prefix", t.addr, "why", missing, "alert", t.entry.Alert, "by", t.entry.By)
+			l.write(block.Record{Action: block.ActFail, Prefix: t.addr.String(), Reason: "not isolated yet", Alert: t.entry.Alert, By: t.entry.By, Error: missing})
 		}
 		return
 	}
@@ -501,9 +501,9 @@ func (l *loop) isolate(t *target, g guards, now time.Time) {
 	if l.dry {
 		verb = "would have isolated"
 	}
-	l.o.Log.Info(verb, "prefix", t.addr, "interface", p.name, "mac", t.mac, "gateways", gates, "told", t.fake, "until", t.entry.Until, "alert", t.entry.Alert)
+	l.o.Log.Info(verb, "prefix", t.addr, "interface", p.name, "mac", t.mac, "gateways", gates, "told", t.fake, "until", t.entry.Until, "alert", t.entry.Alert, "by", t.entry.By)
 	l.write(block.Record{
-		Action: block.ActIsolate, Prefix: t.addr.String(), Until: t.entry.Until, Offences: t.entry.Offences, Alert: t.entry.Alert,
+		Action: block.ActIsolate, Prefix: t.addr.String(), Until: t.entry.Until, Offences: t.entry.Offences, Alert: t.entry.Alert, By: t.entry.By,
 		Reason: fmt.Sprintf("on %s, at %s, told as %s, gateways %v", p.name, t.mac, t.fake, gates),
 	})
 }
@@ -731,7 +731,7 @@ func (l *loop) release(t *target, now time.Time, why string) {
 	}
 	l.count(func(s *Stats) { s.Rejoined++ })
 	l.o.Log.Info("not isolated any more", "prefix", t.addr, "interface", t.port.name, "hosts", len(t.peers), "why", why)
-	l.write(block.Record{Action: block.ActRejoin, Prefix: t.addr.String(), Reason: why, Offences: t.entry.Offences, Alert: t.entry.Alert})
+	l.write(block.Record{Action: block.ActRejoin, Prefix: t.addr.String(), Reason: why, Offences: t.entry.Offences, Alert: t.entry.Alert, By: t.entry.By})
 }
 
 // leave is release without a word. It forgets t at once if nobody was told.

@@ -86,6 +86,36 @@ func TestParseDump(t *testing.T) {
 	}
 }
 
+// TestComment gives back from the kernel's comment who asked and why, as much
+// of it as nft can read.
+func TestComment(t *testing.T) {
+	for text, e := range map[string]block.Entry{
+		"offence 2 0f8fad5b-d9cb-469f-a165-70867728950e": {Offences: 2, Alert: "0f8fad5b-d9cb-469f-a165-70867728950e"},
+		"offence 1 by root":                                    {Offences: 1, By: "root"},
+		"offence 1 by root: ticket 4711: a scan":               {Offences: 1, By: "root", Reason: "ticket 4711: a scan"},
+		"offence 1 by uid 1000: " + strings.Repeat("a", 105):   {Offences: 1, By: "uid 1000", Reason: strings.Repeat("a", 105)},
+		"offence 1 by " + strings.Repeat("b", 64) + ": reason": {Offences: 1, By: strings.Repeat("b", 64), Reason: "reason"},
+	} {
+		if got := comment(e); got != text {
+			t.Errorf("%+v: comment %q, want %q", e, got, text)
+		}
+		var got block.Entry
+		if parseComment(text, &got); got != e {
+			t.Errorf("%q: %+v, want %+v", text, got, e)
+		}
+	}
+	e := block.Entry{Offences: 1, By: "a:b\"\n", Reason: "gr\u00fcn " + strings.Repeat("x", 500)}
+	if got, want := comment(e), "offence 1 by ab: grn "; !strings.HasPrefix(got, want+"xx") || len(got) != 128 {
+		t.Errorf("%d bytes: %q", len(got), got)
+	}
+	for _, text := range []string{"", "offence", "offence x", "offence -1 a", "else"} {
+		var got block.Entry
+		if parseComment(text, &got); got != (block.Entry{}) {
+			t.Errorf("%q: %+v", text, got)
+		}
+	}
+}
+
 func FuzzParseDump(f *testing.F) {
 	f.Add(elementsMessage(f))
 	f.Add(message(f, unix.NLMSG_DONE, 0, make([]byte, 4)))
@@ -96,8 +126,9 @@ func FuzzParseDump(f *testing.F) {
 			t.Errorf("%d elements in %d bytes", len(list), len(b))
 		}
 		for _, e := range list {
-			if n, alert := parseComment(e.Comment); n < 0 || len(alert) > 64 {
-				t.Errorf("comment %q gives %d, %q", e.Comment, n, alert)
+			var x block.Entry
+			if parseComment(e.Comment, &x); x.Offences < 0 || len(x.Alert) > block.MaxAlert || len(x.By) > block.MaxBy || len(x.Reason) > len(e.Comment) {
+				t.Errorf("comment %q gives %+v", e.Comment, x)
 			}
 		}
 	})

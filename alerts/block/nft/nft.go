@@ -18,7 +18,7 @@
 //
 // Every change is one transaction of the kernel, whatever its size. Elements
 // carry a timeout, so that blocks end without us, and a comment with the
-// number of the offence and the id of the alert.
+// number of the offence and the id of the alert, or the operator and his reason.
 //
 // Traffic that a bridge passes on does not go through these chains unless
 // br_netfilter is loaded; nor does DHCP that reads raw packets, and ARP.

@@ -734,8 +734,9 @@ func (f *Firewall) take(i int, list []nftables.SetElement) {
 			f.endless[p] = true // somebody else's: not ours to judge, and restored by nobody
 			return
 		}
-		n, alert := parseComment(e.Comment)
-		f.entries[p] = block.Entry{Prefix: p, Until: now.Add(e.Expires), Offences: n, Alert: alert}
+		x := block.Entry{Prefix: p, Until: now.Add(e.Expires)}
+		parseComment(e.Comment, &x)
+		f.entries[p] = x
 	}
 	if i == hosts4 || i == hosts6 {
 		for _, e := range list {

@@ -723,7 +723,7 @@ func many(n int, base string) []block.Entry {
 	until := time.Now().Add(time.Hour)
 	list := make([]block.Entry, n)
 	for i := range list {
-		list[i] = block.Entry{Prefix: block.Single(a), Until: until, Offences: 12, Alert: strings.Repeat("a", block.MaxAlert)}
+		list[i] = block.Entry{Prefix: block.Single(a), Until: until, Offences: 12, By: strings.Repeat("a", block.MaxBy), Reason: strings.Repeat("b", 128-len("offence 12 by : ")-block.MaxBy)}
 		a = a.Next()
 	}
 	return list
@@ -926,7 +926,7 @@ func TestManager(t *testing.T) {
 	if s := m.Stats(); s.Damaged != 1 || s.Restored != 1 || s.Found != 1 || s.Blocked != 1 {
 		t.Errorf("stats %+v", s)
 	}
-	ended, err := m.Unblock(t.Context(), "test", "")
+	ended, _, err := m.Unblock(t.Context(), "test", "")
 	if err != nil || len(ended) != 1 {
 		t.Errorf("unblock all: %v, %v", ended, err)
 	}
