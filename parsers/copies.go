@@ -129,6 +129,9 @@ func (s *Set) wasQueued(r *root, e *entry) bool {
 			e.copied, e.twin = true, k.path
 			return true
 		}
+		if !begins(k.seg, k.path) {
+			n-- // it was truncated while it was read, as who rotates by copying does next
+		}
 	}
 	if n == 0 {
 		e.copied = true

@@ -736,3 +736,26 @@ func TestRotationsThatBeginAlike(t *testing.T) {
 		t.Errorf("%d arp and %d x509 records, want 3 and 2", a, c)
 	}
 }
+
+// A file is finished when its reader is through with it, and so is what is no
+// log; the log that is being written is not.
+func TestFinished(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "logs")
+	path, aside := filepath.Join(dir, "eve.json"), filepath.Join(dir, "eve.json.1")
+	write(t, path, lines(0, 10))
+	r := start(t, Options{Paths: []string{dir}, Follow: true}, testFormats())
+	r.records(10)
+	if r.set.Finished(path) || r.set.Finished(aside) {
+		t.Error("a file is finished that grows, or that is not there")
+	}
+	rename(t, path, aside)
+	write(t, path, lines(10, 20))
+	r.records(20)
+	r.until("the rotated file to be finished", func(map[string]*got) bool { return r.set.Finished(aside) })
+	if r.set.Finished(path) {
+		t.Error("the new file is finished")
+	}
+	r.drain()
+	r.want("logs/eve.json", seq(0, 20))
+}

@@ -245,7 +245,7 @@ func TestRejects(t *testing.T) {
 func TestThrottle(t *testing.T) {
 	var b lockedBuffer
 	now := time.Unix(0, 0)
-	l := throttle{log: slog.New(slog.NewTextHandler(&b, nil)), now: func() time.Time { return now }, source: "s"}
+	l := throttle{log: slog.New(slog.NewTextHandler(&b, nil)), level: slog.LevelWarn, now: func() time.Time { return now }, source: "s"}
 	for range 100 { // ten in each second
 		for range 10 {
 			l.reject("r", flow.ErrNumber, "f", 1)

@@ -26,7 +26,7 @@ import (
 var (
 	ErrUnrecognised = errors.New("neither a log of a known format (Zeek, Suricata, Argus, nfdump; --format overrides) nor a packet capture (pcap, pcapng)")
 	ErrNoLogs       = errors.New("no logs in this directory")
-	ErrPackets      = errors.New("a packet capture: those are read from files that -f names one by one (-f DIR/*.pcap) and from standard input, and are not followed")
+	ErrPackets      = errors.New("a packet capture: those are read with -f, which names them, their directory or standard input (-), and are not followed")
 	ErrBinaryNfdump = errors.New(`a binary nfdump file: run "nfdump -r FILE -o csv" and give what it prints`)
 	ErrSpecial      = errors.New("neither a file nor a directory")
 	ErrTooMany      = errors.New("too many sources")
@@ -88,6 +88,10 @@ type Options struct {
 	// Others says that records come from elsewhere too, so that no paths at all
 	// are fine.
 	Others bool
+	// Own are those of Paths, absolute, that a program of the caller's writes. Who
+	// started it tells what is wrong with it: that there are no logs yet, and lines
+	// that are no records, are not warned of.
+	Own []string
 
 	Log *slog.Logger     // nil: no log
 	Now func() time.Time // wall clock for throttling the log; nil: time.Now
@@ -266,6 +270,23 @@ func (s *Set) Failed() []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.failed)
+}
+
+// Finished reports whether a file need not be read any more: all that is in it
+// was read, or it is no log. Any goroutine may call it.
+func (s *Set) Finished(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.roots {
+		switch e := r.entries[path]; {
+		case e == nil:
+		case e.seg != nil:
+			return e.seg.done
+		default:
+			return (e.src != nil || e.err != nil || e.copied) && r.pending[path] == nil
+		}
+	}
+	return false
 }
 
 // Skipped returns how many files of directories were passed over because

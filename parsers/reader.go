@@ -29,6 +29,10 @@ const (
 	// grown for this long: a writer of several threads may still hold lines
 	// for it.
 	quiet = 50 * time.Millisecond
+
+	// Who rotates by copying gives a row of copies new names one after the other,
+	// in far less than this.
+	renaming = 200 * time.Millisecond
 )
 
 // reader reads one source. It serves one goroutine.
@@ -55,7 +59,10 @@ type reader struct {
 func (s *Set) newReader(src *source) *reader {
 	r := &reader{
 		s: s, src: src, pool: make(chan *flow.Batch, s.opts.Batches), max: max(firstBlock, min(lastBlock, allBlocks/(s.opts.Batches*max(1, len(s.sources))))),
-		log: throttle{log: s.log, now: s.opts.Now, source: src.name},
+		log: throttle{log: s.log, level: slog.LevelWarn, now: s.opts.Now, source: src.name},
+	}
+	if s.owns(src.root) {
+		r.log.level = slog.LevelDebug
 	}
 	return r
 }
@@ -90,6 +97,11 @@ func (r *reader) take() (seg *segment, final bool) {
 	src := r.src
 	if len(src.queue) == 0 {
 		return nil, src.final
+	}
+	if src.queue[0].bare {
+		// A reader that is behind may have missed more than one rotation: what was
+		// copied in between is older than what the file holds now.
+		r.s.look(src.root)
 	}
 	seg = src.queue[0]
 	src.queue[0] = nil
@@ -620,9 +632,6 @@ func (c *cursor) rewritten(ctx context.Context, from int64, err error) bool {
 	path := c.seg.path
 	st, err := c.f.Stat()
 	if err == nil {
-		// A reader that is behind may have missed more than one rotation: what was
-		// copied in between is older than what the file holds now.
-		c.s.look(c.src.root)
 		next := &segment{path: path, group: c.seg.group, info: st, end: unknownEnd, format: c.seg.format, bare: true, header: c.seg.header}
 		c.s.add(c.src, next)
 		if e := c.src.root.entries[path]; e != nil && e.seg == c.seg {
@@ -633,19 +642,14 @@ func (c *cursor) rewritten(ctx context.Context, from int64, err error) bool {
 	if c.seg.print == "" {
 		return false // nothing but a header so far
 	}
-	copied, ok := c.s.find(c.src.root, c.seg, filepath.Base(path))
-	if ok && copied != path {
-		if f, err := tail.Open(copied); err == nil {
-			if _, err := f.Skip(from, nil); err == nil {
-				c.s.log.Info("log truncated; reading its end from the copy", "source", c.src.name, "file", path, "copy", copied)
-				c.f.Close()
-				c.f, c.over = f, true
-				c.s.read.Add(-c.counted)
-				c.counted = 0
-				c.count()
-				return true
-			}
-			f.Close()
+	// The copy may be on its way to another name while it is looked for.
+	for begun := time.Now(); ; {
+		if copied, ok := c.s.find(c.src.root, c.seg, filepath.Base(path)); ok && copied != path && c.goOnIn(copied, from) {
+			c.s.log.Info("log truncated; reading its end from the copy", "source", c.src.name, "file", path, "copy", copied)
+			return true
+		}
+		if time.Since(begun) > renaming || !c.pause(ctx, renaming/8) {
+			break
 		}
 	}
 	c.s.log.Warn("log truncated, and no copy of it found; lines written just before may be lost",
@@ -654,4 +658,23 @@ func (c *cursor) rewritten(ctx context.Context, from int64, err error) bool {
 		c.reject(&flow.SyntaxError{Source: path, Line: c.line + 1, Err: flow.ErrTruncated})
 	}
 	return false
+}
+
+// goOnIn has the segment read to its end from a copy of its file, behind offset
+// from.
+func (c *cursor) goOnIn(path string, from int64) bool {
+	f, err := tail.Open(path)
+	if err != nil {
+		return false
+	}
+	if _, err := f.Skip(from, nil); err != nil {
+		f.Close()
+		return false
+	}
+	c.f.Close()
+	c.f, c.over = f, true
+	c.s.read.Add(-c.counted)
+	c.counted = 0
+	c.count()
+	return true
 }

@@ -140,6 +140,9 @@ func (s *Set) first(r *root) {
 	s.sourceFor(r, r.label, logOf("zeek", filepath.Base(r.path)))
 }
 
+// owns reports whether a program of the caller's writes the root.
+func (s *Set) owns(r *root) bool { return slices.Contains(s.opts.Own, r.path) }
+
 // judge says so when a directory gave nothing to read.
 func (s *Set) judge(r *root) {
 	var packets, binary bool
@@ -155,6 +158,7 @@ func (s *Set) judge(r *root) {
 		s.problem(r.path, ErrPackets)
 	case binary:
 		s.problem(r.path, ErrBinaryNfdump)
+	case s.opts.Follow && s.owns(r):
 	case s.opts.Follow:
 		s.log.Warn("no logs in the directory yet; waiting for them", "path", r.path)
 	default:

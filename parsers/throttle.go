@@ -1,6 +1,7 @@
 package parsers
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -17,6 +18,7 @@ const (
 // one goroutine.
 type throttle struct {
 	log    *slog.Logger
+	level  slog.Level
 	now    func() time.Time
 	source string
 	seen   map[string]*reasonLog
@@ -56,7 +58,7 @@ func (t *throttle) reject(reason string, err error, path string, line int64) {
 	if r.suppressed > 0 {
 		attrs = append(attrs, "suppressed", r.suppressed)
 	}
-	t.log.Warn("line rejected", attrs...)
+	t.log.Log(context.Background(), t.level, "line rejected", attrs...)
 	r.logged++
 	r.last, r.suppressed = now, 0
 }
@@ -65,7 +67,7 @@ func (t *throttle) reject(reason string, err error, path string, line int64) {
 func (t *throttle) flush() {
 	for _, reason := range sortedKeys(t.seen) {
 		if n := t.seen[reason].suppressed; n > 0 {
-			t.log.Warn("more lines were rejected", "source", t.source, "reason", reason, "suppressed", n)
+			t.log.Log(context.Background(), t.level, "more lines were rejected", "source", t.source, "reason", reason, "suppressed", n)
 		}
 	}
 }
