@@ -393,7 +393,9 @@ func (m *Manager) forget(i int) {
 }
 
 // Advance says that the stream has reached now, unix ns. Windows that ended
-// more than keepWidths widths before are forgotten.
+// more than keepWidths widths before are forgotten. Where evidence comes in key
+// order, now is when the next piece was found: how far the records were by then
+// is a matter of timing.
 func (m *Manager) Advance(now int64) {
 	for len(m.order) > 0 && now-m.order[0].End > m.keep {
 		m.forget(0)

@@ -201,10 +201,15 @@ func ask(ctx context.Context, path string, as *syscall.Credential) (Zeek, error)
 	cmd.Stdout = &limited{b: &out, left: 4 << 10} // more than a version is nonsense
 	cmd.Stderr = cmd.Stdout
 	cmd.WaitDelay = time.Second
-	if as != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as}
+	cmd.Cancel = func() error { // with what it may have started
+		killGroup(cmd.Process.Pid, syscall.SIGKILL)
+		return nil
 	}
 	err = cmd.Run()
+	if cmd.Process != nil {
+		killGroup(cmd.Process.Pid, syscall.SIGKILL) // what it has left behind
+	}
 	m := versionText.FindStringSubmatch(out.String())
 	switch {
 	case ctx.Err() != nil:

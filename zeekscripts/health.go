@@ -25,7 +25,9 @@ const (
 type health struct {
 	w                     *watch
 	reporter, stats, loss *follower
-	alive                 time.Time // when stats.log grew last
+	alive                 time.Time // when something was heard of Zeek last, or it came on
+	unheard               bool      // for so long that it was told
+	read, written         int64     // how far it had come by then; of a pcap
 	told                  packets   // by stats.log
 }
 
@@ -38,8 +40,51 @@ func newHealth(w *watch) *health {
 	return &health{w: w, reporter: at("reporter.log"), stats: at("stats.log"), loss: at("capture_loss.log"), alive: time.Now()}
 }
 
-// silent reports whether Zeek has not written its statistics for too long.
-func (h *health) silent() bool { return time.Since(h.alive) > h.w.s.o.Silence }
+// heard notes a sign of life.
+func (h *health) heard() {
+	if h.unheard {
+		h.w.log.Warn("zeek is heard of again", "after", time.Since(h.alive).Round(time.Millisecond))
+		h.w.s.blind(h.w.source, time.Time{})
+	}
+	h.alive, h.unheard = time.Now(), false
+}
+
+// silent reports whether nothing has been heard of a live Zeek for too long. It
+// says so earlier, once.
+func (h *health) silent() bool {
+	d := time.Since(h.alive)
+	if d > h.w.s.o.quiet && !h.unheard {
+		h.unheard = true
+		h.w.log.Warn("nothing is heard of zeek, which says each few seconds that it lives", "for", d.Round(time.Millisecond))
+		h.w.s.blind(h.w.source, h.alive)
+	}
+	return d > h.w.s.o.Silence
+}
+
+// stalls reports whether a Zeek that reads a pcap has come no further for too
+// long: it reads packets, and then writes logs.
+func (h *health) stalls(in *feed) bool {
+	read, waits := in.at()
+	written := h.w.written()
+	if waits || read != h.read || written != h.written {
+		h.read, h.written, h.alive = read, written, time.Now()
+	}
+	return time.Since(h.alive) > h.w.s.o.Silence
+}
+
+// written is how much there is of logs, in bytes.
+func (w *watch) written() (n int64) {
+	names, err := logsIn(w.dir)
+	if err != nil {
+		return 0
+	}
+	for _, name := range names {
+		if st, err := os.Lstat(filepath.Join(w.dir, name)); err == nil {
+			n += st.Size()
+		}
+	}
+	return n
+}
 
 // poll reads what is new.
 func (h *health) poll() {
@@ -64,7 +109,7 @@ func (h *health) poll() {
 		h.w.log.Warn("zeek reports more than is shown here; see reporter.log", "messages", more)
 	}
 	h.stats.lines(func(b []byte) {
-		h.alive = time.Now()
+		h.heard()
 		var r struct {
 			TS      float64 `json:"ts"`
 			Proc    int64   `json:"pkts_proc"`

@@ -49,7 +49,7 @@ func (l *lines) end() {
 	if s == "" {
 		return
 	}
-	if s != readyWord {
+	if s != readyWord && s != aliveWord {
 		if len(l.kept) == maxKept {
 			l.kept = append(l.kept[:0], l.kept[1:]...)
 		}
@@ -66,13 +66,16 @@ func printable(r rune) rune {
 	return r
 }
 
+// complains reports whether a line speaks of an error.
+func complains(line string) bool { return strings.Contains(strings.ToLower(line), "error") }
+
 // last returns the line that says most about an end: the last with "error" in
 // it, else the last.
 func (l *lines) last() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := len(l.kept) - 1; i >= 0; i-- {
-		if strings.Contains(strings.ToLower(l.kept[i]), "error") {
+		if complains(l.kept[i]) {
 			return l.kept[i]
 		}
 	}

@@ -1,11 +1,13 @@
 package zeekscripts
 
 import (
+	"bufio"
 	"context"
 	"crypto/md5"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -552,7 +554,7 @@ func TestPcapNamesReal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no pcap or pcapng") || strings.Contains(err.Error(), pcapLink) {
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "no pcap or pcapng") || !strings.Contains(err.Error(), filepath.Base(made)) || strings.Contains(err.Error(), ofStdin) {
 		t.Errorf("no capture: %v", err)
 	}
 }
@@ -578,6 +580,52 @@ func TestEndsWithoutSupervisor(t *testing.T) {
 	}
 }
 
+// A live Zeek says that it lives also when no packet comes, as often as it shall.
+func TestSaysThatItLives(t *testing.T) {
+	z := real(t)
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED live: capturing needs root")
+	}
+	dir, err := filepath.Abs("scripts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, z.Path, "-i", "lo", "-f", "udp port 9", dir, filepath.Join(dir, managed), "-e", `redef Slips::sign_of_life = 50msec;`)
+	cmd.Dir = t.TempDir()
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	alive := 0
+	for sc := bufio.NewScanner(out); alive < 20 && sc.Scan(); {
+		if sc.Text() == aliveWord {
+			alive++
+		}
+	}
+	proc := fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid)
+	open, err := os.ReadDir(proc)
+	stderr, err2 := os.Readlink(filepath.Join(proc, "2"))
+	if err != nil || err2 != nil {
+		t.Errorf("what it has open: %v, %v", err, err2)
+	}
+	n := 0
+	for _, fd := range open {
+		if to, err := os.Readlink(filepath.Join(proc, fd.Name())); err == nil && to == stderr {
+			n++
+		}
+	}
+	cancel()
+	_ = cmd.Wait()
+	if alive < 20 || n > 3 { // its own, and that of a line at most
+		t.Errorf("said %d times that it lives, and has standard error open %d times", alive, n)
+	}
+}
+
 // What is wrong is said in our words and in Zeek's.
 func TestStartErrorsReal(t *testing.T) {
 	z := real(t)
@@ -588,12 +636,13 @@ func TestStartErrorsReal(t *testing.T) {
 	pcap := newCapture().write(t)
 	for _, c := range []struct {
 		name, want string
+		input      bool // is at fault
 		o          Options
 	}{
-		{"no pcap", "the file is no pcap", Options{Pcap: "scripts_test.go"}},
-		{"filter", "the BPF filter cannot be compiled", Options{Pcap: pcap, Filter: "tcp and ("}},
-		{"script", "a script cannot be compiled", Options{Pcap: pcap, Extra: []string{bad}}},
-		{"no script", "a script of Zeek's own is missing", Options{Pcap: pcap, Extra: []string{"no/such"}}},
+		{"no pcap", "the file is no pcap", true, Options{Pcap: "scripts_test.go"}},
+		{"filter", "the BPF filter cannot be compiled", true, Options{Pcap: pcap, Filter: "tcp and ("}},
+		{"script", "a script cannot be compiled", false, Options{Pcap: pcap, Extra: []string{bad}}},
+		{"no script", "a script of Zeek's own is missing", false, Options{Pcap: pcap, Extra: []string{"no/such"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.Zeek, c.o.Dir = z, t.TempDir()
@@ -601,8 +650,9 @@ func TestStartErrorsReal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want %q", err, c.want)
+			err = s.Run(t.Context())
+			if start := (*StartError)(nil); !errors.As(err, &start) || !strings.Contains(err.Error(), c.want) || start.Input != c.input {
+				t.Errorf("got %v, want %q, of the input: %v", err, c.want, c.input)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -20,7 +21,9 @@ const (
 	DefaultTCPInactivity = time.Hour        // what a silent connection of TCP is kept for
 	DefaultStartTimeout  = time.Minute      // compiling the scripts takes a second or two
 	DefaultGrace         = 10 * time.Second // to write out what is open
-	DefaultSilence       = 5 * time.Minute  // stats.log gets a line each minute
+	DefaultSilence       = time.Minute      // a live Zeek says every 5 s that it lives
+	DefaultStall         = 5 * time.Minute  // a packet of a pcap takes microseconds
+	quietFor             = 20 * time.Second // after which somebody is told that nothing is heard
 )
 
 // Options say what to run and who wants to hear of it. Interfaces or Pcap is
@@ -34,6 +37,10 @@ type Options struct {
 	Interfaces []string
 	// Pcap is a file of packets, pcap or pcapng, read once to its end.
 	Pcap string
+	// Packets, which may be nil, is what is read in place of that file, in its
+	// format; Pcap is then but what messages call it. Run may leave a Read of it
+	// behind until that returns, if Zeek ends before the packets do.
+	Packets io.Reader
 
 	// Dir is the folder of the logs, used by nobody else. It is made when it is
 	// not there. With several interfaces each has a folder in it: see Dirs.
@@ -50,15 +57,28 @@ type Options struct {
 
 	StartTimeout time.Duration // how long Zeek may take to begin; 0: DefaultStartTimeout
 	Grace        time.Duration // between SIGTERM and SIGKILL; 0: DefaultGrace
-	Silence      time.Duration // of a live Zeek that is taken to hang; 0: DefaultSilence
+
+	// Silence is how long nothing is heard of a Zeek that is taken to hang, or for
+	// how long it has come no further in a pcap; 0: DefaultSilence or DefaultStall.
+	Silence time.Duration
+
+	// Read, which may be nil, says of a rotated log that all of it has been read.
+	// What an earlier run has left is else kept for another Retention. It may be
+	// called at any time, also by several goroutines.
+	Read func(path string) bool
 
 	Log *slog.Logger // nil: nothing is logged
 
 	// OnReady is called when Zeek has compiled its scripts and opened its
 	// source, after each start, with the interface (or the pcap).
 	OnReady func(source string)
-	// OnGap is called when a live Zeek runs again, or when Run ends without.
+	// OnGap is called when a live Zeek runs again, or when Run ends without. If it
+	// is nil gaps are logged.
 	OnGap func(Gap)
+	// OnBlind is called when an interface is not watched any more, or nothing has
+	// been heard of its Zeek for some time, with when it was heard of last; and
+	// with the zero time when it is watched again.
+	OnBlind func(source string, since time.Time)
 	// OnLoss is called when Zeek says that it has lost so many packets that
 	// somebody should know.
 	OnLoss func(Loss)
@@ -68,7 +88,9 @@ type Options struct {
 	// pcap), but for the last minute of a Zeek that crashed.
 	OnStats func(source string, packets, dropped int64)
 
-	backoff, maxBackoff, poll time.Duration // for tests
+	// For tests.
+	backoff, maxBackoff, poll, quiet time.Duration
+	index                            func(source string) int
 }
 
 // Gap is a time in which an interface was not watched.
@@ -95,6 +117,7 @@ type StartError struct {
 	Source string // the interface or pcap
 	Reason string // what is wrong and what helps
 	Zeek   string // Zeek's last words
+	Input  bool   // what it was to read is at fault, not Zeek or its scripts
 	Err    error
 }
 
@@ -170,10 +193,18 @@ func New(o Options) (*Supervisor, error) {
 	o.TCPInactivity = cmp.Or(o.TCPInactivity, DefaultTCPInactivity)
 	o.StartTimeout = cmp.Or(o.StartTimeout, DefaultStartTimeout)
 	o.Grace = cmp.Or(o.Grace, DefaultGrace)
-	o.Silence = cmp.Or(o.Silence, DefaultSilence)
+	if o.Silence == 0 {
+		if o.Silence = DefaultSilence; o.Pcap != "" {
+			o.Silence = DefaultStall
+		}
+	}
 	o.backoff = cmp.Or(o.backoff, time.Second)
 	o.maxBackoff = cmp.Or(o.maxBackoff, time.Minute)
 	o.poll = cmp.Or(o.poll, 5*time.Second)
+	o.quiet = cmp.Or(o.quiet, min(quietFor, o.Silence))
+	if o.index == nil {
+		o.index = index
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -223,7 +254,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for i, dir := range s.Dirs() {
 		wg.Go(func() {
-			w := &watch{s: s, source: sources[i], dir: dir, live: s.o.Pcap == "", log: s.o.Log.With("source", sources[i])}
+			w := &watch{s: s, source: sources[i], dir: dir, live: s.o.Pcap == "", began: time.Now(), log: s.o.Log.With("source", sources[i])}
 			if errs[i] = w.run(ctx); errs[i] != nil {
 				cancel()
 			}
@@ -235,17 +266,12 @@ func (s *Supervisor) Run(ctx context.Context) error {
 
 // checkPcap finds what can be found without Zeek.
 func (s *Supervisor) checkPcap() error {
-	f, err := os.Open(s.o.Pcap)
-	if err != nil {
-		return fmt.Errorf("running zeek on a pcap: %w", err)
-	}
-	st, err := f.Stat()
-	_ = f.Close() // read by nobody
-	if err != nil {
-		return fmt.Errorf("running zeek on a pcap: %w", err)
-	}
-	if st.IsDir() {
-		return fmt.Errorf("running zeek on a pcap: %q is a folder", s.o.Pcap)
+	if s.o.Packets == nil {
+		if st, err := os.Stat(s.o.Pcap); err != nil {
+			return fmt.Errorf("running zeek on a pcap: %w", err)
+		} else if st.IsDir() {
+			return fmt.Errorf("running zeek on a pcap: %q is a folder", s.o.Pcap)
+		}
 	}
 	old, err := logsIn(s.o.Dir)
 	if err != nil {
@@ -274,7 +300,7 @@ func (s *Supervisor) checkInterfaces() error {
 	for _, i := range s.o.Interfaces {
 		if !known[i] && !strings.Contains(i, plugin) {
 			return &StartError{
-				Source: i, Reason: "there is no such interface; there are " + strings.Join(names, ", "), Err: fs.ErrNotExist,
+				Source: i, Reason: "there is no such interface; there are " + strings.Join(names, ", "), Input: true, Err: fs.ErrNotExist,
 			}
 		}
 	}
@@ -302,12 +328,21 @@ func (s *Supervisor) ready(source string) {
 }
 
 func (s *Supervisor) gap(g Gap) {
-	s.o.Log.Warn("an interface was not watched", "source", g.Interface, "from", g.From, "for", g.To.Sub(g.From).Round(time.Millisecond),
-		"starts", g.Starts, "err", g.Err)
-	if s.o.OnGap != nil {
+	if s.o.OnGap == nil {
+		s.o.Log.Warn("an interface was not watched", "source", g.Interface, "from", g.From, "for", g.To.Sub(g.From).Round(time.Millisecond),
+			"starts", g.Starts, "err", g.Err)
+		return
+	}
+	s.call.Lock()
+	defer s.call.Unlock()
+	s.o.OnGap(g)
+}
+
+func (s *Supervisor) blind(source string, since time.Time) {
+	if s.o.OnBlind != nil {
 		s.call.Lock()
 		defer s.call.Unlock()
-		s.o.OnGap(g)
+		s.o.OnBlind(source, since)
 	}
 }
 

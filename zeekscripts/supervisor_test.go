@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -297,7 +298,7 @@ func TestPcapErrors(t *testing.T) {
 	}
 }
 
-// Zeek gets a path that it takes for one, and messages keep the user's.
+// Zeek gets the packets whatever the file's name, and messages keep that.
 func TestPcapNames(t *testing.T) {
 	good := fake(t, "good")
 	for _, name := range []string{"-x.pcap", "a::b.pcap", "af_packet::c"} {
@@ -323,7 +324,7 @@ func TestPcapNames(t *testing.T) {
 				t.Fatal(err)
 			}
 			args := strings.Fields(string(b))
-			if len(args) < 4 || args[2] != "-r" || strings.HasPrefix(args[3], "-") || strings.Contains(args[3], "::") {
+			if len(args) < 4 || args[2] != "-r" || args[3] != "-" {
 				t.Errorf("arguments: %q", args)
 			}
 			if b, err := os.ReadFile(filepath.Join(dir, "pcap.txt")); err != nil || string(b) != "packets" {
@@ -352,6 +353,39 @@ func TestPcapNames(t *testing.T) {
 	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "a::b.pcap") || strings.Contains(err.Error(), scriptsDir) ||
 		!strings.Contains(err.Error(), "problem with trace file") {
 		t.Errorf("the message names another file: %v", err)
+	}
+}
+
+// Packets that are made on the way come to Zeek as a file does, and who makes
+// them is not waited for when Zeek ends before.
+func TestPackets(t *testing.T) {
+	for program, want := range map[string]string{"good": "", "dying": "permission to capture"} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteString("packets"); err != nil {
+			t.Fatal(err)
+		}
+		if program == "good" {
+			err = w.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		s, err := New(Options{Zeek: fake(t, program), Pcap: "of no file", Packets: r, Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Run(t.Context())
+		if (want == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "of no file")) {
+			t.Errorf("%s: %v", program, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "pcap.txt")); program == "good" && (err != nil || string(b) != "packets") {
+			t.Errorf("zeek read %q, %v", b, err)
+		}
+		_, _ = r.Close(), w.Close()
 	}
 }
 
@@ -472,7 +506,13 @@ func TestCrashAndRestart(t *testing.T) {
 	gaps := make(chan Gap, 8)
 	_, stop := live(t, Options{
 		Zeek: fake(t, "crashing"), Interfaces: []string{"lo"}, Dir: dir,
-		OnReady: func(i string) { ready <- i }, OnGap: func(g Gap) { gaps <- g },
+		OnReady: func(i string) {
+			if l := leftovers(t, dir); !slices.Equal(l, []string{"starts.txt"}) {
+				t.Errorf("left for one who is killed: %q", l)
+			}
+			ready <- i
+		},
+		OnGap: func(g Gap) { gaps <- g },
 	})
 	next(t, ready, "first start")
 	g := next(t, gaps, "gap")
@@ -497,11 +537,16 @@ func TestCrashAndRestart(t *testing.T) {
 	}
 }
 
+// The gap of a Zeek that hangs begins where it was heard of last. That nothing is
+// heard is told soon, and once.
 func TestHangsLater(t *testing.T) {
-	gaps, losses := make(chan Gap, 8), make(chan Loss, 10000)
+	gaps, losses, blind := make(chan Gap, 8), make(chan Loss, 10000), make(chan time.Time, 8)
+	var n notebook
+	const silence = time.Second
 	_, stop := live(t, Options{
-		Zeek: fake(t, "silent"), Interfaces: []string{"lo"}, Dir: t.TempDir(), Silence: 2 * time.Second,
-		OnGap: func(g Gap) { gaps <- g },
+		Zeek: fake(t, "silent"), Interfaces: []string{"lo"}, Dir: t.TempDir(), Silence: silence, quiet: 50 * time.Millisecond, Log: n.logger(),
+		OnGap:   func(g Gap) { gaps <- g },
+		OnBlind: func(_ string, since time.Time) { blind <- since },
 		OnLoss: func(l Loss) {
 			select {
 			case losses <- l:
@@ -509,8 +554,13 @@ func TestHangsLater(t *testing.T) {
 			}
 		},
 	})
-	if g := next(t, gaps, "gap"); g.Err == nil || !strings.Contains(g.Err.Error(), "hangs") {
-		t.Errorf("gap: %+v", g)
+	since := next(t, blind, "word of the silence")
+	g := next(t, gaps, "gap")
+	if g.Err == nil || !strings.Contains(g.Err.Error(), "hangs") || since.IsZero() || !g.From.Equal(since) || g.To.Sub(g.From) < silence {
+		t.Errorf("gap of %s, and blind since %s: %+v", g.To.Sub(g.From), since, g)
+	}
+	if said := strings.Count(n.String(), "nothing is heard of zeek"); said != 1 {
+		t.Errorf("told %d times: %s", said, n.String())
 	}
 	want := Loss{Source: "lo", Log: "stats", Time: time.Unix(1700000000, 5e8).UTC(), Dropped: 10, Of: 100, Percent: 10}
 	if l := next(t, losses, "loss"); l != want {
@@ -518,6 +568,255 @@ func TestHangsLater(t *testing.T) {
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
+	}
+	var last time.Time
+	for len(blind) > 0 {
+		last = <-blind
+	}
+	if !last.IsZero() {
+		t.Errorf("it runs again, and is said to be blind since %s", last)
+	}
+}
+
+// A Zeek of which nothing was heard for a while, and then is, goes on; one of
+// which nothing is heard until the end was blind until the end.
+func TestQuietForAWhile(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		dir := t.TempDir()
+		gaps, blind := make(chan Gap, 8), make(chan time.Time, 8)
+		_, stop := live(t, Options{
+			Zeek: fake(t, "quiet"), Interfaces: []string{"lo"}, Dir: dir, quiet: 500 * time.Millisecond,
+			OnGap: func(g Gap) { gaps <- g }, OnBlind: func(_ string, since time.Time) { blind <- since },
+		})
+		since := next(t, blind, "word of the silence")
+		if since.IsZero() {
+			t.Error("heard of again before nothing was heard")
+		}
+		if again {
+			if err := os.WriteFile(filepath.Join(dir, "speak"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if now := next(t, blind, "word of its end"); !now.IsZero() {
+				t.Errorf("blind since %s", now)
+			}
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if again && len(gaps) > 0 || !again && (len(gaps) != 1 || !(<-gaps).From.Equal(since)) {
+			t.Errorf("heard of again: %v, and wrong gaps", again)
+		}
+	}
+}
+
+// A Zeek that comes no further in a capture is ended, whatever it reads from.
+func TestHangsInCapture(t *testing.T) {
+	pcap := filepath.Join(t.TempDir(), "x.pcap")
+	if err := os.WriteFile(pcap, []byte("packets"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, packets := range []io.Reader{nil, strings.NewReader("packets")} {
+		var n notebook
+		dir := t.TempDir()
+		s, err := New(Options{
+			Zeek: fake(t, "stuck"), Pcap: pcap, Dir: dir, Packets: packets, Silence: 300 * time.Millisecond, poll: 10 * time.Millisecond, Log: n.logger(),
+			OnReady: func(string) {
+				if l := leftovers(t, dir); len(l) > 0 {
+					t.Errorf("left for one who is killed: %q", l)
+				}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Run(t.Context())
+		if start := (*StartError)(nil); err == nil || errors.As(err, &start) || !strings.Contains(err.Error(), "it has read no packet and written nothing for 300ms") {
+			t.Errorf("got %v", err)
+		}
+		if !strings.Contains(n.String(), "zeek hangs and is ended") {
+			t.Errorf("nothing is said: %s", n.String())
+		}
+		if l := leftovers(t, dir); len(l) > 0 {
+			t.Errorf("left: %q", l)
+		}
+	}
+}
+
+// How far Zeek has come shows from outside, and that packets are not there yet is
+// not its fault.
+func TestFeed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.pcap")
+	if err := os.WriteFile(path, make([]byte, 5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Options{Zeek: fake(t, "good"), Pcap: path, Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := (&watch{s: s, source: path}).packets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.file.Close()
+	if n, waits := f.at(); n != 0 || waits {
+		t.Errorf("at the beginning: %d, %v", n, waits)
+	}
+	cat := exec.CommandContext(t.Context(), "cat")
+	cat.Stdin = f.file
+	if err := cat.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if n, waits := f.at(); n != 5000 || waits {
+		t.Errorf("at the end: %d, %v", n, waits)
+	}
+	made := make(source)
+	f = &feed{from: made}
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, f)
+		done <- err
+	}()
+	made <- 7
+	made <- 0 // taken by the next Read
+	if n, waits := f.at(); n != 7 || !waits {
+		t.Errorf("in the middle: %d, %v", n, waits)
+	}
+	close(made)
+	if err := next(t, done, "end"); err != nil {
+		t.Fatal(err)
+	}
+	if n, waits := f.at(); n != 7 || waits {
+		t.Errorf("behind the end: %d, %v", n, waits)
+	}
+}
+
+// source gives as many bytes at a time as it is told. It waits for more at 0.
+type source chan int
+
+func (s source) Read([]byte) (int, error) {
+	n, ok := <-s
+	if ok && n == 0 {
+		n, ok = <-s
+	}
+	if !ok {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// An interface that comes while Zeek starts is the one that Zeek opens.
+func TestInterfaceComesLate(t *testing.T) {
+	dir := t.TempDir()
+	looks, quit := make(chan int), make(chan struct{})
+	var index atomic.Int64
+	var n notebook
+	_, stop := live(t, Options{
+		Zeek: fake(t, "slow"), Interfaces: []string{"lo"}, Dir: dir, Log: n.logger(),
+		index: func(string) int {
+			n := int(index.Load())
+			select {
+			case looks <- n:
+			case <-quit:
+			}
+			return n
+		},
+	})
+	if n := next(t, looks, "first look"); n != 0 {
+		t.Errorf("first look: %d", n)
+	}
+	index.Store(7)
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		next(t, looks, "further look")
+	}
+	if starts := strings.Count(n.String(), "zeek started"); starts != 1 {
+		t.Errorf("started %d times: %s", starts, n.String())
+	}
+	close(quit)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The reason why a Zeek ended is not what it happened to say last.
+func TestVerdict(t *testing.T) {
+	for _, c := range []struct{ script, said, want string }{
+		{"kill -KILL $$", "listening on vb", `zeek on "vb": it was ended by the signal killed`},
+		{"kill -SEGV $$", "", `zeek on "vb": it was ended by the signal segmentation fault`},
+		{"kill -ABRT $$", "fatal error: out of memory\nlistening on vb", `zeek on "vb": it was ended by the signal aborted: zeek says "fatal error: out of memory"`},
+		{"exit 3", "goodbye", `zeek on "vb": it ended with exit code 3: zeek says "goodbye"`},
+		{"exit 3", "", `zeek on "vb": it ended with exit code 3`},
+	} {
+		p := &process{w: &watch{source: "vb", live: true}}
+		p.out.each = func(string) {}
+		if _, err := p.out.Write([]byte(c.said + "\n")); err != nil {
+			t.Fatal(err)
+		}
+		ended := exec.CommandContext(t.Context(), "sh", "-c", c.script).Run()
+		if err := p.verdict(true, ended, nil); err == nil || err.Error() != c.want {
+			t.Errorf("%s: got %v, want %s", c.script, err, c.want)
+		}
+	}
+}
+
+func TestGarbled(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"conn.log": "{\"ts\":1}\n", "dns.log": "#separator \\x09\n", "http.log": "\x00\x00\x00", "ssl.2026-11-20-00-00-00.log": "\xff noise", "ftp.log": "", "x.txt": "\x00",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Garbled(dir)
+	if want := []string{"http.log", "ssl.2026-11-20-00-00-00.log"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+	if got, err := Garbled(filepath.Join(dir, "none")); err != nil || got != nil {
+		t.Errorf("no folder: %q, %v", got, err)
+	}
+}
+
+// A program that does not tell its version leaves nothing behind when it is given up.
+func TestNoVersionNoOrphan(t *testing.T) {
+	for _, script := range []string{"sleep 1000", "sleep 1000 >/dev/null 2>&1 & echo 'no version'"} {
+		dir := t.TempDir()
+		pipe := filepath.Join(dir, "alive.fifo")
+		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		zeek := filepath.Join(dir, "zeek")
+		if err := os.WriteFile(zeek, []byte("#!/bin/sh\nexec 9> '"+pipe+"'\n"+script+"\nexit 1\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := ask(ctx, zeek, nil)
+			done <- err
+		}()
+		f, err := os.Open(pipe) // waits until the program has opened it too
+		if err != nil {
+			t.Fatal(err)
+		}
+		if script == "sleep 1000" {
+			cancel()
+		}
+		if err := next(t, done, "end of the question"); err == nil {
+			t.Error("a version was told")
+		}
+		gone := make(chan error, 1)
+		go func() {
+			_, err := io.ReadAll(f) // ends when nobody holds the other end
+			gone <- err
+		}()
+		if err := next(t, gone, "end of the orphan"); err != nil {
+			t.Error(err)
+		}
+		cancel()
+		f.Close()
 	}
 }
 
@@ -649,34 +948,122 @@ func TestKilledSupervisorLeavesNoOrphan(t *testing.T) {
 	if err := next(t, gone, "end of the orphan"); err != nil {
 		t.Error(err)
 	}
+	if l := leftovers(t, dir); !slices.Equal(l, []string{"alive.fifo"}) {
+		t.Errorf("left: %q", l)
+	}
 }
 
-func TestExpire(t *testing.T) {
-	dir := t.TempDir()
+// Logs go when their retention has ended. That of what an earlier run has left,
+// which may not have been read, begins anew.
+func TestSweep(t *testing.T) {
 	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
-	for name, age := range map[string]time.Duration{
-		"conn.2026-11-20-00-00-00.log":   48 * time.Hour,
-		"conn.2026-11-20-00-00-00-1.log": 48 * time.Hour,
-		"dns.2026-11-21-23-00-00.log":    time.Hour,
-		"conn.log":                       48 * time.Hour, // quiet, and still written
-		"conn.notes.log":                 48 * time.Hour, // not ours
-		"conn.2026-11-20-00-00-00.txt":   48 * time.Hour,
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		name  string
+		began time.Duration // before now
+		read  func(path string) bool
+		left  []string
+	}{
+		{"long ago", 10 * day, nil, []string{"conn.log", "conn.notes.log", "dns.2026-11-21-23-00-00.log"}},
+		{"one retention ago", day, nil, []string{"conn.log", "conn.notes.log", "dns.2026-11-21-23-00-00.log"}},
+		{"just now", 0, nil, []string{"conn.2026-11-20-00-00-00-1.log", "conn.2026-11-20-00-00-00.log", "conn.log", "conn.notes.log", "dns.2026-11-21-23-00-00.log"}},
+		{
+			"just now, and one is read", 0, func(path string) bool { return filepath.Base(path) == "conn.2026-11-20-00-00-00.log" },
+			[]string{"conn.2026-11-20-00-00-00-1.log", "conn.log", "conn.notes.log", "dns.2026-11-21-23-00-00.log"},
+		},
 	} {
+		dir := t.TempDir()
+		for name, age := range map[string]time.Duration{
+			"conn.2026-11-20-00-00-00.log":   2 * day,
+			"conn.2026-11-20-00-00-00-1.log": 2 * day,
+			"dns.2026-11-21-23-00-00.log":    time.Hour,
+			"conn.log":                       2 * day, // quiet, and still written
+			"conn.notes.log":                 2 * day, // not ours
+			"conn.2026-11-20-00-00-00.txt":   2 * day,
+		} {
+			p := filepath.Join(dir, name)
+			if err := os.WriteFile(p, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(p, now, now.Add(-age)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := New(Options{Zeek: fake(t, "good"), Interfaces: []string{"lo"}, Dir: dir, Retention: day, Read: c.read})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &watch{s: s, source: "lo", dir: dir, live: true, began: now.Add(-c.began)}
+		n, err := w.sweep(now)
+		if want := 5 - len(c.left); err != nil || c.read == nil && n != want || c.read != nil && n != 0 {
+			t.Errorf("%s: removed %d, %v", c.name, n, err)
+		}
+		if n2, err := w.sweep(now); err != nil || n+n2 != 5-len(c.left) { // when what was read is saved
+			t.Errorf("%s: removed %d, %v", c.name, n+n2, err)
+		}
+		if got, err := logsIn(dir); err != nil || !slices.Equal(got, c.left) {
+			t.Errorf("%s: left %q, %v", c.name, got, err)
+		}
+	}
+}
+
+// A Zeek that was killed with us long ago has left logs that are read on after
+// the next start: none of them is removed by then.
+func TestStartKeepsLogs(t *testing.T) {
+	dir := t.TempDir()
+	old := time.Now().Add(-72 * time.Hour)
+	for _, name := range []string{"conn.log", "conn.2026-11-20-00-00-00.log"} {
 		p := filepath.Join(dir, name)
-		if err := os.WriteFile(p, nil, 0o600); err != nil {
+		if err := os.WriteFile(p, []byte("{\"uid\":\"unread\"}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chtimes(p, now, now.Add(-age)); err != nil {
+		if err := os.Chtimes(p, old, old); err != nil {
 			t.Fatal(err)
 		}
 	}
-	n, err := Expire(dir, now.Add(-24*time.Hour))
-	if err != nil || n != 2 {
-		t.Errorf("removed %d, %v", n, err)
+	ready := make(chan string, 1)
+	indexed := make(chan string, 100)
+	_, stop := live(t, Options{
+		Zeek: fake(t, "good"), Interfaces: []string{"lo"}, Dir: dir, Retention: 24 * time.Hour, OnReady: func(i string) { ready <- i },
+		index: func(string) int { // asked at each look
+			select {
+			case indexed <- "":
+			default:
+			}
+			return 1
+		},
+	})
+	next(t, ready, "start")
+	for range 4 {
+		next(t, indexed, "look")
 	}
-	got, err := logsIn(dir)
-	if want := []string{"conn.log", "conn.notes.log", "dns.2026-11-21-23-00-00.log"}; err != nil || !slices.Equal(got, want) {
-		t.Errorf("left %q, %v", got, err)
+	if err := stop(); err != nil { // which waits for the one that removes
+		t.Error(err)
+	}
+	names, err := logsIn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unread := 0
+	for _, name := range names {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(b), "unread") {
+			continue
+		}
+		unread++
+		st, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set := name != "conn.2026-11-20-00-00-00.log"; set == st.ModTime().Before(old.Add(time.Hour)) {
+			t.Errorf("%s was written at %s", name, st.ModTime())
+		}
+	}
+	if unread != 2 {
+		t.Errorf("of two logs nobody has read %d are left: %q", unread, names)
 	}
 }
 

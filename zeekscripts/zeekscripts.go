@@ -10,6 +10,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -121,4 +122,37 @@ func logsIn(dir string) ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// Garbled returns the names of the logs in dir that begin neither as JSON, which
+// a Zeek of ours writes, nor as Zeek's own format: something else has been
+// written, and no parser takes such a file for a log.
+func Garbled(dir string) ([]string, error) {
+	names, err := logsIn(dir)
+	if err != nil {
+		return nil, fmt.Errorf("looking at zeek's logs: %w", err)
+	}
+	var bad []string
+	for _, name := range names {
+		first, err := firstByte(filepath.Join(dir, name))
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, fs.ErrNotExist): // rotated meanwhile
+		case err != nil:
+			return bad, fmt.Errorf("looking at zeek's logs: %w", err)
+		case first != '{' && first != '#':
+			bad = append(bad, name)
+		}
+	}
+	return bad, nil
+}
+
+func firstByte(path string) (byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	var b [1]byte
+	_, err = io.ReadFull(f, b[:])
+	return b[0], err
 }

@@ -36,7 +36,7 @@ func (r *run) glance() {
 		r.cover.Meter(in.Kinds)
 	}
 	packets := len(r.packets.captures)+len(r.packets.interfaces) > 0
-	if packets && r.packets.zeek.Path != "" {
+	if r.packets.byZeek {
 		r.cover.Scripts()
 	}
 	if packets || r.o.Follow {

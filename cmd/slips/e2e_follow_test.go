@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/gob"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -29,6 +31,23 @@ func follow(t testing.TB, out string, args ...string) *follower {
 	go func() { f.done <- Main(ctx, all, nil, strings.NewReader(""), &f.text, &f.text) }()
 	t.Cleanup(cancel)
 	return f
+}
+
+// cutShort returns how many followers of a directory were stopped before they
+// had read all, as happens on a machine that is too slow. The next start reads
+// the rest.
+func cutShort(t testing.TB, out string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(out, "slips.log"))
+	if errors.Is(err, fs.ErrNotExist) { // it has just been launched
+		return 0
+	}
+	must(t, err)
+	n := bytes.Count(text, []byte(textNotAllRead))
+	if n > 0 {
+		t.Logf("followers that had no time to read all: %d", n)
+	}
+	return n
 }
 
 // wait waits until something is so, for half a minute at most.
@@ -105,12 +124,22 @@ func TestFollowEqualsReplay(t *testing.T) {
 				want := replayed(t, path)
 				dir, out := filepath.Join(t.TempDir(), filepath.Base(path)), filepath.Join(t.TempDir(), "out")
 				w := newWriter(t, dir, loadLogs(t, path), s, seedOf(name+how))
-				f := follow(t, out, dir, "--set", "follow.poll_interval=20ms", "--set", "profiler.idle_after=1m", "--set", "profiler.checkpoint_interval=100ms")
+				args := []string{dir, "--set", "follow.poll_interval=20ms", "--set", "profiler.idle_after=1m", "--set", "profiler.checkpoint_interval=100ms"}
+				f := follow(t, out, args...)
 				wait(t, "the first record, which decides where windows begin", func() bool { return begun(out) })
 				for w.step() {
 					w.pause(5 * time.Millisecond)
 				}
-				f.stop(t)
+				for starts := 1; ; starts++ {
+					f.stop(t)
+					if cutShort(t, out) < starts {
+						break
+					}
+					f = follow(t, out, args...)
+					wait(t, "the follower to go on", func() bool {
+						return strings.Count(readFile(t, filepath.Join(out, "slips.log")), "continuing") == starts
+					})
+				}
 				got := results(t, out)
 				sameSet(t, "evidence", want.evidence, got.evidence)
 				sameRecords(t, want, got)

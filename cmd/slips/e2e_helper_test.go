@@ -133,6 +133,12 @@ type outcome struct {
 			Records int64 `json:"records"`
 			Pending int64 `json:"pending"`
 		} `json:"labeled_flows"`
+		Interfaces []struct {
+			Packets int64 `json:"packets"`
+		} `json:"interfaces"`
+		Extra struct {
+			Engine string `json:"engine"`
+		} `json:"extra"`
 		Letters *struct {
 			Tuples  int `json:"tuples"`
 			Pending int `json:"pending"`

@@ -163,7 +163,16 @@ func disturb(t *testing.T, path string, s style, v violence, seed uint64, extra 
 	for w.step() {
 		w.pause(5 * time.Millisecond)
 	}
-	p.stop(t)
+	for cut := cutShort(t, out); ; {
+		p.stop(t)
+		now := cutShort(t, out)
+		if now == cut {
+			break
+		}
+		cut = now
+		p = launch(t, out, args...)
+		p.ready(t)
+	}
 	got := results(t, out)
 	sameSet(t, "evidence", want.evidence, got.evidence)
 	sameKinds(t, want, got)

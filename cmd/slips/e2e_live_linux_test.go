@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/slips-go/slips/internal/netspace"
+	"github.com/slips-go/slips/internal/privilege"
 )
 
 const (
@@ -291,6 +293,91 @@ func TestZeekWatches(t *testing.T) {
 	}
 }
 
+// A Zeek that is there and cannot start gives way to the meter, which captures
+// with the right that was kept for Zeek, and gives it up. Who insists on Zeek
+// hears why there is none.
+func TestZeekThatCannotStart(t *testing.T) {
+	here, there := wire(t)
+	for _, c := range []struct{ name, zeek, says, sudo string }{
+		{"crashes", fakeZeek(t, "8.0.1", "echo 'fatal error: no such thing' >&2; kill -SEGV $$"), "no such thing", "0"},
+		{"refuses scripts", fakeZeek(t, "8.0.1", "echo 'error in x.zeek, line 1: unknown identifier' >&2; exit 1"), "a script cannot be compiled", "0"},
+		{"ends at once", fakeZeek(t, "8.0.1", "exit 0"), "without having begun to read packets", "0"},
+		{"for a user", fakeZeek(t, "8.0.1", "exit 0"), "without having begun to read packets", strconv.Itoa(somebody)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("SUDO_UID", c.sudo)
+			t.Setenv("SUDO_GID", c.sudo)
+			enterable(t, filepath.Dir(c.zeek))
+			out := filepath.Join(openFolder(t, 0), "out")
+			args := []string{"-i", "wire", "--set", "zeekscripts.zeek=" + c.zeek}
+			if c.sudo != "0" && privilege.Supported() != nil { // built with cgo: root would write through links of that user
+				cmd := exec.CommandContext(t.Context(), "slips", append(args, "-o", out)...)
+				var text bytes.Buffer
+				cmd.Stdout, cmd.Stderr = &text, &text
+				must(t, here.Start(cmd))
+				var exit *exec.ExitError
+				if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitPermission || !strings.Contains(text.String(), "CGO_ENABLED=0") {
+					t.Errorf("root that cannot become a user: %v: %s", err, text.String())
+				}
+				return
+			}
+			p := watchOn(t, here, out, append(args, "--engine", "auto")...)
+			scanFrom(t, there, 100)
+			wait(t, "evidence", func() bool {
+				text, err := os.ReadFile(filepath.Join(out, "alerts", "evidence.jsonl"))
+				return err == nil && len(text) > 0
+			})
+			if run := readFile(t, p.run); !strings.Contains(run, `"engine": "builtin"`) {
+				t.Errorf("run.json does not name the engine: %s", run)
+			}
+			if !strings.Contains(readFile(t, filepath.Join(out, "slips.log")), "built with cgo") { // which gives nothing up
+				who := strings.Join([]string{c.sudo, c.sudo, c.sudo, c.sudo}, ",")
+				if r := rights(t, p.cmd.Process.Pid); r["Uid"] != who || r["CapEff"] != "" || r["NoNewPrivs"] != "1" {
+					t.Errorf("the meter goes on as %v", r)
+				}
+			}
+			if code := p.end(t, syscall.SIGTERM); code != 0 {
+				t.Fatalf("exit code %d: %s", code, p.said())
+			}
+			if said := p.said(); !strings.Contains(said, c.says) || !strings.Contains(said, "read by the built-in meter") || strings.Contains(said, "read by Zeek") {
+				t.Errorf("it says: %s", said)
+			}
+			got := results(t, out)
+			if got.summary.Kinds["conn"] < 100 || got.summary.Extra.Engine != "builtin" || len(got.summary.Interfaces) != 1 || got.summary.Interfaces[0].Packets == 0 {
+				t.Errorf("%v, engine %q, %+v", got.summary.Kinds, got.summary.Extra.Engine, got.summary.Interfaces)
+			}
+			if _, err := os.Stat(filepath.Join(out, zeekFiles)); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the folder of Zeek's logs: %v", err)
+			}
+
+			cmd := exec.CommandContext(t.Context(), "slips", append(args, "--engine", "zeek", "-o", out+"2")...)
+			var text bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &text, &text
+			must(t, here.Start(cmd))
+			err := cmd.Wait()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != exitSensor || !strings.Contains(text.String(), c.says) {
+				t.Errorf("--engine zeek: %v: %s", err, text.String())
+			}
+		})
+	}
+}
+
+// A Zeek that has begun and crashes is started again, and not replaced.
+func TestZeekThatCrashesLater(t *testing.T) {
+	here, _ := wire(t)
+	zeek := fakeZeek(t, "8.0.1", "echo x >> starts; echo 'slips: zeek is ready' >&2; [ $(wc -l < starts) = 1 ] && exit 1; exec sleep 100")
+	out := filepath.Join(t.TempDir(), "out")
+	p := watchOn(t, here, out, "-i", "wire", "--set", "zeekscripts.zeek="+zeek)
+	wait(t, "Zeek to begin again", func() bool { return strings.Count(p.said(), "packets are read by Zeek") == 2 })
+	if code := p.end(t, syscall.SIGTERM); code != 0 || strings.Contains(p.said(), "meter") {
+		t.Errorf("exit code %d: %s", code, p.said())
+	}
+	if run := readFile(t, p.run); !strings.Contains(run, `"engine": "zeek 8.0.1 (`) {
+		t.Errorf("run.json does not name the engine: %s", run)
+	}
+}
+
 // A detached run on an interface comes back once Zeek reads packets.
 func TestDetachedZeek(t *testing.T) {
 	zeek := realZeek(t)
@@ -299,6 +386,10 @@ func TestDetachedZeek(t *testing.T) {
 	out, pid := filepath.Join(dir, "out"), filepath.Join(dir, "run", "slips.pid")
 	tell(t, here, out, "-D", "-i", "wire", "--engine", "zeek", "--set", "zeekscripts.zeek="+zeek, "-o", out, "--pidfile", pid)
 	scanFrom(t, there, 50)
+	wait(t, "Zeek to log the scan", func() bool { // what still waits in the kernel when Zeek ends is lost
+		text, err := os.ReadFile(filepath.Join(out, zeekFiles, "wire", "conn.log"))
+		return err == nil && bytes.Count(text, []byte("\n")) >= 50
+	})
 	tell(t, here, out, "-S", "--pidfile", pid)
 	if got := results(t, out); got.summary.Kinds["conn"] < 50 {
 		t.Errorf("%v", got.summary.Kinds)

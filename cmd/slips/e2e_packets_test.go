@@ -88,7 +88,9 @@ func TestPacketsOnStandardInput(t *testing.T) {
 		conns       int64
 	}{
 		{name: "capture", input: string(scanCapture(t, 30)), conns: 30},
+		{name: "packed capture", input: pressed(string(scanCapture(t, 30))), conns: 30},
 		{name: "log", input: log, conns: 1},
+		{name: "packed log", input: pressed(log), conns: 1},
 		{name: "empty"},
 		{name: "zeek", input: string(scanCapture(t, 30)), args: []string{"--engine", "zeek"}, code: exitUsage},
 	} {
@@ -129,6 +131,25 @@ func TestUnreadableCapture(t *testing.T) {
 	code, said := runProgram(t, "-f", scan, "-o", filepath.Join(dir, "b"), "--engine", "builtin", "-F", "udp")
 	if log := readFile(t, filepath.Join(dir, "b", "slips.log")); code != exitOK || !strings.Contains(log, "the filter lets no packet through") {
 		t.Errorf("exit code %d: %s", code, said)
+	}
+	var cut bytes.Buffer // what is there of each packet ends in the header of Ethernet
+	w, err = packet.NewWriter(&cut, packet.LinkEthernet)
+	must(t, err)
+	for i := range 5 {
+		must(t, w.Write(packet.Packet{Time: int64(1_700_000_000+i) * 1e9, Data: []byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00\x45\x00"), Length: 60, Link: packet.LinkEthernet}))
+	}
+	must(t, w.Flush())
+	writeFile(t, odd, cut.String())
+	if code, said := runProgram(t, "-f", odd, "-o", filepath.Join(dir, "d"), "--engine", "builtin"); code != exitInput || !strings.Contains(said, "nothing could be made of its 5 packets: ") {
+		t.Errorf("packets that are cut: exit code %d: %s", code, said)
+	}
+	writeFile(t, odd, "")
+	if code, said := runProgram(t, "-f", odd, "-o", filepath.Join(dir, "e")); code != exitInput || !strings.Contains(said, "an empty file") {
+		t.Errorf("an empty file: exit code %d: %s", code, said)
+	}
+	writeFile(t, odd, string(captureOf(t, nil)))
+	if code, _, said := runMain(t, nil, "-f", odd, "-o", filepath.Join(dir, "g"), "--engine", "builtin"); code != exitOK || !strings.Contains(said, "odd.pcap has no packets") {
+		t.Errorf("no packets: exit code %d: %s", code, said)
 	}
 	writeFile(t, odd, string(scanCapture(t, 5))[:10])
 	if code, said := runProgram(t, "-f", odd, "-o", filepath.Join(dir, "c"), "--engine", "builtin"); code != exitInput || !strings.Contains(said, "not a packet capture") {

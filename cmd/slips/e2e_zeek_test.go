@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/gob"
 	"errors"
 	"io"
 	"os"
@@ -12,8 +13,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slips-go/slips/alerts/export"
+	"github.com/slips-go/slips/config"
+	"github.com/slips-go/slips/parsers/flow"
 	"github.com/slips-go/slips/parsers/packet"
+	"github.com/slips-go/slips/profiler"
 )
 
 // realZeek returns the Zeek to test with.
@@ -107,6 +115,41 @@ func TestBrokenZeek(t *testing.T) {
 	}
 }
 
+// A Zeek whose installation is broken is tried once, and the run says who read
+// its captures; one that a single capture is too much for reads the others.
+func TestBrokenZeekIsTriedOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	one, two := filepath.Join(dir, "one.pcap"), filepath.Join(dir, "two.pcap")
+	writeFile(t, one, string(scanCapture(t, 30)))
+	writeFile(t, two, string(scanCapture(t, 20)))
+	tries := filepath.Join(dir, "tries")
+	for _, c := range []struct {
+		name, fails, engine string
+		tries               int
+	}{
+		{"broken", "echo 'fatal error: can'\\''t find base/init-bare' >&2; exit 1", "builtin", 1},
+		{"one capture", "echo 'fatal error: problem with trace file - (odd)' >&2; exit 1", "zeek 8.0.1 (%s) and builtin", 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			out, tries := filepath.Join(t.TempDir(), "out"), tries+c.name
+			zeek := fakeZeek(t, "8.0.1", "echo x >> '"+tries+"'; if [ $(wc -l < '"+tries+"') = 1 ]; then "+c.fails+"; fi\n"+
+				`echo 'slips: zeek is ready' >&2; echo '{"ts":1700000000.5,"uid":"C1","id.orig_h":"10.0.0.5","id.orig_p":1,"id.resp_h":"10.0.0.9","id.resp_p":80,"proto":"tcp","conn_state":"REJ"}' > conn.log`)
+			code, said := runProgram(t, "-f", one, two, "-o", out, "--set", "zeekscripts.zeek="+zeek)
+			if n := strings.Count(readFile(t, tries), "x"); code != exitOK || n != c.tries {
+				t.Errorf("exit code %d, tried %d times, want %d: %s", code, n, c.tries, said)
+			}
+			engine := strings.Replace(c.engine, "%s", zeek, 1)
+			if got := results(t, out).summary.Extra.Engine; got != engine {
+				t.Errorf("summary.json names %q, want %q", got, engine)
+			}
+			if run := readFile(t, filepath.Join(out, "metadata", "run.json")); !strings.Contains(run, `"engine": "`+engine+`"`) {
+				t.Errorf("run.json does not name %q: %s", engine, run)
+			}
+		})
+	}
+}
+
 // A capture that is cut short, as one of a tcpdump that was killed is, gives what
 // was in it also with Zeek, which by itself throws everything away. One whose
 // packets were captured in part goes to the meter, unless Zeek was asked for.
@@ -183,4 +226,147 @@ func snap(t testing.TB, capture []byte) []byte {
 	}
 	must(t, w.Flush())
 	return b.Bytes()
+}
+
+// A file of nonsense where Zeek should have written a log is told of and shows in
+// the exit code; what the other logs say counts.
+func TestZeekWritesNoLog(t *testing.T) {
+	t.Parallel()
+	capture := filepath.Join(t.TempDir(), "scan.pcap")
+	writeFile(t, capture, string(scanCapture(t, 30)))
+	zeek := fakeZeek(t, "8.0.1", "echo 'slips: zeek is ready' >&2; head -c 4096 /dev/zero > http.log\n"+
+		`echo '{"ts":1700000000.5,"uid":"C1","id.orig_h":"10.0.0.5","id.orig_p":1,"id.resp_h":"10.0.0.9","id.resp_p":80,"proto":"tcp","conn_state":"REJ"}' > conn.log`)
+	out := filepath.Join(t.TempDir(), "out")
+	code, said := runProgram(t, "-f", capture, "-o", out, "--set", "zeekscripts.zeek="+zeek)
+	if code != exitInput || !strings.Contains(said, "scan.pcap: what Zeek wrote as http.log is no log\n") {
+		t.Errorf("exit code %d: %s", code, said)
+	}
+	if got := results(t, out); got.summary.Kinds["conn"] != 1 {
+		t.Errorf("%v", got.summary.Kinds)
+	}
+}
+
+// zeekSet is a run on interfaces whose Zeeks write to folders in dir.
+func zeekSet(interfaces ...string) *packetSet {
+	s := &packetSet{interfaces: interfaces, told: map[string]*export.InterfaceSummary{}, blind: map[string]time.Time{}, log: discard()}
+	for _, name := range interfaces {
+		s.told[name] = &export.InterfaceSummary{Name: name}
+	}
+	return s
+}
+
+// Lines of a Zeek of ours that are no records are its fault, but for those that
+// it was killed in; those of others are not told of here.
+func TestZeekFaults(t *testing.T) {
+	t.Parallel()
+	s := zeekSet("eth0")
+	s.zeekDirs = []string{"/out/zeek_files/eth0"}
+	sources := []profiler.SourceStats{
+		{Name: "eth0/conn", Kinds: map[string]int64{"conn": 3}, Rejected: map[string]int64{"not JSON": 2, "no time": 1}},
+		{Name: "eth0/dns", Kinds: map[string]int64{"dns": 3}},
+		{Name: "/out/zeek_files/eth0/ssl", Ignored: 2, Rejected: map[string]int64{"not JSON": 4}},
+		{Name: "eth0/http", Rejected: map[string]int64{"not JSON": 4}}, // told of elsewhere
+		{Name: "eth0", Kinds: map[string]int64{"conn": 3}, Rejected: map[string]int64{"packets: short": 4}},
+		{Name: "logs/conn", Kinds: map[string]int64{"conn": 3}, Rejected: map[string]int64{"not JSON": 9}},
+	}
+	faults := func() (list []string) {
+		for _, err := range s.faults(sources) {
+			list = append(list, err.Error())
+		}
+		return list
+	}
+	want := []string{"eth0/conn: 3 of the lines that Zeek wrote are no records", "/out/zeek_files/eth0/ssl: 4 of the lines that Zeek wrote are no records"}
+	if d := cmp.Diff(want, faults()); d != "" {
+		t.Error(d)
+	}
+	s.restarts = 1
+	s.gap("eth0", time.Second, errors.New("killed"))
+	s.gap("eth0", time.Second, errors.New("killed"))
+	if d := cmp.Diff(want[1:], faults()); d != "" {
+		t.Error(d)
+	}
+}
+
+// Who asks how the run does hears of a Zeek of which nothing is heard.
+func TestUnwatched(t *testing.T) {
+	t.Parallel()
+	s := zeekSet("a", "b")
+	if got := s.unwatched(); got != "" {
+		t.Errorf("at first: %q", got)
+	}
+	s.unheard("b", time.Date(2026, 11, 22, 1, 2, 3, 0, time.UTC))
+	s.unheard("a", time.Date(2026, 11, 22, 1, 2, 4, 0, time.UTC))
+	if got, want := s.unwatched(), "nothing is heard of Zeek on a since 01:02:04; nothing is heard of Zeek on b since 01:02:03"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	s.unheard("a", time.Time{})
+	s.unheard("b", time.Time{})
+	if got := s.unwatched(); got != "" {
+		t.Errorf("at the end: %q", got)
+	}
+}
+
+// Logs that Zeek left before a restart without it are read on; where they were
+// removed as configured, nobody misses them; and those not read stay.
+func TestLogsOfZeekBefore(t *testing.T) {
+	t.Parallel()
+	out := filepath.Join(t.TempDir(), "out")
+	dir, err := export.Create(out, export.Options{})
+	must(t, err)
+	defer func() { must(t, dir.Close()) }()
+	r := &run{dir: dir, o: runOptions{Config: config.Default()}}
+	s := zeekSet("eth0", "eth1:1")
+	logs := filepath.Join(out, zeekFiles, "eth1_1")
+	must(t, os.MkdirAll(logs, 0o755))
+	if got := s.leftByZeek(dir.Path(zeekFiles)); got != nil {
+		t.Errorf("empty: %v", got)
+	}
+	writeFile(t, filepath.Join(logs, "conn.log"), "{}\n")
+	if d := cmp.Diff([]string{logs}, s.leftByZeek(dir.Path(zeekFiles))); d != "" {
+		t.Error(d)
+	}
+
+	type input struct{ Pos flow.Position }
+	at := input{flow.Position{Segment: flow.Segment{Path: "x", Print: "p"}, Offset: 7}}
+	// forgotten returns the sources whose place is forgotten.
+	forgotten := func() (list []string) {
+		var text bytes.Buffer // as it is saved
+		must(t, gob.NewEncoder(&text).Encode(struct{ Inputs map[string]input }{map[string]input{"eth0/conn": at, "eth1_1/conn": at, "logs/conn": at}}))
+		var c profiler.Checkpoint
+		must(t, gob.NewDecoder(&text).Decode(&c))
+		s.forget(r, &c)
+		for name, pos := range c.Positions() {
+			if pos.Segment.Print == "" {
+				list = append(list, name)
+			}
+		}
+		return list
+	}
+	s.forget(r, nil) // a run that begins
+	if got := forgotten(); got != nil {
+		t.Errorf("not removed by us, and forgotten: %v", got)
+	}
+	r.o.Config.Parameters.DeleteZeekFiles = true
+	if d := cmp.Diff([]string{"eth0/conn"}, forgotten()); d != "" {
+		t.Error(d)
+	}
+
+	if s.wasRead("x") {
+		t.Error("a log is read before anybody reads")
+	}
+	s.follow(func(path string) bool { return path == "x" })
+	if !s.wasRead("x") || s.wasRead("y") {
+		t.Error("who reads is not asked")
+	}
+	for _, keep := range []bool{false, true} {
+		s.temporary = logs
+		if keep {
+			s.keepLogs()
+		}
+		must(t, s.close())
+		if _, err := os.Stat(logs); (err == nil) != keep {
+			t.Errorf("keep %v: %v", keep, err)
+		}
+		must(t, os.MkdirAll(logs, 0o755))
+	}
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/slips-go/slips/parsers"
 )
 
+// engineKey is the key in export.Summary.Extra of who has read the packets.
+const engineKey = "engine"
+
 // summarise writes summary.json and the end of the run to the metadata, and
 // fills in s unless it is nil.
 func (r *run) summarise(s *export.Summary) error {
@@ -69,6 +72,9 @@ func (r *run) summarise(s *export.Summary) error {
 	r.packets.summarise(s)
 	s.Blocks = r.firewall.summary()
 	s.Extra = map[string]any{"coverage": r.judgeCoverage()}
+	if r.info.Engine != "" {
+		s.Extra[engineKey] = r.info.Engine
+	}
 	end := time.Now()
 	r.info.End = &end
 	return errors.Join(r.dir.WriteSummary(s), r.metadata(), r.hosts())

@@ -6,8 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -25,6 +26,7 @@ import (
 	"github.com/slips-go/slips/parsers/packet"
 	"github.com/slips-go/slips/parsers/packet/bpf"
 	"github.com/slips-go/slips/parsers/packet/live"
+	"github.com/slips-go/slips/profiler"
 	"github.com/slips-go/slips/zeekscripts"
 )
 
@@ -47,33 +49,41 @@ const liveCloseDelay = time.Second
 // packetSet is the packets among the inputs of a run: captures and interfaces,
 // and who turns them into records. Without any it is empty and does nothing.
 type packetSet struct {
-	captures   []string          // files; "-" is stdin
-	stdin      io.Reader         // what was looked at of standard input included
+	captures   []*trace
+	begin      int64             // time of the first packet where all inputs are captures, unix ns; else 0
+	streams                      // those of captures, and others
 	interfaces []string          // captured on live
 	filters    map[string]string // of single interfaces, besides o.Config.Parameters.PcapFilter
 	zeek       zeekscripts.Zeek  // Path is empty when the built-in meter reads
 	why        string            // why there is no Zeek, to tell
 
-	meters     []*meter
-	supervisor *zeekscripts.Supervisor // of interfaces
-	temporary  string                  // the folder to remove at the end
+	meters    []*meter
+	watched   *watched // by Zeek, the interfaces; nil: they are not
+	byZeek    bool     // Zeek has read packets
+	byMeter   bool     // and so has the meter
+	broken    bool     // Zeek does not start, whatever it is to read
+	temporary string   // the folder to remove at the end
+	zeekDirs  []string // of logs that a Zeek of ours writes
+	restarts  int      // of the run
 
 	named map[string]bool // sources
 
 	log *slog.Logger // once there is an output
 	ui  UI
 
-	mu     sync.Mutex // guards what is below
-	failed []error
-	told   map[string]*export.InterfaceSummary // by interface
+	mu       sync.Mutex // guards what is below
+	failed   []error
+	told     map[string]*export.InterfaceSummary // by interface
+	finished func(path string) bool              // see follow
+	blind    map[string]time.Time                // since when nothing is heard of the Zeek on an interface
 }
 
 // meter is a capture or an interface that the built-in meter reads.
 type meter struct {
-	path string        // of a capture
-	tap  *live.Capture // of an interface
-	link packet.Link   // of the first packet of a capture
-	src  *packet.Source
+	capture *trace
+	tap     *live.Capture // of an interface; else of a capture
+	link    packet.Link   // of the first packet of a capture
+	src     *packet.Source
 }
 
 // openPackets finds the packets among the inputs, decides who reads them, and
@@ -82,23 +92,25 @@ type meter struct {
 func openPackets(ctx context.Context, o *runOptions) (s *packetSet, rest []string, err error) {
 	s = &packetSet{
 		interfaces: o.Interfaces, filters: map[string]string{}, named: map[string]bool{}, log: discard(), ui: quietUI{},
-		told: map[string]*export.InterfaceSummary{},
+		told: map[string]*export.InterfaceSummary{}, blind: map[string]time.Time{}, streams: streams{heads: map[string]*bufio.Reader{}, others: map[string]string{}},
 	}
 	for _, name := range s.interfaces {
 		s.told[name] = &export.InterfaceSummary{Name: name}
 	}
-	for _, path := range o.Paths {
-		switch {
-		case o.Follow || o.Format != "auto" && o.Format != "":
-			rest = append(rest, path)
-		case path == stdinPath && s.looksInto(ctx, o), path != stdinPath && isCapture(path):
-			s.captures = append(s.captures, path)
-		default:
-			rest = append(rest, path)
+	opened := s
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, opened.close())
 		}
+	}()
+	if rest, err = s.find(ctx, o); err != nil {
+		return nil, nil, err
 	}
-	if slices.Contains(s.captures, stdinPath) && o.Config.Parameters.Engine == config.Zeek {
-		return nil, nil, badFlags("--engine zeek: Zeek reads packets from a file, and not from standard input")
+	if len(rest) == 0 && len(s.interfaces) == 0 {
+		s.begin = begin(s.captures)
+	}
+	if i := slices.IndexFunc(s.captures, s.stream); i >= 0 && o.Config.Parameters.Engine == config.Zeek {
+		return nil, nil, badFlags("--engine zeek: Zeek reads packets from a file, and not from standard input or a pipe (%s)", s.captures[i].path)
 	}
 	if s.empty() {
 		return s, rest, nil
@@ -120,26 +132,6 @@ func openPackets(ctx context.Context, o *runOptions) (s *packetSet, rest []strin
 
 // stdinPath stands for standard input.
 const stdinPath = "-"
-
-// looksInto reports whether packets come on standard input, by how it begins.
-// What was read of it is read again by whoever reads it. A pipe on which
-// nothing comes keeps a goroutine waiting when ctx ends.
-func (s *packetSet) looksInto(ctx context.Context, o *runOptions) bool {
-	b := bufio.NewReaderSize(o.Stdin, 64<<10)
-	o.Stdin, s.stdin = b, b
-	capture := make(chan bool, 1)
-	go func() {
-		head, _ := b.Peek(4) // what is shorter is no capture
-		capture <- packet.IsCapture(head)
-	}()
-	select {
-	case is := <-capture:
-		return is
-	case <-ctx.Done():
-		o.Stdin = strings.NewReader("") // b is the goroutine's
-		return false
-	}
-}
 
 func (s *packetSet) empty() bool { return len(s.captures) == 0 && len(s.interfaces) == 0 }
 
@@ -250,7 +242,14 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 		r.ui.Note(s.why + "; packets are read by the built-in meter")
 	}
 	folder := r.dir.Path(zeekFiles)
-	if r.info.Resumed == 0 {
+	defer func() {
+		for _, dir := range paths {
+			if abs, err := filepath.Abs(dir); err == nil {
+				s.zeekDirs = append(s.zeekDirs, abs)
+			}
+		}
+	}()
+	if s.restarts = r.info.Resumed; s.restarts == 0 {
 		if err := os.RemoveAll(folder); err != nil {
 			return nil, &export.WriteError{Path: folder, Err: err}
 		}
@@ -258,18 +257,24 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 	if s.zeek.Path != "" && r.o.Config.Parameters.DeleteZeekFiles {
 		s.temporary = folder
 	}
-	r.info.Engine = s.engine()
+	if dirs, err := s.watch(ctx, r, folder); err != nil {
+		return nil, err
+	} else if paths = dirs; ctx.Err() != nil {
+		return paths, nil
+	}
+	if s.watched == nil && paths == nil && r.info.Resumed > 0 {
+		paths = s.leftByZeek(folder)
+	}
 	by := "the built-in meter"
 	if s.zeek.Path != "" {
 		by = "Zeek " + s.zeek.Version
 	}
 	r.log.Info("packets are read by "+by, "captures", len(s.captures), "interfaces", s.interfaces, "zeek", s.zeek.Path)
-	for _, path := range s.captures {
-		name := s.nameOf(path)
-		if name == "" {
-			continue // given twice
-		}
-		dir, why, err := s.runZeek(ctx, r, path, name)
+	defer func() { r.info.Engine = s.engine() }()
+	s.meterTaps(r, wake)
+	for _, c := range s.captures {
+		name := s.nameOf(c.path)
+		dir, why, err := s.runZeek(ctx, r, c, name)
 		switch {
 		case errors.Is(err, errUnreadable):
 			continue
@@ -281,57 +286,57 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 			paths = append(paths, dir)
 			continue
 		case why != "":
-			r.log.Warn("Zeek does not work here, so the packets are read by the built-in meter", "path", path, "reason", why)
+			r.log.Warn("Zeek does not work here, so the packets are read by the built-in meter", "path", c.path, "reason", why)
 		}
-		r.ui.Note(path + ": a packet capture, read by the built-in meter")
-		m := &meter{path: path}
+		s.byMeter = true
+		r.ui.Note(fmt.Sprintf("%s: %s, read by the built-in meter", c.path, c))
+		m := &meter{capture: c}
 		options := s.meterOptions(r.o.Config)
 		options.AttemptDelay = attemptDelay
 		if options.Keep, err = s.keep(m, r.o.Config.Parameters.PcapFilter); err != nil {
 			return nil, err
 		}
-		m.src = packet.NewSource(name, path, options, wake)
+		m.src = packet.NewSource(name, c.path, options, wake)
 		s.meters = append(s.meters, m)
 	}
-	for i, m := range s.meters {
-		if m.tap != nil {
-			name := s.interfaces[i]
-			options := s.meterOptions(r.o.Config)
-			options.CloseDelay = liveCloseDelay
-			if iso := r.firewall.isolator(); iso != nil { // what we tell, and what comes of it, is no attack
-				options.Keep = func(p packet.Packet) bool { return !iso.Involved(p.Data) }
-			}
-			m.src = packet.NewSource(name, name, options, wake)
-			r.ui.Note("interface " + name + ": packets are read by the built-in meter")
-		}
-	}
-	if len(s.interfaces) == 0 || s.zeek.Path == "" {
-		return paths, nil
-	}
-	dirs, err := s.supervise(r, folder)
-	return append(paths, dirs...), err
+	return paths, nil
 }
 
-// engine says who reads the packets.
+// meterTaps has the meter read the interfaces that are open for it.
+func (s *packetSet) meterTaps(r *run, wake func()) {
+	for i, m := range s.meters {
+		name := s.interfaces[i]
+		options := s.meterOptions(r.o.Config)
+		options.CloseDelay, options.RefusedDelay = liveCloseDelay, liveCloseDelay
+		if iso := r.firewall.isolator(); iso != nil { // what we tell, and what comes of it, is no attack
+			options.Keep = func(p packet.Packet) bool { return !iso.Involved(p.Data) }
+		}
+		m.src = packet.NewSource(name, name, options, wake)
+		s.byMeter = true
+		r.ui.Note("interface " + name + ": packets are read by the built-in meter")
+	}
+}
+
+// engine says who has read the packets; before that who will.
 func (s *packetSet) engine() string {
+	byZeek := fmt.Sprintf("zeek %s (%s)", s.zeek.Version, s.zeek.Path)
 	switch {
 	case s.empty():
 		return ""
-	case s.zeek.Path == "":
+	case s.byZeek && s.byMeter:
+		return byZeek + " and " + string(config.Builtin)
+	case s.byMeter || s.zeek.Path == "":
 		return string(config.Builtin)
 	}
-	return fmt.Sprintf("zeek %s (%s)", s.zeek.Version, s.zeek.Path)
+	return byZeek
 }
 
 // nameOf returns the name of a capture's source: its last element, or the whole
-// path when another has that; empty for one that has been given already.
+// path when another has that.
 func (s *packetSet) nameOf(path string) string {
 	name := filepath.Base(path) // of "-" that is "-"
 	if s.named[name] {
 		name = path
-	}
-	if s.named[name] {
-		return ""
 	}
 	s.named[name] = true
 	return name
@@ -341,6 +346,9 @@ func (s *packetSet) meterOptions(c *config.Config) packet.Options {
 	return packet.Options{
 		LocalNets: homes(c.Parameters.ClientIPs), TCPInactivity: c.Parameters.TCPInactivityTimeout.Duration(),
 		MaxConns: c.Packet.MaxConnections,
+		Full: func(r packet.Reason, n int64) {
+			s.log.Warn("the meter has no more room and leaves something out; the oldest of what is one-sided goes first", "what", r.String(), "so_far", n)
+		},
 	}
 }
 
@@ -362,50 +370,198 @@ func (s *packetSet) keep(m *meter, expr string) (func(packet.Packet) bool, error
 		ok, err := f.Match(p)
 		if err != nil && !told {
 			told = true
-			s.fail(m.path, err)
+			s.fail(m.capture.path, err)
 		}
 		return ok
 	}, nil
 }
 
-// supervise makes the supervisor of a Zeek for each interface, which run
-// starts, and returns the folders of their logs.
-func (s *packetSet) supervise(r *run, folder string) ([]string, error) {
-	c := r.o.Config
-	if len(s.interfaces) == 1 { // with more the supervisor makes a folder of each
-		folder = filepath.Join(folder, strings.NewReplacer("/", "_", ":", "_").Replace(s.interfaces[0]))
+// watched is a Zeek on each interface, from its start on.
+type watched struct {
+	ready chan struct{} // closed when all of them read packets
+	ended chan struct{} // closed when none is left
+	err   error         // why, behind ended
+	stop  context.CancelFunc
+}
+
+// watch starts a Zeek on each interface and waits until they read packets. It
+// returns the folders of their logs. When they cannot start and the engine may be
+// chosen, the meter takes the interfaces, with the right to open them that was
+// kept for Zeek, and then gives that up.
+func (s *packetSet) watch(ctx context.Context, r *run, folder string) ([]string, error) {
+	if len(s.interfaces) == 0 || s.zeek.Path == "" {
+		return nil, nil
 	}
-	if r.firewall.isolator() != nil {
-		for _, name := range s.interfaces {
-			s.filters[name] = both(s.filters[name], notOurARP(name))
+	dirs, err := s.supervise(ctx, r, folder)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-s.watched.ready:
+		s.byZeek = true
+		return dirs, nil
+	case <-s.watched.ended:
+	}
+	s.watched.stop()
+	err = s.watched.err
+	s.watched = nil
+	start := (*zeekscripts.StartError)(nil)
+	switch {
+	case ctx.Err() != nil:
+		return dirs, err
+	case !errors.As(err, &start):
+		return nil, err
+	case r.o.Config.Parameters.Engine != config.Auto:
+		return nil, withoutZeek(err)
+	}
+	if left := s.takeOver(r); left != nil {
+		return nil, fmt.Errorf("%w; nor can the built-in meter capture: %w", err, left)
+	}
+	r.log.Warn("Zeek cannot start here, so packets are read by the built-in meter (--engine zeek insists on Zeek)", "reason", err)
+	if r.info.Resumed == 0 {
+		if err := os.RemoveAll(folder); err != nil {
+			return nil, &export.WriteError{Path: folder, Err: err}
+		}
+		return nil, nil
+	}
+	return dirs, nil // what a Zeek has left there before a restart is still to be read
+}
+
+// leftByZeek returns the folders of the logs that a Zeek wrote before a restart
+// without it. They are read on.
+func (s *packetSet) leftByZeek(folder string) (dirs []string) {
+	for _, name := range s.interfaces {
+		dir := filepath.Join(folder, folderOf(name))
+		if logs, err := filepath.Glob(filepath.Join(dir, "*.log")); err == nil && len(logs) > 0 {
+			dirs = append(dirs, dir)
 		}
 	}
+	return dirs
+}
+
+// folderOf is the name of an interface as that of a folder.
+func folderOf(name string) string { return strings.NewReplacer("/", "_", ":", "_").Replace(name) }
+
+// forget has a saved engine forget where it was in the logs of Zeek, when the
+// run before has read and removed them as it was configured to.
+func (s *packetSet) forget(r *run, c *profiler.Checkpoint) {
+	if c == nil || !r.o.Config.Parameters.DeleteZeekFiles {
+		return
+	}
+	for _, name := range s.interfaces {
+		dir := r.dir.Path(filepath.Join(zeekFiles, folderOf(name)))
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		for source, in := range c.Inputs {
+			if ofDir(source, dir) {
+				in.Pos = flow.Position{}
+				c.Inputs[source] = in
+			}
+		}
+	}
+}
+
+// ofDir reports whether a source is a log in a folder that was given as an input.
+func ofDir(source, dir string) bool {
+	label := filepath.Dir(source)
+	return label == dir || label == filepath.Base(dir)
+}
+
+// follow tells whom to ask whether a log has been read to its end.
+func (s *packetSet) follow(finished func(path string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.finished = finished
+}
+
+// wasRead reports whether a log has been read to its end.
+func (s *packetSet) wasRead(path string) bool {
+	s.mu.Lock()
+	finished := s.finished
+	s.mu.Unlock()
+	return finished != nil && finished(path)
+}
+
+// keepLogs has Zeek's logs kept for the next run, because not all was read.
+func (s *packetSet) keepLogs() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.temporary = ""
+}
+
+// withoutZeek adds to the error of a Zeek that did not start what else there is.
+func withoutZeek(err error) error { return fmt.Errorf("%w (--engine builtin does without)", err) }
+
+// takeOver opens the interfaces for the meter in place of Zeek.
+func (s *packetSet) takeOver(r *run) (err error) {
+	s.zeek = zeekscripts.Zeek{}
+	if err := s.openTaps(&r.o); err != nil {
+		return err
+	}
+	if r.privilege, err = r.dropPrivileges(); err != nil {
+		return err
+	}
+	r.log.Info("privileges", "left", r.privilege)
+	return nil
+}
+
+// supervise starts a Zeek on each interface, and returns the folders of their
+// logs.
+func (s *packetSet) supervise(ctx context.Context, r *run, folder string) ([]string, error) {
+	c := r.o.Config
+	if len(s.interfaces) == 1 { // with more the supervisor makes a folder of each
+		folder = filepath.Join(folder, folderOf(s.interfaces[0]))
+	}
+	filters := maps.Clone(s.filters)
+	if r.firewall.isolator() != nil {
+		for _, name := range s.interfaces {
+			filters[name] = both(filters[name], notOurARP(name))
+		}
+	}
+	w := &watched{ready: make(chan struct{}), ended: make(chan struct{})}
+	waiting := make(map[string]bool)
+	for _, name := range s.interfaces {
+		waiting[name] = true
+	}
+	version := s.zeek.Version
 	o := zeekscripts.Options{
-		Zeek: s.zeek, Interfaces: s.interfaces, Dir: folder, Filter: c.Parameters.PcapFilter, Filters: s.filters,
+		Zeek: s.zeek, Interfaces: s.interfaces, Dir: folder, Filter: c.Parameters.PcapFilter, Filters: filters,
 		TCPInactivity: c.Parameters.TCPInactivityTimeout.Duration(), Retention: c.Parameters.KeepRotatedFilesFor.Duration(),
 		Extra: c.Zeekscripts.Scripts, Log: r.log,
 		OnReady: func(source string) {
-			r.ui.Note(fmt.Sprintf("interface %s: packets are read by Zeek %s", source, s.zeek.Version))
-			r.service.ready(r.status())
+			r.ui.Note(fmt.Sprintf("interface %s: packets are read by Zeek %s", source, version))
+			if waiting[source] {
+				if delete(waiting, source); len(waiting) == 0 {
+					close(w.ready)
+				}
+			}
 		},
 		OnGap: func(g zeekscripts.Gap) {
 			s.gap(g.Interface, g.To.Sub(g.From), g.Err)
 		},
+		OnBlind: s.unheard, Read: s.wasRead,
 		OnStats: s.counted,
 	}
 	if c.Parameters.Rotation {
 		o.Rotation = c.Parameters.DefaultRotationInterval.Duration()
 	}
-	var err error
-	if s.supervisor, err = zeekscripts.New(o); err != nil {
+	supervisor, err := zeekscripts.New(o)
+	if err != nil {
 		return nil, err
 	}
-	dirs := s.supervisor.Dirs()
+	dirs := supervisor.Dirs()
 	for _, dir := range dirs { // followed from the start, before Zeek has made anything
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, &export.WriteError{Path: dir, Err: err}
 		}
 	}
+	ctx, w.stop = context.WithCancel(ctx)
+	s.watched = w
+	go func() {
+		defer close(w.ended)
+		w.err = supervisor.Run(ctx)
+	}()
 	return dirs, nil
 }
 
@@ -435,14 +591,19 @@ func (s *packetSet) run(ctx, reading context.Context, drain func()) (tasks []fun
 	for _, m := range s.meters {
 		tasks = append(tasks, func() error { return s.meter(ctx, reading, m) })
 	}
-	if s.supervisor != nil {
+	if w := s.watched; w != nil {
 		tasks = append(tasks, func() error {
 			defer drain()
-			err := s.supervisor.Run(ctx)
-			if start := (*zeekscripts.StartError)(nil); errors.As(err, &start) {
-				return fmt.Errorf("%w (--engine builtin does without)", err)
+			select {
+			case <-w.ended:
+			case <-ctx.Done():
+				w.stop()
+				<-w.ended
 			}
-			return err
+			for _, dir := range s.zeekDirs {
+				s.garbled(dir, dir)
+			}
+			return w.err
 		})
 	}
 	return tasks
@@ -453,51 +614,41 @@ func (s *packetSet) meter(ctx, reading context.Context, m *meter) error {
 	if m.tap != nil {
 		return m.tap.Meter(ctx, reading, m.src)
 	}
-	f, err := s.open(reading, m.path)
-	if err != nil {
-		m.src.Close(reading)
-		s.fail(m.path, err)
-		return nil
+	failed := false
+	j := s.join(reading, m.capture, func(path string, err error) {
+		failed = true
+		s.fail(path, err)
+	})
+	defer j.close()
+	for n := 0; n%checkEvery != 0 || reading.Err() == nil; n++ {
+		p, err := j.Next()
+		if err != nil {
+			break
+		}
+		m.src.Feed(reading, p)
 	}
-	defer func() { _ = f.Close() }() // only read
-	// The context may have ended by now because all records were taken.
-	st, err := m.src.Read(reading, f)
+	m.src.Close(reading)
+	st := m.src.Stats()
 	switch unknown := st.Counts[packet.UnknownLink]; {
-	case err != nil && !errors.Is(err, context.Canceled):
-		s.fail(m.path, err)
+	case failed:
 	case unknown > 0 && unknown == st.Packets-st.Filtered:
-		s.fail(m.path, fmt.Errorf("no packet could be read: link type %d is not understood", m.link))
+		s.fail(m.capture.path, fmt.Errorf("no packet could be read: link type %d is not understood", m.link))
+	case st.Packets == 0:
+		s.ui.Note("warning: " + m.capture.path + " has no packets")
+	case st.Records == 0 && len(st.Reasons()) > 0:
+		s.fail(m.capture.path, fmt.Errorf("nothing could be made of its %d packets: %s", st.Packets-st.Filtered, foremost(st.Reasons())))
 	case st.Filtered > 0 && st.Filtered == st.Packets:
-		s.log.Warn("the filter lets no packet through; in a file, packets with VLAN tags are seen by \"vlan and (...)\" alone", "path", m.path, "packets", st.Packets)
+		s.log.Warn("the filter lets no packet through; in a file, packets with VLAN tags are seen by \"vlan and (...)\" alone", "path", m.capture.path, "packets", st.Packets)
 	}
 	return nil
 }
 
-// open opens a capture. Reading from standard input ends with ctx, though the
-// goroutine that waits for a silent pipe stays until something comes.
-func (s *packetSet) open(ctx context.Context, path string) (io.ReadCloser, error) {
-	if path != stdinPath {
-		return os.Open(path)
-	}
-	from, to := io.Pipe()
-	go func() {
-		_, err := io.Copy(to, s.stdin)
-		_ = to.CloseWithError(err) // which returns nil always; without an error it is the end of the file
-	}()
-	stop := context.AfterFunc(ctx, func() { _ = from.CloseWithError(context.Canceled) })
-	return &stoppable{from, stop}, nil
-}
-
-// stoppable is a pipe that somebody else may end.
-type stoppable struct {
-	*io.PipeReader
-	stop func() bool
-}
-
-// Close implements io.Closer.
-func (s *stoppable) Close() error {
-	s.stop()
-	return s.PipeReader.Close()
+// foremost says what was counted most often.
+func foremost(reasons map[string]int64) string {
+	names := slices.SortedFunc(maps.Keys(reasons), func(a, b string) int {
+		return cmp.Or(cmp.Compare(reasons[b], reasons[a]), strings.Compare(a, b))
+	})
+	return fmt.Sprintf("%s (%d)", names[0], reasons[names[0]])
 }
 
 func (s *packetSet) fail(path string, err error) {
@@ -514,6 +665,71 @@ func (s *packetSet) gap(name string, d time.Duration, why error) {
 	t.Blind += d.Seconds()
 	s.mu.Unlock()
 	s.log.Warn("an interface was not watched", "interface", name, "for", d.Round(time.Millisecond), "reason", why)
+}
+
+// unheard notes since when nothing is heard of the Zeek on an interface; zero: it
+// is heard of again.
+func (s *packetSet) unheard(name string, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if since.IsZero() {
+		delete(s.blind, name)
+	} else {
+		s.blind[name] = since
+	}
+}
+
+// unwatched says which interfaces are not watched now, or may not be, for who
+// asks how the run does; nothing when all of them are.
+func (s *packetSet) unwatched() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(s.blind)) {
+		list = append(list, fmt.Sprintf("nothing is heard of Zeek on %s since %s", name, s.blind[name].UTC().Format(time.TimeOnly)))
+	}
+	return strings.Join(list, "; ")
+}
+
+// garbled notes as problems of an input the files that its Zeek has written in
+// place of logs.
+func (s *packetSet) garbled(input, dir string) {
+	names, err := zeekscripts.Garbled(dir)
+	if err != nil {
+		s.fail(input, err)
+	}
+	for _, name := range names {
+		s.fail(input, fmt.Errorf("what Zeek wrote as %s is no log", name))
+	}
+}
+
+// faults returns a problem for each log of a Zeek of ours that has lines which
+// are no records: Zeek is broken, or something else writes there. One whose end
+// is cut is no wonder where a Zeek was killed. Logs without any record are
+// told of elsewhere.
+func (s *packetSet) faults(sources []profiler.SourceStats) (p []error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cut := int64(s.restarts)
+	for _, t := range s.told {
+		cut += int64(t.Gaps)
+	}
+	for _, x := range sources {
+		if !slices.ContainsFunc(s.zeekDirs, func(dir string) bool { return ofDir(x.Name, dir) }) {
+			continue
+		}
+		var records, rejected int64
+		for _, n := range x.Kinds {
+			records += n
+		}
+		for _, n := range x.Rejected {
+			rejected += n
+		}
+		if rejected > cut && (records > 0 || x.Ignored > 0) {
+			p = append(p, &parsers.Problem{Path: x.Name, Err: fmt.Errorf("%d of the lines that Zeek wrote are no records", rejected)})
+		}
+	}
+	return p
 }
 
 // tapGap tells of a gap of the meter, when it begins and when it is over.
@@ -597,13 +813,21 @@ func (s *packetSet) close() error {
 		return nil
 	}
 	var errs []error
+	if s.watched != nil {
+		s.watched.stop()
+		<-s.watched.ended // its error was told by run, if it got so far
+	}
 	for _, m := range s.meters {
 		if m.tap != nil {
 			m.tap.Close()
 		}
 	}
-	if s.temporary != "" {
-		errs = append(errs, os.RemoveAll(s.temporary))
+	errs = append(errs, s.endStreams())
+	s.mu.Lock()
+	temporary := s.temporary
+	s.mu.Unlock()
+	if temporary != "" {
+		errs = append(errs, os.RemoveAll(temporary))
 	}
 	return errors.Join(errs...)
 }

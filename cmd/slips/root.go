@@ -89,6 +89,7 @@ type program struct {
 	set        []string // --set
 
 	daemon *service.Daemon // this process is a run that was detached; nil: it is not
+	sole   bool            // nothing but the program goes on in the process
 
 	code int // of a run that ended without an error
 }
@@ -107,8 +108,14 @@ func (p *program) getenv(name string) string {
 // nothing outside its arguments and the paths they name, so that tests can
 // run it many times in one process. Cancelling ctx ends a run cleanly.
 func Main(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return start(ctx, args, env, stdin, stdout, stderr, false)
+}
+
+// start is Main. sole says that nothing else goes on in the process, which then
+// gives up the privileges that it does not need.
+func start(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer, sole bool) int {
 	daemon, env, err := service.Attach(env)
-	p := &program{env: env, stdin: stdin, stdout: stdout, stderr: stderr, specs: specs(), daemon: daemon}
+	p := &program{env: env, stdin: stdin, stdout: stdout, stderr: stderr, specs: specs(), daemon: daemon, sole: sole}
 	if err != nil {
 		p.complain(err)
 		return exitInternal

@@ -35,6 +35,7 @@ type runOptions struct {
 	// Interfaces are captured on live. There is at least one of these or of Paths.
 	Interfaces  []string
 	AccessPoint bool            // Interfaces are the wireless and the wired side of one
+	Sole        bool            // nothing else goes on in the process, so it may give up privileges also when it only reads
 	User        *privilege.User // who the process becomes once interfaces are open; nil: it stays who it is
 	Socket      string          // where "slips block" reaches the run
 	Follow      bool            // inputs grow, as they do on interfaces; go on until the context ends
@@ -101,7 +102,7 @@ func formats() []string { return []string{"auto", "zeek", "suricata", "argus", "
 
 func (f *runFlags) register(s *pflag.FlagSet) {
 	s.SortFlags = false
-	s.StringArrayVarP(&f.files, "file", "f", nil, "analyse `PATH`: a log, a directory of logs, or - for standard input; more may follow")
+	s.StringArrayVarP(&f.files, "file", "f", nil, "analyse `PATH`: a log or capture, a directory of either, a pipe, or - for standard input; more may follow")
 	s.StringArrayVarP(&f.follow, "follow", "g", nil, "follow the logs at `PATH` as they grow, until stopped; more may follow")
 	s.StringArrayVarP(&f.interfaces, "interface", "i", nil, "capture on `INTERFACE` until stopped; may be repeated (needs CAP_NET_RAW)")
 	s.StringVar(&f.access, "access-point", "", "capture on the two sides of an access point, `WIRELESS,WIRED`")
@@ -128,7 +129,7 @@ func (f *runFlags) register(s *pflag.FlagSet) {
 	s.BoolVarP(&f.stop, "stopdaemon", "S", false, "stop the run that -D has started")
 	s.StringVar(&f.pidFile, "pidfile", "", "`FILE` with the number of the process of -D, for several at a time")
 	s.StringVar(&f.health, "health-file", "", "touch `FILE` while the run makes progress, for \"slips health FILE\"")
-	s.StringVar(&f.user, "user", "", "become this `USER` once interfaces are open (default: $SUDO_UID, or who owns the output directory)")
+	s.StringVar(&f.user, "user", "", "become this `USER` once what needs root is open (default: $SUDO_UID, or who owns the output directory)")
 	s.BoolP("version", "V", false, "print the version")
 	s.StringVar(&f.cpuProfile, "cpuprofile", "", "write a CPU profile to `FILE`")
 	s.StringVar(&f.memProfile, "memprofile", "", "write a heap profile to `FILE`")
@@ -280,8 +281,6 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 		return nil, badFlags("--block is for -i and --follow: what -f reads is over")
 	case f.changed("health-file") && (!live || f.health == ""):
 		return nil, badFlags("--health-file names a file, and is for -i and --follow")
-	case f.changed("user") && !live:
-		return nil, badFlags("--user is for -i and --block: files are read as who runs the program")
 	case !slices.Contains(formats(), f.format):
 		return nil, badFlags("--format %q: want one of %s", f.format, strings.Join(formats(), ", "))
 	case f.changed("exit-code-on-alert") && (f.alertCode < 10 || f.alertCode > 125):
@@ -325,7 +324,7 @@ func (p *program) options(f *runFlags, rest, command []string) (*runOptions, err
 		b.ARPIsolate = false
 	}
 	run.Socket = controlSockets(cfg, p.getenv)[0]
-	if len(interfaces) > 0 || blockSection(cfg).Enabled {
+	if p.sole || !run.readsOnly() {
 		if run.User, err = privilege.Choose(f.user, p.getenv, run.Output); err != nil {
 			return nil, &codeError{exitUsage, err}
 		}
@@ -366,6 +365,7 @@ func (p *program) run(ctx context.Context, f *runFlags, rest, command []string) 
 	if err != nil {
 		return err
 	}
+	o.Sole = p.sole
 	if f.daemon && p.daemon == nil {
 		return p.detach(ctx, f, o, command[1:])
 	}

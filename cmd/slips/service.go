@@ -65,10 +65,12 @@ func (s *services) reloading(status string) (end func()) {
 
 // run returns what has to run beside the pipeline until ctx is done; stopping
 // is told when asked ends, before that.
-func (s *services) run(ctx, asked context.Context, progress func() string) (tasks []func() error) {
+func (s *services) run(ctx, asked context.Context, progress, blind func() string) (tasks []func() error) {
 	if s.health != "" {
 		tasks = append(tasks, func() error {
-			if err := (service.Health{Path: s.health, Every: healthEvery}).Run(ctx, s.pulse.Watch()); err != nil {
+			turns := s.pulse.Watch()
+			alive := func() bool { return turns() && blind() == "" } // the watchdog does not ask: a restart of ours helps nobody
+			if err := (service.Health{Path: s.health, Every: healthEvery}).Run(ctx, alive); err != nil {
 				return &export.WriteError{Path: s.health, Err: err}
 			}
 			return nil
@@ -121,7 +123,7 @@ func (p *program) detach(ctx context.Context, f *runFlags, o *runOptions, args [
 	if err := (*privilege.User)(nil).MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return &codeError{exitOutput, err}
 	}
-	pid, err := service.Detach(ctx, service.Options{Args: args, Env: p.env, PIDFile: file, Log: filepath.Join(o.Output, daemonLog)})
+	pid, err := service.Detach(ctx, service.Options{Args: args, Env: p.env, PIDFile: file, Log: filepath.Join(o.Output, daemonLog), Own: o.User.Own})
 	var failed *service.StartError
 	var running *service.RunningError
 	switch {
@@ -132,7 +134,11 @@ func (p *program) detach(ctx context.Context, f *runFlags, o *runOptions, args [
 	case err != nil:
 		return err
 	}
-	return p.print(fmt.Sprintf("slips runs as process %d; results are in %s; \"slips -S\" stops it\n", pid, printable(o.Output)))
+	stop := "slips -S"
+	if f.pidFile != "" {
+		stop += " --pidfile " + printable(f.pidFile)
+	}
+	return p.print(fmt.Sprintf("slips runs as process %d; results are in %s; %q stops it\n", pid, printable(o.Output), stop))
 }
 
 // stopDetached ends a detached run.

@@ -60,6 +60,9 @@ func summaryText(o *runOptions, s *export.Summary) string {
 			t.title(x.name, thousands(x.n))
 		}
 	}
+	if by, ok := s.Extra[engineKey].(string); ok {
+		t.title("Packets read by", printable(by))
+	}
 	for _, i := range s.Interfaces {
 		t.title("Interface "+printable(i.Name), interfaceText(i))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -34,7 +33,10 @@ import (
 // what it has not read by then it reads after the next start. Together with
 // what is under way it ends well within the five seconds that service
 // managers and people allow.
-const drainTime = 3 * time.Second
+const (
+	drainTime      = 3 * time.Second
+	textNotAllRead = "stopping before all that is in the files was read; the next start reads the rest"
+)
 
 // analyse runs the pipeline: readers, engine, alerts, output. When ctx is done
 // it stops reading, finishes what was read, and returns without an error.
@@ -55,30 +57,32 @@ func analyse(ctx context.Context, o runOptions, ui UI) (result, error) {
 		err = r.open(saved)
 	}
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) && o.User != nil {
-			err = fmt.Errorf("%w (root has become the user %s; --user root stays root)", err, o.User)
-		}
-		return result{}, errors.Join(err, r.release())
+		return result{}, errors.Join(r.refused(err), r.release())
 	}
 	// A follower that is stopped this early still reads what is there.
 	if err := r.openKnowledge(context.WithoutCancel(ctx), named); err != nil {
-		return result{}, errors.Join(err, r.close())
+		return result{}, errors.Join(r.refused(err), r.close())
 	}
 	r.know.names(&r.info)
 	if err := errors.Join(r.metadata(), r.openService()); err != nil {
-		return result{}, errors.Join(err, r.close())
+		return result{}, errors.Join(r.refused(err), r.close())
 	}
 	res, err := r.do(ctx, saved)
+	var write *export.WriteError
+	if errors.As(err, &write) {
+		err = r.refused(err)
+	}
 	return res, errors.Join(err, r.close())
 }
 
 // acquire opens what takes a privilege, interfaces and the firewall, and then
-// gives privileges up.
+// gives privileges up. A run that only reads gives them up before.
 func (r *run) acquire(ctx context.Context) (err error) {
-	if len(r.o.Interfaces) > 0 || blockSection(r.o.Config).Enabled {
-		// What is lacking is said by what needs it.
-		_ = privilege.Raise(privilege.NetRaw, privilege.NetAdmin)
+	if r.o.readsOnly() {
+		return r.acquireFiles(ctx)
 	}
+	// What is lacking is said by what needs it.
+	_ = privilege.Raise(privilege.NetRaw, privilege.NetAdmin)
 	if r.packets, r.paths, err = openPackets(ctx, &r.o); err != nil {
 		return err
 	}
@@ -96,6 +100,24 @@ func (r *run) acquire(ctx context.Context) (err error) {
 		return errors.Join(err, r.release())
 	}
 	return nil
+}
+
+// acquireFiles is acquire for a run that only reads: captures and logs are
+// looked into without what is not needed for that.
+func (r *run) acquireFiles(ctx context.Context) (err error) {
+	if r.o.Sole {
+		_, none := os.Stat(r.o.Output)
+		if r.privilege, err = r.dropPrivileges(); err != nil {
+			return err
+		}
+		defer func() {
+			if err != nil && none != nil {
+				_ = os.Remove(r.o.Output) // made for nothing; if it cannot be removed it is empty
+			}
+		}()
+	}
+	r.packets, r.paths, err = openPackets(ctx, &r.o)
+	return err
 }
 
 // openService finds out whom to tell how the run does.
@@ -154,6 +176,7 @@ type run struct {
 	firewall  *firewall   // nil: nobody is blocked
 	machine   *ownNetwork // nil: nobody wants to know
 	privilege string      // what is left, to tell
+	wasRoot   bool        // before it gave up privileges
 	service   *services
 	engine    *profiler.Engine
 	cover     *covered
@@ -240,7 +263,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	}
 	pc := profiler.Config{
 		Lanes: c.Profiler.Lanes, Width: width, Grace: c.Profiler.LateGrace, Both: c.Parameters.AnalysisDirection == config.All,
-		MaxProfiles: c.Profiler.MaxProfiles, MaxWindows: c.Profiler.MaxWindows, Home: homes(c.Parameters.ClientIPs),
+		Origin: r.packets.begin, MaxProfiles: c.Profiler.MaxProfiles, MaxWindows: c.Profiler.MaxWindows, Home: homes(c.Parameters.ClientIPs),
 		Follow: o.Follow, IdleAfter: c.Profiler.IdleAfter, Now: time.Now, Log: r.log,
 		Intel: r.know.look, Ask: r.know.asks(), Names: true, Network: r.machine.look(),
 	}
@@ -258,6 +281,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	var positions map[string]flow.Position
 	var engine *profiler.Checkpoint
 	if saved != nil {
+		r.packets.forget(r, saved.Engine)
 		positions, engine = saved.positions(), saved.Engine
 		if why := saved.unfit(o); engine != nil && why != "" {
 			r.log.Warn("the saved state does not fit: reading goes on where it stopped, with empty windows", "reason", why)
@@ -284,6 +308,9 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		default:
 		}
 	})
+	if err == nil && !r.packets.empty() {
+		err = r.metadata() // which names the engine now
+	}
 	if err != nil {
 		return result{}, err
 	}
@@ -293,11 +320,12 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 	}
 	r.set, err = parsers.Open(parsers.Options{
 		Paths: paths, Format: o.Format, Follow: o.Follow, Stdin: o.Stdin, Resume: positions,
-		Poll: c.Follow.PollInterval, Wake: wake, Others: !r.packets.empty(), Log: r.log,
+		Poll: c.Follow.PollInterval, Wake: wake, Others: !r.packets.empty(), Own: r.packets.zeekDirs, Log: r.log,
 	})
 	if err != nil {
 		return result{}, err
 	}
+	r.packets.follow(r.set.Finished)
 	r.glance()
 	if o.Follow {
 		// From here on a kill finds a state that is not that of a clean end.
@@ -306,7 +334,12 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		}
 	}
 	err = r.pump(ctx, wake)
-	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.packets.problems(), r.unusable())
+	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.packets.problems(), r.packets.faults(r.engine.Stats().Snapshot().Sources), r.unusable())
+	for _, err := range problems {
+		if p := (*parsers.Problem)(nil); errors.As(err, &p) {
+			p.Path = r.packets.userPath(p.Path)
+		}
+	}
 	if err != nil {
 		return result{Problems: problems}, errors.Join(err, r.summarise(nil))
 	}
@@ -364,15 +397,25 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 	defer halt()
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	read := make(chan struct{}) // closed when the readers have ended
 	drain := func() {
 		r.set.Drain()
-		time.AfterFunc(drainTime, stop)
+		time.AfterFunc(drainTime, func() {
+			select {
+			case <-read:
+			default:
+				done, total := r.set.Progress()
+				r.log.Warn(textNotAllRead, "bytes_left", total-done)
+				r.packets.keepLogs()
+			}
+			stop()
+		})
 	}
 	unhook := context.AfterFunc(ctx, func() {
 		switch {
 		case !r.o.Follow:
 			stop()
-		case r.packets.supervisor == nil: // else once Zeek has written what it knew
+		case r.packets.watched == nil: // else once Zeek has written what it knew
 			drain()
 		}
 	})
@@ -385,22 +428,23 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 		in.Tick = t.C
 	}
 	g, gctx := errgroup.WithContext(context.WithoutCancel(ctx))
-	g.Go(func() error { return r.set.Run(reading) })
+	g.Go(func() error {
+		defer close(read)
+		return r.set.Run(reading)
+	})
 	if r.o.Reload != nil {
 		g.Go(func() error { return r.reload(reading) })
 	}
 	for _, task := range slices.Concat(
 		r.packets.run(live, reading, drain), r.know.run(reading, r.o.Follow), r.firewall.run(reading), r.machine.run(reading, r.log),
-		r.service.run(reading, ctx, r.progress),
+		r.service.run(reading, ctx, r.progress, r.packets.unwatched),
 	) {
 		g.Go(task)
 	}
 	// When one of them fails, those that would go on without an end shall not.
 	unhalt := context.AfterFunc(gctx, halt)
 	defer unhalt()
-	if r.packets.supervisor == nil { // else Zeek has to begin first
-		r.service.ready(r.status())
-	}
+	r.service.ready(r.status())
 	g.Go(func() error {
 		defer halt()
 		defer stop() // when the output fails, reading on is of no use
@@ -411,7 +455,11 @@ func (r *run) pump(ctx context.Context, wake <-chan struct{}) error {
 
 // progress is status with how far the run is.
 func (r *run) progress() string {
-	return r.status() + "; " + thousands(r.engine.Stats().Records()) + " records"
+	text := r.status() + "; " + thousands(r.engine.Stats().Records()) + " records"
+	if blind := r.packets.unwatched(); blind != "" {
+		text += "; " + blind
+	}
+	return text
 }
 
 // status says in a few words what the run does.
@@ -440,6 +488,9 @@ func (s *sink) Evidence(e *evidence.Evidence) error {
 		return nil
 	}
 	s.know.askAbout(e)
+	if !s.o.Follow {
+		s.alerts.Advance(e.Key.At)
+	}
 	return s.alerts.Evidence(e)
 }
 
@@ -454,7 +505,9 @@ func (s *sink) News(n profiler.News) error {
 
 // Round implements profiler.Sink.
 func (s *sink) Round(low int64) error {
-	s.alerts.Advance(low)
+	if s.o.Follow { // evidence is in no order, but none is older
+		s.alerts.Advance(low)
+	}
 	r := (*run)(s)
 	r.service.pulse.Beat()
 	if err := r.closeWindows(low); err != nil {

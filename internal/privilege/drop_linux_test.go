@@ -39,6 +39,7 @@ type finding struct {
 	Before      []Cap    // missing of NetRaw and NetAdmin
 	Missing     []Cap    // afterwards
 	Secret      string   // why the file cannot be read
+	MayRead     string   // what MayRead says about it
 	Packet      string   // why no packet socket can be opened
 	Netfilter   string   // why the kernel refuses a message to nftables
 	Root        string   // why uid 0 cannot be had again
@@ -131,7 +132,7 @@ func obey(o order) finding {
 	}
 	f.Info.Bounding = nil // too long to be compared
 	_, err = os.ReadFile(o.Secret)
-	f.Secret = text(err)
+	f.Secret, f.MayRead = text(err), text(MayRead(o.Secret))
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if f.Packet = text(err); err == nil {
 		unix.Close(fd)
@@ -297,18 +298,22 @@ func TestDropToUser(t *testing.T) {
 		what     string
 		keep     []Cap
 		ambient  bool
+		programs bool
 		set, bnd string // of this process, in hexadecimal
 		child    string
 	}{
-		{"nothing", nil, false, "", "", ""},
-		{"capture", []Cap{NetRaw}, false, "2000", "2000", ""},
-		{"capture with Zeek", []Cap{NetRaw}, true, "2000", "3000", "2000"},
-		{"blocking", []Cap{NetAdmin, NetRaw}, false, "3000", "3000", ""},
-		{"blocking with Zeek", []Cap{NetAdmin, NetRaw}, true, "3000", "3000", "2000"},
-		{"nothing for nobody", nil, true, "", "3000", ""},
+		{"nothing", nil, false, false, "", "", ""},
+		{"capture", []Cap{NetRaw}, false, false, "2000", "2000", ""},
+		{"capture with Zeek", []Cap{NetRaw}, true, false, "2000", "3000", "2000"},
+		{"blocking", []Cap{NetAdmin, NetRaw}, false, false, "3000", "3000", ""},
+		{"blocking with Zeek", []Cap{NetAdmin, NetRaw}, true, false, "3000", "3000", "2000"},
+		{"nothing for nobody", nil, true, false, "", "3000", ""},
+		{"reading", []Cap{DACReadSearch}, false, false, "4", "", ""},
+		{"reading and blocking", []Cap{DACReadSearch, NetAdmin}, false, false, "1004", "1000", ""},
+		{"reading with Zeek", []Cap{DACReadSearch}, false, true, "4", "3000", ""},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			f := run(t, order{Options: Options{Keep: c.keep, User: stranger(), Ambient: c.ambient}, Program: "/bin/cat"})
+			f := run(t, order{Options: Options{Keep: c.keep, User: stranger(), Ambient: c.ambient, Programs: c.programs}, Program: "/bin/cat"})
 			kept := setOf(c.keep...)
 			inh := ""
 			if c.ambient {
@@ -321,7 +326,7 @@ func TestDropToUser(t *testing.T) {
 					UID: 60123, EUID: 60123, GID: 60124, Groups: []int{60124, 60125}, Permitted: kept.caps(), Effective: kept.caps(), NoNewPrivs: true,
 				},
 				Missing: (setOf(NetRaw, NetAdmin) &^ kept).caps(),
-				Secret:  "permission denied", Root: eperm, Regain: "set the capabilities to CAP_SETUID: " + eperm,
+				Secret:  "permission denied", MayRead: "permission denied", Root: eperm, Regain: "set the capabilities to CAP_SETUID: " + eperm,
 				Threads: []string{here}, Fresh: here,
 				Program: fmt.Sprintf("%s CapInh=%s CapPrm=%s CapEff=%s CapBnd=%s CapAmb=%s NoNewPrivs=1", dropped, inh, c.child, c.child, c.bnd, inh),
 			}
@@ -334,11 +339,30 @@ func TestDropToUser(t *testing.T) {
 			if !kept.has(NetAdmin) {
 				want.Netfilter = eperm
 			}
-			f.Secret = f.Secret[strings.LastIndex(f.Secret, ":")+2:]
+			if kept.has(DACReadSearch) {
+				want.Secret = "" // and MayRead does not count it
+			}
+			f.Secret, f.MayRead = f.Secret[strings.LastIndex(f.Secret, ":")+1:], f.MayRead[strings.LastIndex(f.MayRead, ":")+1:]
+			f.Secret, f.MayRead = strings.TrimSpace(f.Secret), strings.TrimSpace(f.MayRead)
 			if d := cmp.Diff(want, f); d != "" {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// TestDropAgain: what was kept is given up when it is not needed any more, and
+// not had again.
+func TestDropAgain(t *testing.T) {
+	needCaps(t, NetRaw, NetAdmin, DACReadSearch, setpcap)
+	for _, u := range []*User{stranger(), nil} {
+		f := run(t, order{
+			First: &Options{Keep: []Cap{NetRaw, DACReadSearch}, User: u, Ambient: true}, Options: Options{User: u}, Program: "/bin/cat",
+		})
+		if !strings.Contains(f.Threads[0], "CapInh= CapPrm= CapEff= CapBnd=3000 CapAmb= NoNewPrivs=1") || len(f.Threads) != 1 ||
+			!strings.Contains(f.Program, "CapPrm= CapEff=") || f.Packet != eperm || f.Regain == "" {
+			t.Errorf("threads %q, a program %q, packet socket: %q, CAP_SETUID: %q", f.Threads, f.Program, f.Packet, f.Regain)
+		}
 	}
 }
 

@@ -1,7 +1,8 @@
 // Package privilege keeps the program from being able to do more than its job
-// takes. Capturing packets takes CAP_NET_RAW and blocking CAP_NET_ADMIN; all
-// else that root may do is given up as soon as the sockets are open, for good
-// and on every thread of the process.
+// takes. Capturing packets takes CAP_NET_RAW, blocking CAP_NET_ADMIN, and
+// reading what is root's alone CAP_DAC_READ_SEARCH; all else that root may do
+// is given up as soon as the sockets are open, for good and on every thread of
+// the process.
 package privilege
 
 import (
@@ -14,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrUnsupported says that privileges cannot be dropped on this system or by
@@ -25,8 +28,9 @@ type Cap uint8
 
 // The capabilities that a job of this program can take.
 const (
-	NetAdmin Cap = 12 // to change the firewall: blocking
-	NetRaw   Cap = 13 // to open packet sockets: live capture, ARP isolation
+	DACReadSearch Cap = 2  // to read files and folders of others
+	NetAdmin      Cap = 12 // to change the firewall: blocking
+	NetRaw        Cap = 13 // to open packet sockets: live capture, ARP isolation
 )
 
 // capNames are the names of capabilities(7), by number.
@@ -72,14 +76,17 @@ func (s capSet) caps() []Cap {
 
 // Options say what Drop leaves.
 type Options struct {
-	// Keep are the capabilities that the process goes on using: NetRaw,
-	// NetAdmin or none.
+	// Keep are the capabilities that the process goes on using: DACReadSearch,
+	// NetRaw, NetAdmin or none.
 	Keep []Cap
 	// User is who the process becomes. With nil it stays who it is.
 	User *User
 	// Ambient hands NetRaw, when it is kept, to programs that are started
 	// later: a Zeek that captures needs it, and no program needs more.
 	Ambient bool
+	// Programs says that a Zeek may be started later that needs no capability,
+	// though its file may have some. Without it the kernel may refuse to.
+	Programs bool
 }
 
 // Result is what Drop left.
@@ -195,6 +202,20 @@ func Need(job string, caps ...Cap) error {
 			info = Info{UID: os.Getuid(), EUID: os.Geteuid(), GID: os.Getegid()}
 		}
 		return &MissingError{Job: job, Caps: lack, Info: info}
+	}
+	return nil
+}
+
+// MayRead returns the error of a file or folder that the real user of the
+// process may not read, or not reach, by its permissions: the capabilities of a
+// user other than root do not count. Other errors are left to who reads it.
+func MayRead(path string) error {
+	mode := uint32(unix.R_OK)
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		mode |= unix.X_OK
+	}
+	if err := unix.Access(path, mode); errors.Is(err, fs.ErrPermission) {
+		return &fs.PathError{Op: "read", Path: path, Err: err}
 	}
 	return nil
 }

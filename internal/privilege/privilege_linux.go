@@ -18,8 +18,8 @@ import (
 const setpcap Cap = unix.CAP_SETPCAP
 
 // child are the capabilities that the file of a Zeek may have, by its
-// documentation. With Options.Ambient they stay in the bounding set, because
-// the kernel refuses to run a file whose capabilities are not all in it. The
+// documentation. With Options.Ambient and Options.Programs they stay in the
+// bounding set, because the kernel refuses to run a file whose capabilities are not all in it. The
 // program gets no more than we hold all the same: no_new_privs sees to that.
 const child = capSet(1<<NetRaw | 1<<NetAdmin)
 
@@ -27,11 +27,20 @@ const child = capSet(1<<NetRaw | 1<<NetAdmin)
 // include/uapi/linux/securebits.h.
 const noRoot = 1<<0 | 1<<1
 
+// Supported returns the error that Drop would return without having changed
+// anything, an ErrUnsupported, or nil.
+func Supported() error {
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_GET_KEEPCAPS, 0, 0); errno == syscall.ENOTSUP {
+		return fmt.Errorf("%w: the program was built with cgo; build it with CGO_ENABLED=0", ErrUnsupported)
+	}
+	return nil
+}
+
 // Drop leaves the process with exactly the capabilities of o.Keep that it
 // has, as the given user, on all its threads. There is no way back, not by
 // starting another program either: the bounding set is emptied of the rest
 // where the process is allowed to do that (as root it is), and no_new_privs
-// is set. It may be called by any goroutine while others run; sockets and
+// is set. It may be called again to give up more. It may be called by any goroutine while others run; sockets and
 // files that are open stay usable. A process that has no more than it needs,
 // or less, is no error.
 //
@@ -47,8 +56,8 @@ const noRoot = 1<<0 | 1<<1
 // ErrUnsupported and nothing was changed. After another error the process is
 // somewhere in between and should end.
 func Drop(o Options) (Result, error) {
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_GET_KEEPCAPS, 0, 0); errno == syscall.ENOTSUP {
-		return Result{}, fmt.Errorf("%w: the program was built with cgo; build it with CGO_ENABLED=0", ErrUnsupported)
+	if err := Supported(); err != nil {
+		return Result{}, err
 	}
 	has, err := capget()
 	if err != nil {
@@ -62,8 +71,9 @@ func Drop(o Options) (Result, error) {
 	}
 
 	if has.effective.has(setpcap) {
-		bound := keep
-		if o.Ambient {
+		// No program that is started reads what its user may not.
+		bound := keep &^ setOf(DACReadSearch)
+		if o.Ambient || o.Programs {
 			bound |= child
 		}
 		if err := limit(bound); err != nil {

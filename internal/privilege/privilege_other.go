@@ -8,10 +8,13 @@ import (
 	"runtime"
 )
 
-// Drop says that this is for Linux.
-func Drop(Options) (Result, error) {
-	return Result{}, fmt.Errorf("%w: it is done for Linux; this is %s", ErrUnsupported, runtime.GOOS)
+// Supported says that this is for Linux.
+func Supported() error {
+	return fmt.Errorf("%w: it is done for Linux; this is %s", ErrUnsupported, runtime.GOOS)
 }
+
+// Drop changes nothing.
+func Drop(Options) (Result, error) { return Result{}, Supported() }
 
 // Raise does nothing where there are no capabilities.
 func Raise(...Cap) error { return nil }

@@ -57,6 +57,7 @@ func TestChoose(t *testing.T) {
 		{"root by name", 0, "root", sudo, owned, nil, ""},
 		{"both numbers", 0, "60123:60124", environment(), "", stranger, ""},
 		{"no such folder", 0, "", environment(), filepath.Join(dir, "none"), nil, ""},
+		{"no folder can be there", 0, "", environment(), "privilege_test.go/none", nil, ""},
 		{"sudo with nonsense", 0, "", environment("SUDO_UID=-1"), "", nil, `SUDO_UID "-1"`},
 		{"sudo with a nonsense group", 0, "", environment("SUDO_UID=60123", "SUDO_GID=x"), "", nil, `SUDO_GID "x"`},
 		{"sudo without group, unknown", 0, "", environment("SUDO_UID=60123"), "", nil, "UID:GID"},
@@ -104,6 +105,39 @@ func TestChooseNamed(t *testing.T) {
 	bySudo, err := choose(0, "", environment("SUDO_UID="+strconv.Itoa(byName.UID), "SUDO_GID="+strconv.Itoa(byName.GID)), "")
 	if d := cmp.Diff(byName, bySudo); d != "" || err != nil {
 		t.Errorf("by sudo: %v %s", err, d)
+	}
+}
+
+func TestMayRead(t *testing.T) {
+	dir := t.TempDir()
+	for _, path := range []string{dir, filepath.Join(dir, "none"), "privilege_test.go/none"} {
+		if err := MayRead(path); err != nil { // what is not there is nobody's secret
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		t.Skip("SKIPPED in part: to root everything is open; TestDropToUser tests the rest")
+	}
+	closed := filepath.Join(dir, "closed")
+	if err := os.Mkdir(closed, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if err := MayRead(closed); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a folder that cannot be entered: %v", err)
+	}
+}
+
+func TestCredential(t *testing.T) {
+	var nobody *User
+	if c := nobody.Credential(); c != nil {
+		t.Errorf("of nobody: %v", c)
+	}
+	if c := (&User{UID: os.Geteuid()}).Credential(); c != nil {
+		t.Errorf("of who we are: %v", c)
+	}
+	want := &syscall.Credential{Uid: 60123, Gid: 60124, Groups: []uint32{60124}}
+	if d := cmp.Diff(want, (&User{UID: 60123, GID: 60124, Groups: []int{60124}}).Credential()); d != "" {
+		t.Error(d)
 	}
 }
 

@@ -73,7 +73,7 @@ func choose(euid int, name string, env func(string) string, outputDir string) (*
 		return nil, nil
 	}
 	st, err := os.Stat(outputDir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // who makes it says what is wrong with it
 		return nil, nil
 	}
 	if err != nil {
@@ -90,10 +90,18 @@ func choose(euid int, name string, env func(string) string, outputDir string) (*
 	return nil, nil
 }
 
-// Credential is who a program runs as that is started as this user; nil for a
-// nil User.
-func (u *User) Credential() *syscall.Credential {
+// Own gives an open file that root has made to the user; a nil User leaves it.
+func (u *User) Own(f *os.File) error {
 	if u == nil {
+		return nil
+	}
+	return f.Chown(u.UID, u.GID)
+}
+
+// Credential is who a program runs as that is started as this user; nil for a
+// nil User, and for a process that is this user already: a program runs as it.
+func (u *User) Credential() *syscall.Credential {
+	if u == nil || u.UID == os.Geteuid() {
 		return nil
 	}
 	c := &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)} //nolint:gosec // both were read as 31 bits

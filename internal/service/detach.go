@@ -84,6 +84,8 @@ type Options struct {
 	Env     []string // nil: the environment of this process
 	PIDFile string
 	Log     string // a file that stdout and stderr are appended to
+	// Own, unless nil, gives a new log to the user that the process becomes.
+	Own func(log *os.File) error
 }
 
 // Detach starts a program in a session of its own, away from the terminal, in
@@ -119,6 +121,9 @@ func Detach(ctx context.Context, o Options) (int, error) {
 	}
 	defer func() { _ = log.Close() }() // the process writes it, not we
 	st, err := log.Stat()
+	if err == nil && st.Size() == 0 && o.Own != nil {
+		err = o.Own(log)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("start detached: open its log: %w", err)
 	}

@@ -96,6 +96,11 @@ func TestUnit(t *testing.T) {
 			t.Errorf("SystemCallFilter=%s: without capset nothing can be given up", set)
 		}
 	}
+	// By default Go ends with 2 when a signal stops it with a trace or it panics,
+	// which is one of the exit codes that the service is not started again after.
+	if !slices.Contains(u["Environment"], "GOTRACEBACK=crash") {
+		t.Errorf("a hung service would stay down: Environment=%q", u["Environment"])
+	}
 	start := u.one(t, "ExecStart")
 	if !strings.Contains(start, "-o /var/lib/"+u.one(t, "StateDirectory")+" ") {
 		t.Errorf("%q does not write to the folder of the service's state", start)
@@ -177,6 +182,7 @@ func TestCompose(t *testing.T) {
 			Tmpfs       []string
 			Privileged  bool
 			User        string
+			Restart     string
 			Volumes     []string
 			Healthcheck struct{ Test []string }
 		}
@@ -195,6 +201,9 @@ func TestCompose(t *testing.T) {
 		}
 		if !strings.Contains(docker, " AS "+s.Build.Target+"\n") || s.Build.Dockerfile != "config/docker/Dockerfile" {
 			t.Errorf("%s: built from %+v", name, s.Build)
+		}
+		if s.Restart != "unless-stopped" { // on-failure: not after a restart of Docker, which ends it well
+			t.Errorf("%s: restart: %q", name, s.Restart)
 		}
 		live := slices.Contains(s.Command, "-i")
 		var caps []string

@@ -31,6 +31,9 @@ export {
 
 	## How often it is looked for.
 	const supervisor_interval = 5sec &redef;
+
+	## How often a live Zeek says that it lives.
+	const sign_of_life = 5sec &redef;
 }
 
 # The kernel ends this Zeek with its supervisor, but not if the program has
@@ -41,6 +44,16 @@ event look_for_supervisor()
 		terminate();
 	else
 		schedule supervisor_interval { look_for_supervisor() };
+	}
+
+# Said on standard error whatever the traffic, so that the supervisor notices
+# soon when this Zeek hangs.
+event say_alive()
+	{
+	if ( zeek_is_terminating() )
+		return;
+	print open("/dev/stderr"), "slips: zeek is alive";
+	schedule sign_of_life { say_alive() };
 	}
 
 # An interface that went away gives errors for ever. Its Zeek ends, and the
@@ -56,6 +69,8 @@ event reporter_error(t: time, msg: string, location: string)
 event zeek_init() &priority=-1000
 	{
 	print open("/dev/stderr"), "slips: zeek is ready";
+	if ( reading_live_traffic() )
+		schedule sign_of_life { say_alive() };
 	if ( supervisor != "" )
 		schedule supervisor_interval { look_for_supervisor() };
 	}
