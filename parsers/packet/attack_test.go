@@ -276,6 +276,7 @@ func TestRefused(t *testing.T) {
 		{"of another port", time.Second, [][]byte{datagram, refuse(udp(client, server, 4000, 162, "hello"))}, false},
 		{"to another host", time.Second, [][]byte{datagram, icmp(server, router, 3, 3, string(datagram))}, false},
 		{"another message", time.Second, [][]byte{datagram, icmp(server, client, 11, 0, string(datagram))}, false},
+		{"too large for the way", time.Second, [][]byte{datagram, icmp(router, client, 3, 4, string(datagram))}, false},
 		{"a later fragment", time.Second, [][]byte{datagram, refuse(fragment)}, false},
 		{"cut short", time.Second, [][]byte{datagram, icmp(server, client, 3, 3, string(datagram[:23]))}, false},
 		{"nothing in it", time.Second, [][]byte{datagram, icmp(server, client, 3, 3, "")}, false},

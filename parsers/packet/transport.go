@@ -118,10 +118,14 @@ func (m *Meter) icmpPacket(f *frame, b []byte) {
 		c.sent(f, orig)
 	}
 	m.touch(c, orig)
-	if m.opts.RefusedDelay > 0 && (f.proto == 1 && typ == 3 || f.proto == 58 && typ == 1) { // unreachable
+	if m.opts.RefusedDelay > 0 && (f.proto == 1 && typ == 3 && code != needsFragments || f.proto == 58 && typ == 1) { // unreachable
 		m.refused(f, b[8:min(len(b), f.size)])
 	}
 }
+
+// needsFragments is the code of an ICMP message that is no refusal: the packet
+// was too large for the way, and comes again in pieces (RFC 1191).
+const needsFragments = 4
 
 // refused takes what an ICMP message quotes of a packet that could not be
 // delivered: its headers, and eight bytes behind them at least.
