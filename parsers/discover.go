@@ -162,6 +162,9 @@ func (s *Set) poll() (news bool) {
 			r.dirty, news = true, true
 		}
 	}
+	for _, src := range s.sources { // a reader that looked may have found it
+		news = news || !src.announced
+	}
 	return news
 }
 

@@ -241,11 +241,15 @@ func (s *Set) Run(ctx context.Context) error {
 		r := s.newReader(src)
 		wg.Go(func() { r.run(ctx) })
 	}
+	var known []*source
 	s.mu.Lock()
 	for _, name := range sortedKeys(s.sources) {
-		start(s.sources[name])
+		known = append(known, s.sources[name])
 	}
 	s.mu.Unlock()
+	for _, src := range known {
+		start(src)
+	}
 	if s.opts.Follow {
 		s.discover(ctx, start)
 	}

@@ -57,8 +57,11 @@ type reader struct {
 }
 
 func (s *Set) newReader(src *source) *reader {
+	s.mu.Lock()
+	n := max(1, len(s.sources))
+	s.mu.Unlock()
 	r := &reader{
-		s: s, src: src, pool: make(chan *flow.Batch, s.opts.Batches), max: max(firstBlock, min(lastBlock, allBlocks/(s.opts.Batches*max(1, len(s.sources))))),
+		s: s, src: src, pool: make(chan *flow.Batch, s.opts.Batches), max: max(firstBlock, min(lastBlock, allBlocks/(s.opts.Batches*n))),
 		log: throttle{log: s.log, level: slog.LevelWarn, now: s.opts.Now, source: src.name},
 	}
 	if s.owns(src.root) {
@@ -98,7 +101,7 @@ func (r *reader) take() (seg *segment, final bool) {
 	if len(src.queue) == 0 {
 		return nil, src.final
 	}
-	if src.queue[0].bare {
+	if src.queue[0].cut {
 		// A reader that is behind may have missed more than one rotation: what was
 		// copied in between is older than what the file holds now.
 		r.s.look(src.root)
@@ -632,7 +635,7 @@ func (c *cursor) rewritten(ctx context.Context, from int64, err error) bool {
 	path := c.seg.path
 	st, err := c.f.Stat()
 	if err == nil {
-		next := &segment{path: path, group: c.seg.group, info: st, end: unknownEnd, format: c.seg.format, bare: true, header: c.seg.header}
+		next := &segment{path: path, group: c.seg.group, info: st, end: unknownEnd, format: c.seg.format, bare: true, cut: true, header: c.seg.header}
 		c.s.add(c.src, next)
 		if e := c.src.root.entries[path]; e != nil && e.seg == c.seg {
 			e.seg, e.info = next, st

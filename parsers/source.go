@@ -46,6 +46,7 @@ type segment struct {
 	again  int          // number it had before the restart, plus one; 0: it is new
 	stream bool
 
+	cut    bool   // what a followed file holds behind a truncation
 	bare   bool   // it may go on without a header where the file before it ended
 	header []byte // what to read it with when there is none before it
 
