@@ -21,6 +21,10 @@ const (
 	lossWorthTelling = 0.1
 )
 
+// pausedPolls is how many times the time between two ticks one may last before
+// it counts as a pause of all of us.
+const pausedPolls = 2
+
 // health reads what Zeek's logs say about Zeek itself.
 type health struct {
 	w                     *watch
@@ -47,6 +51,17 @@ func (h *health) heard() {
 		h.w.s.blind(h.w.source, time.Time{})
 	}
 	h.alive, h.unheard = time.Now(), false
+}
+
+// resume is called at each tick, with the time of the one before. After a pause
+// of the machine or the container, in which Zeek could say nothing either, its
+// silence is counted anew.
+func (h *health) resume(last *time.Time) {
+	now := time.Now()
+	if now.Sub(*last) > pausedPolls*h.w.s.o.poll {
+		h.alive = now
+	}
+	*last = now
 }
 
 // silent reports whether nothing has been heard of a live Zeek for too long. It

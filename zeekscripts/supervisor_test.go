@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -1147,4 +1148,24 @@ func FuzzLines(f *testing.F) {
 		}
 		_ = l.last()
 	})
+}
+
+// A Zeek is not blamed for a time in which we stood still ourselves.
+func TestPause(t *testing.T) {
+	for _, c := range []struct {
+		gap    time.Duration
+		silent bool
+	}{{time.Second, true}, {90 * time.Second, false}} {
+		w := &watch{s: &Supervisor{o: Options{Silence: time.Minute, quiet: time.Hour, poll: time.Second}}, log: slog.New(slog.DiscardHandler)}
+		h := newHealth(w)
+		h.alive = time.Now().Add(-2 * time.Minute)
+		last := time.Now().Add(-c.gap)
+		h.resume(&last)
+		if got := h.silent(); got != c.silent {
+			t.Errorf("after a tick that was %v late: silent %t, want %t", c.gap, got, c.silent)
+		}
+		if time.Since(last) > time.Second {
+			t.Errorf("the tick is not noted")
+		}
+	}
 }

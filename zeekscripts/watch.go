@@ -368,6 +368,7 @@ func (p *process) run(ctx context.Context) (began bool, err error) {
 	defer starting.Stop()
 	tick := time.NewTicker(p.w.s.o.poll)
 	defer tick.Stop()
+	last := time.Now()
 	ready := p.ready
 	var why error // why we stopped it
 	for {
@@ -401,6 +402,12 @@ func (p *process) run(ctx context.Context) (began bool, err error) {
 		case <-p.alive:
 			h.heard()
 		case <-tick.C:
+			h.resume(&last)
+			select {
+			case <-p.alive:
+				h.heard()
+			default:
+			}
 			h.poll()
 			switch {
 			case !began:

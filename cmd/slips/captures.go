@@ -176,14 +176,19 @@ func belongTogether(files []piece) (list []*trace) {
 	return list
 }
 
-// begin returns the time of the first packet of all captures, unix ns. There
-// windows begin, whoever reads the packets: the first record may be of a
-// connection that began later. It is 0 when no file tells.
-func begin(captures []*trace) int64 {
+// firstPacket returns the time of the first packet of all captures, unix ns.
+// There windows begin, whoever reads the packets: the first record may be of a
+// connection that began later. It is 0 when not all of them tell.
+func (s *packetSet) firstPacket() int64 {
 	first := int64(math.MaxInt64)
-	for _, c := range captures {
+	for _, c := range s.captures {
+		if s.stream(c) {
+			return 0 // it may begin earlier
+		}
 		for _, f := range c.files {
-			first = min(first, f.first)
+			if f.first >= flow.MinTime && f.first <= flow.MaxTime { // no record has another time
+				first = min(first, f.first)
+			}
 		}
 	}
 	if first == math.MaxInt64 {

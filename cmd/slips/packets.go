@@ -107,7 +107,7 @@ func openPackets(ctx context.Context, o *runOptions) (s *packetSet, rest []strin
 		return nil, nil, err
 	}
 	if len(rest) == 0 && len(s.interfaces) == 0 {
-		s.begin = begin(s.captures)
+		s.begin = s.firstPacket()
 	}
 	if i := slices.IndexFunc(s.captures, s.stream); i >= 0 && o.Config.Parameters.Engine == config.Zeek {
 		return nil, nil, badFlags("--engine zeek: Zeek reads packets from a file, and not from standard input or a pipe (%s)", s.captures[i].path)

@@ -69,7 +69,9 @@ func (r *run) dropPrivileges() (string, error) {
 			r.ui.Note(fmt.Sprintf("warning: %v: root has no %s here, so it reads what %s may read (--user names another, "+
 				"a container takes --cap-add DAC_READ_SEARCH)", beyond, privilege.DACReadSearch, r.whoIs()))
 		}
-	case res.UID != 0 && !o.Follow && o.beyond() == nil: // what appears later in a folder may be anybody's
+	case res.UID != 0 && (o.Follow && o.ownedBy(res.UID) || !o.Follow && o.beyond() == nil):
+		// What appears later in a folder may be anybody's, but in one of the user's own
+		// it is what the user may read, or a link to what is not for him.
 		opt.Keep = slices.DeleteFunc(opt.Keep, func(c privilege.Cap) bool { return c == privilege.DACReadSearch })
 		if res, err = privilege.Drop(opt); err != nil {
 			return "", err
@@ -98,6 +100,20 @@ func (r *run) moveHome() error {
 		return errors.Join(os.Unsetenv("HOME"), os.Unsetenv("XDG_CACHE_HOME"))
 	}
 	return nil
+}
+
+// ownedBy reports whether all that is read lies in folders of a user.
+func (o *runOptions) ownedBy(uid int) bool {
+	for _, path := range o.Paths {
+		st, err := os.Stat(path)
+		if err == nil && !st.IsDir() {
+			st, err = os.Stat(filepath.Dir(path))
+		}
+		if err != nil || !privilege.Owns(uid, st) {
+			return false
+		}
+	}
+	return true
 }
 
 // belowPaths is how many levels of folders below a path are read at most: those

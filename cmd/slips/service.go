@@ -123,7 +123,7 @@ func (p *program) detach(ctx context.Context, f *runFlags, o *runOptions, args [
 	if err := (*privilege.User)(nil).MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return &codeError{exitOutput, err}
 	}
-	pid, err := service.Detach(ctx, service.Options{Args: args, Env: p.env, PIDFile: file, Log: filepath.Join(o.Output, daemonLog), Own: o.User.Own})
+	pid, err := service.Detach(ctx, service.Options{Args: args, Env: p.env, PIDFile: file, Log: filepath.Join(o.Output, daemonLog), Own: o.User.OwnIn(o.Output)})
 	var failed *service.StartError
 	var running *service.RunningError
 	switch {

@@ -209,3 +209,26 @@ func TestInfo(t *testing.T) {
 		t.Errorf("an unknown capability is %q", got)
 	}
 }
+
+// A file goes to the user only where the folder is his.
+func TestOwnIn(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	me := os.Getuid()
+	if (*User)(nil).OwnIn(dir) != nil {
+		t.Error("nobody owns something")
+	}
+	for _, u := range []User{{UID: me, GID: os.Getgid()}, {UID: me + 1, GID: me + 1}} {
+		if err := u.OwnIn(dir)(f); err != nil {
+			t.Errorf("%d: %v", u.UID, err)
+		}
+		st, err := f.Stat()
+		if err != nil || !Owns(me, st) || Owns(me+1, st) {
+			t.Errorf("%d in a folder of %d: %v, the file is of another", u.UID, me, err)
+		}
+	}
+}

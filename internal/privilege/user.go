@@ -90,12 +90,26 @@ func choose(euid int, name string, env func(string) string, outputDir string) (*
 	return nil, nil
 }
 
-// Own gives an open file that root has made to the user; a nil User leaves it.
-func (u *User) Own(f *os.File) error {
+// OwnIn returns what gives an open file that root has just made in a folder to
+// the user, when the folder is his: the name that root was given may lead
+// anywhere. For a nil User it is nil.
+func (u *User) OwnIn(folder string) func(f *os.File) error {
 	if u == nil {
 		return nil
 	}
-	return f.Chown(u.UID, u.GID)
+	return func(f *os.File) error {
+		st, err := os.Stat(folder)
+		if err != nil || !Owns(u.UID, st) {
+			return err
+		}
+		return f.Chown(u.UID, u.GID)
+	}
+}
+
+// Owns reports whether a file belongs to a user.
+func Owns(uid int, st fs.FileInfo) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && int(sys.Uid) == uid
 }
 
 // Credential is who a program runs as that is started as this user; nil for a

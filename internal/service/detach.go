@@ -115,13 +115,18 @@ func Detach(ctx context.Context, o Options) (int, error) {
 	if err := os.MkdirAll(filepath.Dir(o.Log), 0o750); err != nil {
 		return 0, fmt.Errorf("start detached: make the folder of its log: %w", err)
 	}
-	log, err := os.OpenFile(o.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o640)
+	const mode = os.O_WRONLY | os.O_APPEND | syscall.O_NOFOLLOW
+	log, err := os.OpenFile(o.Log, mode|os.O_CREATE|os.O_EXCL, 0o640)
+	fresh := err == nil
+	if errors.Is(err, fs.ErrExist) {
+		log, err = os.OpenFile(o.Log, mode, 0)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("start detached: open its log: %w", err)
 	}
 	defer func() { _ = log.Close() }() // the process writes it, not we
 	st, err := log.Stat()
-	if err == nil && st.Size() == 0 && o.Own != nil {
+	if err == nil && fresh && o.Own != nil {
 		err = o.Own(log)
 	}
 	if err != nil {
