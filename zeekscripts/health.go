@@ -30,6 +30,7 @@ type health struct {
 	w                     *watch
 	reporter, stats, loss *follower
 	alive                 time.Time // when something was heard of Zeek last, or it came on
+	ticked                time.Time // when resume was called last
 	unheard               bool      // for so long that it was told
 	read, written         int64     // how far it had come by then; of a pcap
 	told                  packets   // by stats.log
@@ -41,7 +42,7 @@ type packets struct{ taken, dropped int64 }
 
 func newHealth(w *watch) *health {
 	at := func(name string) *follower { return &follower{path: filepath.Join(w.dir, name)} }
-	return &health{w: w, reporter: at("reporter.log"), stats: at("stats.log"), loss: at("capture_loss.log"), alive: time.Now()}
+	return &health{w: w, reporter: at("reporter.log"), stats: at("stats.log"), loss: at("capture_loss.log"), alive: time.Now(), ticked: time.Now()}
 }
 
 // heard notes a sign of life.
@@ -53,15 +54,14 @@ func (h *health) heard() {
 	h.alive, h.unheard = time.Now(), false
 }
 
-// resume is called at each tick, with the time of the one before. After a pause
-// of the machine or the container, in which Zeek could say nothing either, its
-// silence is counted anew.
-func (h *health) resume(last *time.Time) {
+// resume is called at each tick. After a pause of the machine or the container,
+// in which Zeek could say nothing either, its silence is counted anew.
+func (h *health) resume() {
 	now := time.Now()
-	if now.Sub(*last) > pausedPolls*h.w.s.o.poll {
+	if now.Sub(h.ticked) > pausedPolls*h.w.s.o.poll {
 		h.alive = now
 	}
-	*last = now
+	h.ticked = now
 }
 
 // silent reports whether nothing has been heard of a live Zeek for too long. It

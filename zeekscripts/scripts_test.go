@@ -559,9 +559,10 @@ func TestPcapNamesReal(t *testing.T) {
 	}
 }
 
-// A Zeek whose program has capabilities of its own is not ended by the kernel
-// with its supervisor, and ends itself.
-func TestEndsWithoutSupervisor(t *testing.T) {
+// idle is a live Zeek, not started yet, to which no packets come, with settings.
+// It is ended with the context, when the test runs out of patience.
+func idle(t *testing.T, settings string) (context.Context, *exec.Cmd) {
+	t.Helper()
 	z := real(t)
 	if os.Geteuid() != 0 {
 		t.Skip("NOT TESTED live: capturing needs root")
@@ -571,10 +572,16 @@ func TestEndsWithoutSupervisor(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, z.Path, "-i", "lo", "-f", "udp port 9", dir, filepath.Join(dir, managed),
-		"-e", `redef Slips::supervisor = "/proc/none"; redef Slips::supervisor_interval = 50msec;`)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, z.Path, "-i", "lo", "-f", "udp port 9", dir, filepath.Join(dir, managed), "-e", settings)
 	cmd.Dir = t.TempDir()
+	return ctx, cmd
+}
+
+// A Zeek whose program has capabilities of its own is not ended by the kernel
+// with its supervisor, and ends itself.
+func TestEndsWithoutSupervisor(t *testing.T) {
+	ctx, cmd := idle(t, `redef Slips::supervisor = "/proc/none"; redef Slips::supervisor_interval = 50msec;`)
 	if out, err := cmd.CombinedOutput(); err != nil || ctx.Err() != nil {
 		t.Errorf("it does not end: %v, %v: %s", err, ctx.Err(), out)
 	}
@@ -582,18 +589,7 @@ func TestEndsWithoutSupervisor(t *testing.T) {
 
 // A live Zeek says that it lives also when no packet comes, as often as it shall.
 func TestSaysThatItLives(t *testing.T) {
-	z := real(t)
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED live: capturing needs root")
-	}
-	dir, err := filepath.Abs("scripts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, z.Path, "-i", "lo", "-f", "udp port 9", dir, filepath.Join(dir, managed), "-e", `redef Slips::sign_of_life = 50msec;`)
-	cmd.Dir = t.TempDir()
+	_, cmd := idle(t, `redef Slips::sign_of_life = 50msec;`)
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -619,7 +615,7 @@ func TestSaysThatItLives(t *testing.T) {
 			n++
 		}
 	}
-	cancel()
+	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	if alive < 20 || n > 3 { // its own, and that of a line at most
 		t.Errorf("said %d times that it lives, and has standard error open %d times", alive, n)

@@ -1159,12 +1159,12 @@ func TestPause(t *testing.T) {
 		w := &watch{s: &Supervisor{o: Options{Silence: time.Minute, quiet: time.Hour, poll: time.Second}}, log: slog.New(slog.DiscardHandler)}
 		h := newHealth(w)
 		h.alive = time.Now().Add(-2 * time.Minute)
-		last := time.Now().Add(-c.gap)
-		h.resume(&last)
+		h.ticked = time.Now().Add(-c.gap)
+		h.resume()
 		if got := h.silent(); got != c.silent {
 			t.Errorf("after a tick that was %v late: silent %t, want %t", c.gap, got, c.silent)
 		}
-		if time.Since(last) > time.Second {
+		if time.Since(h.ticked) > time.Second {
 			t.Errorf("the tick is not noted")
 		}
 	}

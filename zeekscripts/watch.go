@@ -368,7 +368,6 @@ func (p *process) run(ctx context.Context) (began bool, err error) {
 	defer starting.Stop()
 	tick := time.NewTicker(p.w.s.o.poll)
 	defer tick.Stop()
-	last := time.Now()
 	ready := p.ready
 	var why error // why we stopped it
 	for {
@@ -402,7 +401,7 @@ func (p *process) run(ctx context.Context) (began bool, err error) {
 		case <-p.alive:
 			h.heard()
 		case <-tick.C:
-			h.resume(&last)
+			h.resume()
 			select {
 			case <-p.alive:
 				h.heard()

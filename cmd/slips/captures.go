@@ -59,12 +59,17 @@ func isCapture(path string) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = f.Close() }() // only read
-	u, err := packet.Unpack(f)
-	if err != nil {
-		return false, nil //nolint:nilerr // it only seems to be packed
+	return holdsCapture(f), nil
+}
+
+// holdsCapture reports whether what is read begins like a capture, packed or not.
+func holdsCapture(r io.Reader) bool {
+	u, err := packet.Unpack(r)
+	if err != nil { // it only seems to be packed
+		return false
 	}
 	defer u.Close()
-	return packet.IsCapture(u.Head(4)), nil
+	return packet.IsCapture(u.Head(4))
 }
 
 // find sorts the inputs into captures and what is none. Nothing is changed, but
@@ -343,17 +348,12 @@ func (s *packetSet) peek(ctx context.Context, o *runOptions) error {
 // begins reports whether a stream begins like a capture, packed or not, and
 // returns the whole of it.
 func begins(r *bufio.Reader) (bool, *bufio.Reader) {
-	var seen bytes.Buffer
 	head, _ := r.Peek(4) // what is shorter is no capture
-	if packet.IsCapture(head) || !packet.IsPacked(head) {
+	if !packet.IsPacked(head) {
 		return packet.IsCapture(head), r
 	}
-	u, err := packet.Unpack(io.TeeReader(r, &seen))
-	is := false
-	if err == nil {
-		is = packet.IsCapture(u.Head(4))
-		u.Close()
-	}
+	var seen bytes.Buffer
+	is := holdsCapture(io.TeeReader(r, &seen))
 	return is, bufio.NewReaderSize(io.MultiReader(&seen, r), 64<<10)
 }
 

@@ -64,7 +64,6 @@ type packetSet struct {
 	broken    bool     // Zeek does not start, whatever it is to read
 	temporary string   // the folder to remove at the end
 	zeekDirs  []string // of logs that a Zeek of ours writes
-	restarts  int      // of the run
 
 	named map[string]bool // sources
 
@@ -197,7 +196,7 @@ func (s *packetSet) choose(ctx context.Context, c *config.Config, user *privileg
 	case err == nil:
 		s.zeek = z
 	case engine == config.Zeek || c.Zeekscripts.Zeek != "":
-		return &codeError{exitSensor, fmt.Errorf("%w (--engine builtin does without)", err)}
+		return &codeError{exitSensor, withoutZeek(err)}
 	case errors.Is(err, zeekscripts.ErrNotFound):
 		s.why = "Zeek is not installed"
 	default:
@@ -249,7 +248,7 @@ func (s *packetSet) prepare(ctx context.Context, r *run, wake func()) (paths []s
 			}
 		}
 	}()
-	if s.restarts = r.info.Resumed; s.restarts == 0 {
+	if r.info.Resumed == 0 {
 		if err := os.RemoveAll(folder); err != nil {
 			return nil, &export.WriteError{Path: folder, Err: err}
 		}
@@ -707,10 +706,10 @@ func (s *packetSet) garbled(input, dir string) {
 // are no records: Zeek is broken, or something else writes there. One whose end
 // is cut is no wonder where a Zeek was killed. Logs without any record are
 // told of elsewhere.
-func (s *packetSet) faults(sources []profiler.SourceStats) (p []error) {
+func (s *packetSet) faults(sources []profiler.SourceStats, restarts int) (p []error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cut := int64(s.restarts)
+	cut := int64(restarts)
 	for _, t := range s.told {
 		cut += int64(t.Gaps)
 	}

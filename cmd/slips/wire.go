@@ -334,7 +334,7 @@ func (r *run) do(ctx context.Context, saved *savedState) (result, error) {
 		}
 	}
 	err = r.pump(ctx, wake)
-	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.packets.problems(), r.packets.faults(r.engine.Stats().Snapshot().Sources), r.unusable())
+	problems := slices.Concat(r.set.Problems, r.set.Failed(), r.packets.problems(), r.packets.faults(r.engine.Stats().Snapshot().Sources, r.info.Resumed), r.unusable())
 	for _, err := range problems {
 		if p := (*parsers.Problem)(nil); errors.As(err, &p) {
 			p.Path = r.packets.userPath(p.Path)
