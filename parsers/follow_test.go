@@ -222,14 +222,7 @@ func TestFollowCopyTruncate(t *testing.T) {
 				// Lines that the reader has no chance to see before they are cut away.
 				appendTo(t, path, lines(n, n+500))
 				n += 500
-				text, err := os.ReadFile(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				write(t, fmt.Sprintf("%s.%d", path, 4-round), string(text))
-				if err := os.Truncate(path, 0); err != nil {
-					t.Fatal(err)
-				}
+				copyTruncate(t, path, fmt.Sprintf("%s.%d", path, 4-round))
 				// Sometimes the new content is already longer than the old was.
 				more := 3
 				if round%2 == 1 {
@@ -262,14 +255,7 @@ func TestFollowCopyTruncateTwice(t *testing.T) {
 			if round == 2 {
 				rename(t, path+".1", path+".2")
 			}
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			write(t, path+".1", string(text))
-			if err := os.Truncate(path, 0); err != nil {
-				t.Fatal(err)
-			}
+			copyTruncate(t, path, path+".1")
 		}
 		appendTo(t, path, lines(n, n+more))
 		n += more

@@ -110,14 +110,7 @@ func TestFollowTruncatedColumns(t *testing.T) {
 	write(t, path, zeekLog(0, 10))
 	r := start(t, Options{Paths: []string{dir}, Follow: true}, formats())
 	r.records(10)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, path+".1", string(text))
-	if err := os.Truncate(path, 0); err != nil {
-		t.Fatal(err)
-	}
+	copyTruncate(t, path, path+".1")
 	appendTo(t, path, rows(10, 15))
 	r.records(15)
 	appendTo(t, path, zeekLog(15, 20))

@@ -358,6 +358,19 @@ func appendTo(t *testing.T, path, text string) {
 	}
 }
 
+// copyTruncate rotates a log as logrotate's copytruncate does.
+func copyTruncate(t *testing.T, path, to string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, to, string(text))
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func rename(t *testing.T, from, to string) {
 	t.Helper()
 	if err := os.Rename(from, to); err != nil {

@@ -147,24 +147,13 @@ func TestCutForwarded(t *testing.T) {
 		goesOn bool
 	}{{"as usual", false, true}, {"nf_conntrack_tcp_loose=0 and a rule that drops what is invalid", true, false}} {
 		t.Run(c.name, func(t *testing.T) {
-			inside, router, outside := newSpace(t), newSpace(t), newSpace(t)
-			inside.Link(router.Space, "in", []string{"10.1.0.2/24"}, []string{"10.1.0.1/24"})
-			outside.Link(router.Space, "out", []string{"198.51.100.2/24"}, []string{"198.51.100.1/24"})
-			inside.Route("10.1.0.1")
-			outside.Route("198.51.100.1")
-			router.Sysctl("ipv4/ip_forward", "1")
+			inside, router, outside := forwarding(t)
 			router.track(c.strict)
 			if c.strict {
 				router.Sysctl("netfilter/nf_conntrack_tcp_loose", "0")
 			}
 			f := router.open()
-			inside.Echo("10.1.0.2:7")
-			conn, err := outside.Dial("tcp", "10.1.0.2:7", 2*time.Second)
-			must(t, err)
-			defer conn.Close()
-			if !netspace.Talk(conn, 2*time.Second) {
-				t.Fatal("nothing is forwarded")
-			}
+			conn := through(t, inside, outside)
 			blocked := netip.MustParsePrefix("198.51.100.2/32")
 			must(t, f.Block(t.Context(), []block.Entry{entry("198.51.100.2", time.Hour)}))
 			if n, err := f.Cut(t.Context(), []netip.Prefix{blocked}); n != 1 || err != nil {
@@ -210,12 +199,7 @@ func (s *space) track(strict bool) {
 // TestCutZone has somebody else track connections in a zone of its own, as
 // is done where addresses overlap: what is to be deleted is named by its zone too.
 func TestCutZone(t *testing.T) {
-	inside, router, outside := newSpace(t), newSpace(t), newSpace(t)
-	inside.Link(router.Space, "in", []string{"10.1.0.2/24"}, []string{"10.1.0.1/24"})
-	outside.Link(router.Space, "out", []string{"198.51.100.2/24"}, []string{"198.51.100.1/24"})
-	inside.Route("10.1.0.1")
-	outside.Route("198.51.100.1")
-	router.Sysctl("ipv4/ip_forward", "1")
+	inside, router, outside := forwarding(t)
 	router.track(false)
 	c := router.conn()
 	table := c.AddTable(&nftables.Table{Name: "zone", Family: nftables.TableFamilyINet})
@@ -233,13 +217,7 @@ func TestCutZone(t *testing.T) {
 		t.Skipf("SKIPPED, the kernel has no zones of connections: %v", err)
 	}
 	f := router.open()
-	inside.Echo("10.1.0.2:7")
-	conn, err := outside.Dial("tcp", "10.1.0.2:7", 2*time.Second)
-	must(t, err)
-	defer conn.Close()
-	if !netspace.Talk(conn, 2*time.Second) {
-		t.Fatal("nothing is forwarded")
-	}
+	conn := through(t, inside, outside)
 	blocked := []netip.Prefix{netip.MustParsePrefix("198.51.100.2/32")}
 	must(t, f.Block(t.Context(), []block.Entry{entry("198.51.100.2", time.Hour)}))
 	for _, want := range []int{1, 0} { // what is forgotten is not there the second time

@@ -72,3 +72,29 @@ func (s *space) open() *nft.Firewall {
 	s.t.Cleanup(func() { f.Close() })
 	return f
 }
+
+// forwarding makes a network, 10.1.0.2, another, 198.51.100.2 and .3, and a
+// machine between them that forwards.
+func forwarding(t *testing.T) (inside, router, outside *space) {
+	t.Helper()
+	inside, router, outside = newSpace(t), newSpace(t), newSpace(t)
+	inside.Link(router.Space, "in", []string{"10.1.0.2/24"}, []string{"10.1.0.1/24"})
+	outside.Link(router.Space, "out", []string{"198.51.100.2/24", "198.51.100.3/24"}, []string{"198.51.100.1/24"})
+	inside.Route("10.1.0.1")
+	outside.Route("198.51.100.1")
+	router.Sysctl("ipv4/ip_forward", "1")
+	return inside, router, outside
+}
+
+// through is a connection from outside to inside over which both have talked.
+func through(t *testing.T, inside, outside *space) net.Conn {
+	t.Helper()
+	inside.Echo("10.1.0.2:7")
+	c, err := outside.Dial("tcp", "10.1.0.2:7", 2*time.Second)
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	if !netspace.Talk(c, 2*time.Second) {
+		t.Fatal("nothing is forwarded")
+	}
+	return c
+}

@@ -141,20 +141,9 @@ func TestTraffic(t *testing.T) {
 
 // TestForward blocks hosts whose traffic this machine forwards.
 func TestForward(t *testing.T) {
-	inside, router, outside := newSpace(t), newSpace(t), newSpace(t)
-	inside.Link(router.Space, "in", []string{"10.1.0.2/24"}, []string{"10.1.0.1/24"})
-	outside.Link(router.Space, "out", []string{"198.51.100.2/24", "198.51.100.3/24"}, []string{"198.51.100.1/24"})
-	inside.Route("10.1.0.1")
-	outside.Route("198.51.100.1")
-	router.Sysctl("ipv4/ip_forward", "1")
+	inside, router, outside := forwarding(t)
 	f := router.open()
-	inside.Echo("10.1.0.2:7")
-	c, err := outside.Dial("tcp", "10.1.0.2:7", 2*time.Second)
-	must(t, err)
-	defer c.Close()
-	if !netspace.Talk(c, 2*time.Second) {
-		t.Fatal("nothing is forwarded")
-	}
+	c := through(t, inside, outside)
 	inside.pings("198.51.100.2", true)
 	must(t, f.Block(t.Context(), []block.Entry{entry("198.51.100.2", time.Hour)}))
 	if netspace.Talk(c, 300*time.Millisecond) {
